@@ -1,0 +1,1 @@
+"""Thin Ray shells around plain classes: validate, delegate, return a typed result."""

@@ -1,0 +1,94 @@
+"""One rank of the critic group."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import ray
+
+from gad_ray.actors.learner import LearnerActor
+from gad_ray.batch import PromptBatch, RolloutBatch, ScoreBatch, TrainStats, merge_metrics
+from gad_ray.config.run import RunConfig
+from gad_ray.learners.critic import CriticLearner
+from gad_ray.learners.experience import response_metrics, reward_metrics, rewards_of
+from gad_ray.models.critic import CriticModel
+from gad_ray.models.pairs import Pair
+
+
+class CriticActor(LearnerActor):
+    """A :class:`CriticLearner` in a process of its own."""
+
+    def __init__(self, config: RunConfig, rank: int, log_path: str) -> None:
+        super().__init__(config.critic.group, rank, log_path, config.limits.update_s)
+        self._config = config
+        self._learner: CriticLearner | None = None
+
+    @ray.method
+    def setup(self, address: str, total_steps: int) -> int:
+        """Join the group and load the model; returns the process id."""
+        device = self.join(address)
+        self._learner = CriticLearner(
+            self._config.critic,
+            seed=self._config.seed,
+            total_steps=total_steps,
+            collective=self._collective,
+            max_nonfinite_steps=self._config.limits.max_nonfinite_steps,
+            device=device,
+        )
+        return os.getpid()
+
+    @property
+    def learner(self) -> CriticLearner:
+        """The learner; :meth:`setup` comes first."""
+        assert self._learner is not None, "setup() comes first"
+        return self._learner
+
+    @ray.method(num_returns=2)
+    def judge(
+        self, with_fingerprint: bool, prompts: PromptBatch, *rollouts: RolloutBatch
+    ) -> tuple[ScoreBatch, TrainStats]:
+        """Score the step's samples and learn from them.
+
+        Args:
+            with_fingerprint: Stamp the scores with the fingerprint of the critic that gave them.
+            prompts: The step's prompts.
+            rollouts: The responses, one part for every rollout worker.
+        """
+        fingerprint = self.learner.fingerprint().digest if with_fingerprint else ""
+        joined = RolloutBatch.concat(rollouts)
+        scores, stats = self.learner.judge(prompts, joined)
+        reward = self._config.reward
+        metrics = merge_metrics(
+            stats.metrics,
+            reward_metrics(joined, rewards_of(joined, scores, reward), with_format=bool(reward.format)),
+            response_metrics(joined),
+        )
+        return dataclasses.replace(scores, fingerprint=fingerprint), dataclasses.replace(
+            stats, metrics=metrics
+        )
+
+    @ray.method(num_returns=2)
+    def score_batch(self, prompts: PromptBatch, *rollouts: RolloutBatch) -> tuple[ScoreBatch, int]:
+        """Score samples without learning from them; the second value is their number."""
+        scores = self.learner.score_batch(prompts, RolloutBatch.concat(rollouts))
+        return scores, len(scores)
+
+    @ray.method
+    def export(self, directory: str) -> str:
+        """Write a directory that scores without the run; returns the fingerprint."""
+        return self.learner.export(Path(directory)).digest
+
+    @ray.method
+    def score_fixed(self, exported: str | None, prompts: PromptBatch, rollouts: RolloutBatch) -> ScoreBatch:
+        """Score an evaluation set with the critic as it is, or with an exported one."""
+        critic = self.learner.model if exported is None else CriticModel.load(Path(exported))
+        examples = {example.id: example for example in prompts.examples}
+        owners = [examples[i] for i in rollouts.example_ids]
+        pairs = [Pair(e.messages, e.teacher_response) for e in owners]
+        pairs += [Pair(e.messages, text) for e, text in zip(owners, rollouts.texts, strict=True)]
+        scores = critic.score(pairs, micro_batch_tokens=self._config.critic.micro_batch_tokens)
+        return ScoreBatch(
+            student=scores[len(owners) :], teacher=scores[: len(owners)], critic_version=self.learner.version
+        )

@@ -1,0 +1,45 @@
+"""What every actor process does first: threads, and a log file of its own."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+from pathlib import Path
+
+
+def runtime_env(*, threads: int) -> dict[str, dict[str, str]]:
+    """Environment of an actor's process.
+
+    Ray would set one OpenMP thread for a fraction of a CPU. Threads that wait must sleep: stages that take
+    turns on the same cores are several times slower beside spinning ones.
+    """
+    return {
+        "env_vars": {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+    }
+
+
+def redirect_output(path: Path) -> None:
+    """Send this process's output, also that of native code, to a file, for errors to quote its tail."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    faulthandler.enable()
+
+
+def log_tail(path: Path, *, lines: int = 15) -> str:
+    """The last lines of an actor's log, or a note that there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "(no log was written)"
+    return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"

@@ -1,0 +1,81 @@
+"""Waiting for actors: every wait has a deadline, names what it waits for, and can be given up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from gad_ray.actors.process import log_tail
+from gad_ray.errors import ActorDiedError, DeadlineError, GadError
+
+_POLL_S = 0.5
+
+
+class StopSignal(Protocol):
+    """Tells a wait that it should be given up."""
+
+    def check(self) -> None:
+        """Raise if waiting has no point any more."""
+        ...
+
+
+class Waiter:
+    """Waits for object references on behalf of the controller.
+
+    Args:
+        logs: Actor name → its log file, quoted when the actor dies.
+        stop: Looked at twice a second while waiting.
+    """
+
+    def __init__(self, logs: Mapping[str, Path], stop: StopSignal) -> None:
+        self._logs = logs
+        self._stop = stop
+
+    def get(self, refs: Sequence[Any], *, what: str, deadline_s: float) -> list[Any]:
+        """The values of references to small results.
+
+        Large results are never taken: the method that makes one returns a small receipt beside it.
+
+        Raises:
+            DeadlineError: Naming what was waited for.
+            ActorDiedError: With the cause and the tail of the actors' logs.
+            GadError: What an actor raised, as it raised it.
+        """
+        deadline = time.monotonic() + deadline_s
+        pending = list(refs)
+        values: dict[Any, Any] = {}
+        while pending:
+            self._stop.check()
+            done, pending = ray.wait(pending, num_returns=1, timeout=_POLL_S)
+            for ref in done:
+                values[ref] = self._take(ref, what)
+            if pending and time.monotonic() > deadline:
+                raise DeadlineError(
+                    f"{what} did not end within {deadline_s:g} s; {len(pending)} of {len(refs)} parts are missing",
+                    mend="raise the deadline under limits if the work is really that slow; else read the actors' "
+                    "logs: " + ", ".join(str(path) for path in self._logs.values()),
+                )
+        return [values[ref] for ref in refs]
+
+    def _take(self, ref: Any, what: str) -> Any:
+        try:
+            return ray.get(ref)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, GadError):
+                raise cause from None
+            raise GadError(f"{what} failed: {error}") from error
+        except RayActorError as error:
+            self._raise_death(error, what)
+
+    def _raise_death(self, error: RayActorError, what: str) -> NoReturn:
+        tails = "\n".join(f"--- last lines of {path}\n{log_tail(path)}" for path in self._logs.values())
+        raise ActorDiedError(
+            f"an actor died during {what}: {error}\n{tails}",
+            mend="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
+        ) from error

@@ -1,0 +1,1 @@
+"""Checkpoints: committed whole or not at all, verified by digest, kept by a rule."""

@@ -1,0 +1,215 @@
+"""The command line: it parses, and imports what a command needs only when that command runs.
+
+``gad-ray --help`` therefore loads neither torch nor ray, nor anything else that takes time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gad_ray import __version__
+from gad_ray.errors import GadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TRACEBACK_VARIABLE = "GAD_RAY_TRACEBACK"
+"""Set to 1, it lets an error of our own show where in the code it was raised."""
+
+# Plain help texts: rich's take a third of a second to import. Tracebacks are Python's own.
+app = typer.Typer(
+    name="gad-ray",
+    help="Generative adversarial distillation of a text-only teacher, on Ray.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+recipes_app = typer.Typer(help="Show and copy the recipes that come with GAD-Ray.", no_args_is_help=True)
+data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(data_app, name="data")
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code.
+
+    Args:
+        arguments: What follows the program's name; the process's own when None.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="gad-ray")
+    except GadError as error:
+        if os.environ.get(TRACEBACK_VARIABLE) == "1":
+            raise
+        _show(error)
+        sys.exit(error.exit_code)
+
+
+def _show(error: GadError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    message = Text("error: ", style="bold red").append(str(error), style="default not bold")
+    Console(stderr=True).print(message, soft_wrap=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gad-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE-or-PATH", help="A recipe's name or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE", help="Settings in place of the file's: rollout.temperature=0.6"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all that can be known without training, and say it.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|RUN", help="Go on from the newest checkpoint: of this run, or of a run's directory."
+        ),
+    ] = None,
+) -> None:
+    """Distil: warm the critic up, then play the adversarial game."""
+    from gad_ray.commands.train import run_training
+
+    raise typer.Exit(run_training(recipe, overrides or [], dry_run=dry_run, resume=resume))
+
+
+@recipes_app.command("list")
+def recipes_list() -> None:
+    """List the recipes, a line each."""
+    from gad_ray.commands.recipes import list_recipes
+
+    list_recipes()
+
+
+@recipes_app.command("show")
+def recipes_show(name: RecipeName) -> None:
+    """Print a recipe."""
+    from gad_ray.commands.recipes import show_recipe
+
+    show_recipe(name)
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: RecipeName,
+    to: Annotated[
+        Path | None, typer.Argument(help="The file to write; NAME.yaml here when left out.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Copy a recipe to a file of your own, to change it there."""
+    from gad_ray.commands.recipes import copy_recipe
+
+    copy_recipe(name, to, force=force)
+
+
+@data_app.command("collect")
+def data_collect(
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint, e.g. http://host:8000/v1.")
+    ],
+    model: Annotated[str, typer.Option(metavar="NAME", help="The teacher, as the endpoint calls it.")],
+    source: Annotated[
+        Path, typer.Option("--in", metavar="JSONL", help="Prompts: content, prompt or messages.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="PARQUET", help="Where the pairs go; journal and rejects lie beside.")
+    ],
+    teacher: Annotated[
+        str, typer.Option(help="Name recorded as the teacher; the model's when left out.")
+    ] = "",
+    api_key_env: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="Environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    system_prompt: Annotated[str | None, typer.Option(help="Put before every prompt.")] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus mass.")] = 1.0,
+    max_tokens: Annotated[
+        int, typer.Option(help="Longest answer; one that reaches it is rejected as cut.")
+    ] = 512,
+    seed: Annotated[int, typer.Option(help="Sampling seed to send along; -1 sends none.")] = 0,
+    concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 8,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one request.")] = 120.0,
+    max_attempts: Annotated[
+        int, typer.Option(help="Attempts for one prompt before it counts as failed.")
+    ] = 6,
+) -> None:
+    """Ask a teacher for its answers. Called again after a break, it asks only for what is missing."""
+    from gad_ray.commands.collect import run_collection
+    from gad_ray.data.collect import CollectSettings
+
+    run_collection(
+        CollectSettings(
+            endpoint=endpoint,
+            model=model,
+            input=source,
+            output=out,
+            teacher=teacher,
+            api_key_env=api_key_env,
+            system_prompt=system_prompt,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            seed=None if seed < 0 else seed,
+            concurrency=concurrency,
+            timeout_s=timeout,
+            max_attempts=max_attempts,
+        )
+    )
+
+
+@app.command()
+def score(
+    critic: Annotated[Path, typer.Option(metavar="DIR", help="An exported critic.")],
+    source: Annotated[
+        str,
+        typer.Option("--in", metavar="FILE|-", help="JSONL with content (or prompt, messages) and response."),
+    ] = "-",
+    out: Annotated[str, typer.Option(metavar="FILE|-", help="JSONL: the rows, each with its score.")] = "-",
+) -> None:
+    """Score responses with an exported critic. Scores compare only within one prompt."""
+    from gad_ray.commands.score import score_file
+
+    score_file(critic, source, out)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also import the big packages and use them once.")
+    ] = False,
+) -> None:
+    """Say what this machine has, what it lacks, and what to do about it."""
+    from gad_ray.commands.doctor import report
+
+    raise typer.Exit(report(as_json=as_json, deep=deep))

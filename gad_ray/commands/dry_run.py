@@ -1,0 +1,35 @@
+"""``gad-ray train --dry-run``: the resolved configuration, what it comes to, and what stands against it."""
+
+from __future__ import annotations
+
+import typer
+
+from gad_ray.config import RunConfig, to_yaml
+from gad_ray.dry_run import dry_run
+from gad_ray.errors import ConfigError
+
+
+def report(config: RunConfig) -> int:
+    """Check a run and print all that was found: findings to standard output, warnings and problems to standard error.
+
+    Args:
+        config: The run's configuration.
+
+    Returns:
+        The exit code: 0 if the run can start, else 2.
+    """
+    typer.echo("# the configuration, resolved")
+    typer.echo(to_yaml(config))
+    found = dry_run(config)
+    for title, lines in found.sections.items():
+        typer.echo(title)
+        for line in lines:
+            typer.echo(f"  {line}")
+    for warning in found.warnings:
+        typer.echo(f"{typer.style('warning:', fg=typer.colors.YELLOW)} {warning}", err=True)
+    for problem in found.problems:
+        typer.echo(f"{typer.style('error:', fg=typer.colors.RED)} {problem}", err=True)
+    if found.problems:
+        return ConfigError.exit_code
+    typer.echo("dry run: nothing stands against this run")
+    return 0

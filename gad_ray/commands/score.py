@@ -1,0 +1,77 @@
+"""``gad-ray score``: rows of JSONL in, the same rows with their scores out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import IO, cast
+
+from gad_ray.errors import DataError
+
+_STANDARD = "-"
+
+
+def score_file(critic: Path, source: str, out: str) -> None:
+    """Score the rows of a file.
+
+    Args:
+        critic: Directory of an exported critic.
+        source: JSONL file with ``content`` (or ``prompt``, ``messages``) and ``response`` (or
+            ``teacher_response``); ``-`` for standard input.
+        out: JSONL file to write; ``-`` for standard output.
+
+    Raises:
+        DataError: If a row cannot be used, or a file cannot be opened.
+        ModelError: If the directory holds no critic.
+    """
+    from gad_ray.evaluation.scoring import score_rows
+
+    with _open(source, "r") as lines:
+        rows = list(_rows(lines, name="standard input" if source == _STANDARD else source))
+    scored = score_rows(critic, rows)
+    with _open(out, "w") as file:
+        for row in scored:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _open(name: str, mode: str) -> AbstractContextManager[IO[str]]:
+    if name == _STANDARD:
+        return nullcontext(sys.stdin if mode == "r" else sys.stdout)
+    try:
+        return cast("IO[str]", Path(name).open(mode, encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot be opened: {error.strerror}", where=name, mend="check the path") from error
+
+
+def _rows(lines: Iterable[str], *, name: str) -> Iterator[Mapping[str, object]]:
+    """The rows of JSONL; blank lines are passed over.
+
+    Raises:
+        DataError: With file and line, for what is no JSON object in UTF-8.
+    """
+    number = 0
+    try:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _row(line, where=f"{name}:{number}")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "not UTF-8", where=f"{name}, after line {number}", mend="save the file as UTF-8"
+        ) from error
+
+
+def _row(line: str, *, where: str) -> Mapping[str, object]:
+    try:
+        row: object = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"not JSON: {error.msg} at column {error.colno}", where=where, mend="write one JSON object a line"
+        ) from error
+    if not isinstance(row, dict):
+        raise DataError(
+            f"not an object but a {type(row).__name__}", where=where, mend="write one JSON object a line"
+        )
+    return cast("dict[str, object]", row)

@@ -1,0 +1,43 @@
+"""Which prompts and teacher texts a run reads, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from gad_ray.config.base import StrictModel
+
+
+class DataConfig(StrictModel):
+    """Where the rows come from, which part is held out, and what makes a row unusable."""
+
+    train: tuple[str, ...] = Field(min_length=1)
+    """Files, globs, ``package:NAME`` data sets, or ``hub:OWNER/NAME[:SPLIT]``; Parquet and JSONL."""
+
+    heldout: tuple[str, ...] = ()
+    """Files of prompts that are never trained on. Empty: ``heldout_prompts`` rows of ``train`` are held out."""
+
+    heldout_prompts: int = Field(default=64, ge=0)
+    """Prompts held out for evaluation: drawn by ``seed`` from ``train``, or the first rows of ``heldout``."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the held-out draw and of the order of prompts in every epoch."""
+
+    max_prompt_tokens: int = Field(default=2048, ge=1)
+    """Longest prompt, in tokens of the policy's tokenizer with its chat template."""
+
+    long_prompts: Literal["refuse", "skip"] = "refuse"
+    """What to do with a longer prompt: refuse the run by name, or quarantine the row. Never cut it."""
+
+    max_teacher_tokens: int = Field(default=2048, ge=1)
+    """Longest teacher response, in tokens of the policy's tokenizer; longer rows are quarantined."""
+
+    max_quarantined_fraction: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Share of unusable rows above which the run refuses to start."""
+
+    @model_validator(mode="after")
+    def _something_is_held_out(self) -> Self:
+        if self.heldout and self.heldout_prompts == 0:
+            raise ValueError("heldout names files, but heldout_prompts is 0: none of them would be used")
+        return self

@@ -1,0 +1,117 @@
+"""What a configuration comes to, in words: sizes are given once, and everything derived from them is said here."""
+
+from __future__ import annotations
+
+from gad_ray.config.models import GroupConfig
+from gad_ray.config.run import RunConfig, StageLength
+
+
+def batch_arithmetic(config: RunConfig, num_prompts: int) -> list[str]:
+    """What each step does and how many there are, one sentence a line.
+
+    Args:
+        config: The run's configuration.
+        num_prompts: Prompts to train on: rows of the data, less those held out.
+    """
+    return [
+        _step(config),
+        _policy(config),
+        _critic(config),
+        *_stages(config, num_prompts),
+        _occasions(config, num_prompts),
+    ]
+
+
+def _step(config: RunConfig) -> str:
+    prompts, responses = config.prompts_per_step, config.rollout.responses_per_prompt
+    text = (
+        f"each step: {_count(prompts, 'prompt')} × {_count(responses, 'response')} = "
+        f"{_count(prompts * responses, 'response')} of at most {_count(config.rollout.max_response_tokens, 'token')}"
+    )
+    if config.rollout.num_workers > 1:
+        text += f", drawn by {config.rollout.num_workers} workers, at most {_share(prompts, config.rollout.num_workers)} prompts each"
+    if config.max_staleness:
+        text += f"; a sample may be {_count(config.max_staleness, 'policy update')} old"
+    return text
+
+
+def _policy(config: RunConfig) -> str:
+    policy, prompts = config.policy, config.mini_batch_prompts
+    updates = config.prompts_per_step // prompts * policy.epochs_per_step
+    sequences = prompts * config.rollout.responses_per_prompt
+    text = (
+        f"policy, in the adversarial stage: {_count(updates, 'optimiser step')} of {_count(prompts, 'prompt')} "
+        f"({_count(sequences, 'response')})"
+    )
+    if policy.epochs_per_step > 1:
+        text += f", {policy.epochs_per_step} passes over each sample"
+    longest = config.data.max_prompt_tokens + config.rollout.max_response_tokens
+    return f"{text}; {_micro_batches(policy.micro_batch_tokens, longest)}{_ranks(policy.group, prompts)}"
+
+
+def _critic(config: RunConfig) -> str:
+    critic, prompts = config.critic, config.prompts_per_step
+    responses = prompts * config.rollout.responses_per_prompt
+    return (
+        f"critic: {_count(critic.updates_per_step, 'optimiser step')} on {_count(prompts, 'teacher response')} and "
+        f"{_count(responses, 'policy response')}; {_micro_batches(critic.micro_batch_tokens, critic.max_tokens)}"
+        f"{_ranks(critic.group, prompts)}"
+    )
+
+
+def _stages(config: RunConfig, num_prompts: int) -> list[str]:
+    warmup = config.stages.warmup
+    lines = [
+        f"data: {_count(num_prompts, 'prompt')}, so an epoch is {num_prompts / config.prompts_per_step:.4g} steps"
+    ]
+    doing = "the policy is frozen"
+    if warmup.policy == "cross_entropy":
+        doing = "the policy is fitted to the teacher's text"
+        if warmup.critic_only_steps:
+            doing += f", after {_count(warmup.critic_only_steps, 'step')} of the critic alone"
+    lines.append(f"warm-up: {_length(config, warmup, num_prompts)}; {doing}")
+    lines.append(f"adversarial: {_length(config, config.stages.adversarial, num_prompts)}")
+    return lines
+
+
+def _length(config: RunConfig, stage: StageLength, num_prompts: int) -> str:
+    steps = stage.in_steps(num_prompts=num_prompts, prompts_per_step=config.prompts_per_step)
+    responses = steps * config.prompts_per_step * config.rollout.responses_per_prompt
+    epochs = steps * config.prompts_per_step / num_prompts
+    return f"{_count(steps, 'step')} = {epochs:.3g} epochs, {_count(responses, 'response')}"
+
+
+def _occasions(config: RunConfig, num_prompts: int) -> str:
+    stages = (config.stages.warmup, config.stages.adversarial)
+    steps = sum(s.in_steps(num_prompts=num_prompts, prompts_per_step=config.prompts_per_step) for s in stages)
+    scored = (
+        f"every {_count(config.evaluation.every, 'step')}"
+        if config.evaluation.every
+        else "at the ends of the stages"
+    )
+    saved = (
+        f"every {_count(config.checkpoint.every, 'step')}"
+        if config.checkpoint.every
+        else "at the stage boundary"
+    )
+    at_end = " and at the end" if config.checkpoint.at_end else ""
+    return f"in all {_count(steps, 'step')}; held-out prompts are scored {scored}, checkpoints saved {saved}{at_end}"
+
+
+def _micro_batches(tokens: int, longest: int) -> str:
+    """How many of the longest sequences fit one forward pass; one always runs, however long it is."""
+    return f"a forward pass takes {tokens} tokens, {max(1, tokens // longest)} of the longest sequences ({longest})"
+
+
+def _ranks(group: GroupConfig, prompts: int) -> str:
+    if group.num_ranks == 1:
+        return ""
+    return f"; {group.num_ranks} ranks, at most {_share(prompts, group.num_ranks)} prompts each"
+
+
+def _share(total: int, parts: int) -> int:
+    return -(-total // parts)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

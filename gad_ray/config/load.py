@@ -1,0 +1,203 @@
+"""From a recipe's name or a YAML file, plus ``key=value`` overrides, to a checked :class:`RunConfig`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard, cast, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gad_ray.config.run import RunConfig
+from gad_ray.errors import ConfigError
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Names of the packaged recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def find_recipe(recipe: str) -> Path:
+    """The YAML file of a packaged recipe's name or of a path.
+
+    Raises:
+        ConfigError: If there is neither a file nor a recipe of that name.
+    """
+    path = Path(recipe)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise ConfigError(
+                f"no such file: {path}", mend="give a YAML file, or one of: " + ", ".join(recipe_names())
+            )
+        return path
+    packaged = RECIPES / f"{recipe}.yaml"
+    if packaged.is_file():
+        return packaged
+    raise ConfigError(f"no recipe is called '{recipe}'", mend=_suggest(recipe, recipe_names(), "recipes"))
+
+
+def load_config(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe or file, apply ``key=value`` overrides, and validate.
+
+    Args:
+        recipe: Name of a packaged recipe or path of a YAML file.
+        overrides: ``dotted.key=value``; the value is read as YAML.
+
+    Raises:
+        ConfigError: Naming file, key, value and what was probably meant.
+    """
+    path = find_recipe(recipe)
+    raw = _read_yaml(path)
+    keys_of_overrides: set[str] = set()
+    for item in overrides:
+        keys_of_overrides.add(_apply_override(raw, item))
+    return validate(raw, where=str(path), overridden=keys_of_overrides)
+
+
+def validate(raw: Mapping[str, Any], *, where: str, overridden: Iterable[str] = ()) -> RunConfig:
+    """Validate a mapping as read from YAML.
+
+    Raises:
+        ConfigError: Naming ``where``, the key, its value and the mend, for every fault found.
+    """
+    try:
+        # Through JSON, in which pydantic's strict mode takes arrays for tuples.
+        return RunConfig.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        faults = [_describe_fault(e, overridden) for e in error.errors(include_url=False)]
+        raise ConfigError("\n".join(["the configuration cannot be used", *faults]), where=where) from None
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The resolved configuration as YAML, readable by :func:`load_config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 over everything that shapes the numbers of a run: not its name, place or deadlines."""
+    shaping = config.model_dump(
+        mode="json", exclude={"name", "output_dir", "limits", "checkpoint", "records"}
+    )
+    # A run may be prolonged: the adversarial stage's length does not change the steps before it.
+    shaping["stages"].pop("adversarial")
+    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice instead of keeping the last."""
+
+
+def _mapping_without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = cast(Any, loader.construct_object(key_node, deep=True))
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key '{key}' is given twice", key_node.start_mark
+            )
+        seen[key] = loader.construct_object(value_node, deep=True)
+    return seen
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not readable as YAML: {error}", where=str(path)) from None
+    if not _is_mapping(raw):
+        raise ConfigError("the file does not hold a mapping of settings", where=str(path))
+    return raw
+
+
+def _is_mapping(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _apply_override(raw: dict[str, Any], item: str) -> str:
+    key, separator, text = item.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise ConfigError(
+            f"'{item}' is not an override", mend="write key=value, e.g. rollout.temperature=0.6"
+        )
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of '{key}' is not readable as YAML: {error}", where=item) from None
+    *parents, last = key.split(".")
+    node = raw
+    for part in parents:
+        child = node.setdefault(part, {})
+        if child is None:
+            child = node[part] = {}
+        if not _is_mapping(child):
+            raise ConfigError(f"'{part}' in '{key}' is a value, not a group of settings", where=item)
+        node = child
+    # A stage's length is one of two settings: naming one in an override replaces the other.
+    if parents[:1] == ["stages"] and last in {"steps", "epochs"} and value is not None:
+        node.pop("epochs" if last == "steps" else "steps", None)
+    node[last] = value
+    return key
+
+
+def _describe_fault(error: Any, overridden: Iterable[str]) -> str:
+    keys, fields = _resolve(error["loc"])
+    key = ".".join(keys)
+    value = error.get("input")
+    # An override that goes on below an unknown key (foo.bar=1) is reported at that key.
+    around = [o for o in overridden if f"{key}.".startswith(f"{o}.") or f"{o}.".startswith(f"{key}.")]
+    origin = " (from the command line)" if around else ""
+    if error["type"] == "extra_forbidden":
+        return f"  {key}{origin}: no such setting. {_suggest(keys[-1], fields, 'settings here')}"
+    if error["type"] == "missing":
+        return f"  {key}: is needed and not given"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = "" if _is_mapping(value) else f" = {value!r}"
+    return f"  {key}{shown}{origin}: {message}" if key else f"  {message}"
+
+
+def _resolve(location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """A validation error's location as keys of the file, and the field names beside the last of them.
+
+    pydantic puts the tag of a discriminated union into the location, as if it were a key.
+    """
+    keys: list[str] = []
+    beside: list[type[BaseModel]] = []
+    candidates: list[type[BaseModel]] = [RunConfig]
+    for position, part in enumerate(location):
+        infos = [info for candidate in candidates if (info := candidate.model_fields.get(str(part)))]
+        if infos or isinstance(part, int) or position == len(location) - 1:
+            keys.append(str(part))
+            beside = candidates
+            candidates = [model for info in infos for model in _models_in(info.annotation)] or candidates
+        else:
+            candidates = [c for c in candidates if _tag_of(c) == part] or candidates
+    return keys, sorted({name for model in beside for name in model.model_fields})
+
+
+def _tag_of(model: type[BaseModel]) -> object:
+    name = model.model_fields.get("name")
+    return name.default if name else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for argument in get_args(annotation) for m in _models_in(argument)]
+
+
+def _suggest(word: str, known: Sequence[str], what: str) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    listing = f"{what}: {', '.join(known)}"
+    return f"Did you mean '{close[0]}'? ({listing})" if close else f"Known {listing}"

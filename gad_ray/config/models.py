@@ -1,0 +1,102 @@
+"""Models and their optimisers: settings that policy and critic share."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from gad_ray.config.base import Precision, StrictModel
+
+
+class LoraConfig(StrictModel):
+    """Low-rank adapters in place of full fine-tuning (peft)."""
+
+    rank: int = Field(ge=1, le=512)
+    """Rank of the adapters."""
+
+    alpha: float = Field(gt=0.0)
+    """Scale: the adapter's output is multiplied by alpha / rank."""
+
+    target_modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Names of the linear layers that get an adapter."""
+
+
+class ModelConfig(StrictModel):
+    """One model: where it comes from and the precision it computes in."""
+
+    model: str = Field(min_length=1)
+    """A Hugging Face directory, a hub id, a ``.gguf`` file, or ``package:NAME``."""
+
+    chat_template: str | None = None
+    """A Jinja file or a packaged template's name; needed when the tokenizer has none of its own."""
+
+    compute: Precision = "bfloat16"
+    """Precision of the forward and backward passes. Scores and losses are float32 always."""
+
+    master: Precision = "float32"
+    """Precision of the trained weights and of the optimiser's state."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    lora: LoraConfig | None = None
+    """Train adapters only; absent: train all weights."""
+
+
+class OptimizerConfig(StrictModel):
+    """AdamW with gradient clipping and a learning-rate schedule."""
+
+    lr: float = Field(gt=0.0, lt=1.0)
+    """Learning rate after warm-up."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's running-average coefficients."""
+
+    eps: float = Field(default=1e-8, gt=0.0)
+    """AdamW's denominator floor."""
+
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay; never applied to biases and norms."""
+
+    grad_clip: float = Field(default=1.0, gt=0.0)
+    """Global gradient norm above which the gradient is scaled down."""
+
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the learning rate after its warm-up, to ``min_lr_ratio`` at the run's end."""
+
+    lr_warmup_steps: int = Field(default=0, ge=0)
+    """Optimiser steps over which the learning rate rises linearly from zero."""
+
+    min_lr_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Learning rate at the end, as a share of ``lr`` (linear and cosine)."""
+
+    @model_validator(mode="after")
+    def _betas_are_averages(self) -> Self:
+        if not all(0.0 <= b < 1.0 for b in self.betas):
+            raise ValueError(f"betas must lie in [0, 1), not {self.betas}")
+        return self
+
+
+class GroupConfig(StrictModel):
+    """The gang of processes (ranks) that trains one model."""
+
+    num_ranks: int = Field(default=1, ge=1)
+    """Processes that share the batch, each with a full replica."""
+
+    cpus_per_rank: float = Field(default=1.0, gt=0.0)
+    """CPUs that each rank reserves."""
+
+    gpus_per_rank: float = Field(default=0.0, ge=0.0)
+    """GPUs that each rank reserves."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """Torch threads per rank; absent: the machine's cores, shared by ranks that run at the same time."""

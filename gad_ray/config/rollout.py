@@ -1,0 +1,57 @@
+"""How the policy's responses are drawn, and by which engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gad_ray.config.base import Precision, StrictModel
+
+
+class RolloutConfig(StrictModel):
+    """Sampling settings, the engine, and the rollout workers."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """``auto``: vLLM where it is installed, else transformers."""
+
+    responses_per_prompt: int = Field(default=8, ge=1)
+    """Responses drawn for each prompt: the group."""
+
+    temperature: float = Field(default=0.8, ge=0.0, le=10.0)
+    """Sampling temperature; 0 is greedy."""
+
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Nucleus: the smallest set of tokens with this probability mass."""
+
+    repetition_penalty: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Divides the logits of tokens that have occurred; 1 is off."""
+
+    max_response_tokens: int = Field(default=1536, ge=1)
+    """Longest response; a longer one is cut and marked as such."""
+
+    precision: Precision = "bfloat16"
+    """Precision of the engine's weights."""
+
+    num_workers: int = Field(default=1, ge=1)
+    """Rollout actors; each answers its share of a step's prompts."""
+
+    cpus_per_worker: float = Field(default=1.0, gt=0.0)
+    gpus_per_worker: float = Field(default=0.0, ge=0.0)
+    threads: int | None = Field(default=None, ge=1)
+    """Threads per worker; absent: the machine's cores, shared by workers that run at the same time."""
+
+    batch_sequences: int = Field(default=64, ge=1)
+    """Sequences that one engine decodes together."""
+
+    max_retries: int = Field(default=2, ge=0)
+    """Times that a failed generation is repeated before its sample is counted as failed and left out."""
+
+    max_failed_fraction: float = Field(default=0.2, ge=0.0, lt=1.0)
+    """Share of failed samples in a step above which the run stops."""
+
+    gpu_memory_utilization: float = Field(default=0.4, gt=0.0, le=1.0)
+    """vLLM on a GPU: share of its memory that the engine may take."""
+
+    kv_cache_gib: int = Field(default=1, ge=1)
+    """vLLM on CPU: GiB of key-value cache."""

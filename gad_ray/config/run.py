@@ -1,0 +1,192 @@
+"""The configuration of a whole run."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from gad_ray.config.base import StrictModel
+from gad_ray.config.critic import CriticConfig
+from gad_ray.config.data import DataConfig
+from gad_ray.config.policy import PolicyConfig, RewardConfig
+from gad_ray.config.rollout import RolloutConfig
+
+
+class StageLength(StrictModel):
+    """How long a stage lasts: a number of steps, or of epochs over the training prompts."""
+
+    steps: int | None = Field(default=None, ge=0)
+    """Steps; each takes ``prompts_per_step`` prompts."""
+
+    epochs: float | None = Field(default=None, ge=0.0)
+    """Epochs; rounded to whole steps."""
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+    def in_steps(self, *, num_prompts: int, prompts_per_step: int) -> int:
+        """Length in steps for a data set of ``num_prompts`` training prompts."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return round(self.epochs * num_prompts / prompts_per_step)
+
+
+class WarmupStage(StageLength):
+    """The critic learns to rank before its score is used as a reward."""
+
+    policy: Literal["frozen", "cross_entropy"] = "frozen"
+    """What the policy does meanwhile: stand still, or be fitted to the teacher's text (SeqKD warm start)."""
+
+    critic_only_steps: int = Field(default=0, ge=0)
+    """With ``cross_entropy``: steps at the start in which the policy is still frozen."""
+
+    policy_lr: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Learning rate of the cross-entropy warm start; absent: the policy optimiser's."""
+
+
+class AdversarialStage(StageLength):
+    """The game: the policy follows the critic's score, and both keep learning."""
+
+
+class StagesConfig(StrictModel):
+    """The two stages of a run."""
+
+    warmup: WarmupStage
+    adversarial: AdversarialStage
+
+
+class EvaluationConfig(StrictModel):
+    """The fixed evaluation set: held-out prompts, answered once by the policy before training."""
+
+    every: int = Field(default=20, ge=0)
+    """Steps between scorings of the fixed set; 0: only at the ends of the stages."""
+
+    sample_rows: int = Field(default=3, ge=0)
+    """Rows shown at the end of the run."""
+
+    seed: int = Field(default=1234, ge=0)
+    """Seed of the responses drawn for evaluation."""
+
+
+class CheckpointConfig(StrictModel):
+    """When the whole state is saved, and how much of it is kept."""
+
+    every: int = Field(default=100, ge=0)
+    """Steps between checkpoints; 0: only at the stage boundary and when the run is stopped."""
+
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints kept, newest first."""
+
+    at_end: bool = True
+    """Also save when the run has finished, so that it can be prolonged."""
+
+
+class LimitsConfig(StrictModel):
+    """Deadlines in seconds, and how much may go wrong."""
+
+    start_s: float = Field(default=900.0, gt=0.0)
+    """Placement of the actors and loading of their models."""
+
+    rollout_s: float = Field(default=1800.0, gt=0.0)
+    score_s: float = Field(default=900.0, gt=0.0)
+    update_s: float = Field(default=1800.0, gt=0.0)
+    sync_s: float = Field(default=300.0, gt=0.0)
+    checkpoint_s: float = Field(default=1800.0, gt=0.0)
+
+    max_nonfinite_steps: int = Field(default=3, ge=0)
+    """Optimiser steps in a row skipped for a non-finite loss or gradient, above which the run stops."""
+
+    sync_tolerance: float | None = Field(default=None, gt=0.0)
+    """Largest accepted gap (nats) between the learner's and the engine's log-probabilities of the probe.
+    Absent: 1e-3 where both compute in float32, else 0.5 for the mean over the probe."""
+
+
+class RecordsConfig(StrictModel):
+    """Score records: what was compared and what it scored."""
+
+    every: int = Field(default=1, ge=0)
+    """Steps between records; 0 turns them off."""
+
+    max_rows_per_step: int = Field(default=64, ge=1)
+    """Rows kept of one step, in the order of the batch."""
+
+
+class RunConfig(StrictModel):
+    """Everything that defines a run. Saved, resolved, in the run's directory."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The run's directory under ``output_dir``."""
+
+    output_dir: str = "runs"
+    """Where run directories are made."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed of initialisation and sampling; the data have their own."""
+
+    prompts_per_step: int = Field(ge=1)
+    """Prompts in every step. Responses per step follow: × ``rollout.responses_per_prompt``."""
+
+    max_staleness: int = Field(default=0, ge=0, le=16)
+    """Most policy updates by which a sample may be older than the policy it trains."""
+
+    overlap: bool = False
+    """Let critic and policy update at the same time (room for both needed); else they take turns."""
+
+    data: DataConfig
+    policy: PolicyConfig
+    critic: CriticConfig
+    rollout: RolloutConfig
+    stages: StagesConfig
+    reward: RewardConfig = RewardConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    limits: LimitsConfig = LimitsConfig()
+    records: RecordsConfig = RecordsConfig()
+
+    @property
+    def mini_batch_prompts(self) -> int:
+        """Prompts per optimiser step of the policy."""
+        return self.policy.mini_batch_prompts or self.prompts_per_step
+
+    @model_validator(mode="after")
+    def _sizes_fit_together(self) -> Self:
+        if self.prompts_per_step % self.mini_batch_prompts:
+            raise ValueError(
+                f"policy.mini_batch_prompts = {self.mini_batch_prompts} does not divide "
+                f"prompts_per_step = {self.prompts_per_step}"
+            )
+        for role, group in (("policy", self.policy.group), ("critic", self.critic.group)):
+            if group.num_ranks > self.prompts_per_step:
+                raise ValueError(
+                    f"{role}.group.num_ranks = {group.num_ranks} exceeds prompts_per_step = "
+                    f"{self.prompts_per_step}: a rank would have nothing to do"
+                )
+        if self.policy.group.num_ranks > self.mini_batch_prompts:
+            raise ValueError(
+                f"policy.group.num_ranks = {self.policy.group.num_ranks} exceeds policy.mini_batch_prompts = "
+                f"{self.mini_batch_prompts}: a rank would have nothing to do"
+            )
+        if self.rollout.num_workers > self.prompts_per_step:
+            raise ValueError(
+                f"rollout.num_workers = {self.rollout.num_workers} exceeds prompts_per_step = "
+                f"{self.prompts_per_step}: a worker would have nothing to do"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_game_can_be_played(self) -> Self:
+        adversarial = self.stages.adversarial
+        plays = (adversarial.steps or 0) > 0 or (adversarial.epochs or 0.0) > 0
+        if plays and self.rollout.responses_per_prompt < 2:
+            raise ValueError(
+                f"rollout.responses_per_prompt = {self.rollout.responses_per_prompt}: the advantage "
+                f"'{self.policy.advantage.name}' compares the responses of a group and needs at least 2"
+            )
+        if plays and self.rollout.temperature == 0.0:
+            raise ValueError("rollout.temperature = 0: all responses of a group would be the same")
+        return self

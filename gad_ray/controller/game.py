@@ -1,0 +1,363 @@
+"""The driver of a run: it moves references, never a tensor.
+
+::
+
+    prompts ─► rollout workers ─► critic group ─► policy group ─► weights ─► rollout workers
+               (RolloutBatch)     (ScoreBatch)    (update)        (snapshot, verified)
+
+Each step takes ``prompts_per_step`` prompts. In the warm-up the policy stands still or is fitted to the
+teacher's text while the critic learns to rank; then both play. Responses are asked for up to
+``max_staleness`` steps ahead; with 0, the default, every sample comes from the policy that it trains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gad_ray.actors.groups import Groups, RolloutRefs
+from gad_ray.actors.tasks import write_records
+from gad_ray.batch import Metrics, PromptBatch, SamplingSettings, TrainStats, merge_metrics
+from gad_ray.checkpoint.store import CheckpointStore, RunPosition
+from gad_ray.config import RunConfig, config_hash
+from gad_ray.controller.heldout import WARMUP_CRITIC, HeldOut
+from gad_ray.controller.interrupt import StopRequest
+from gad_ray.controller.progress import Progress
+from gad_ray.data.cursor import PromptCursor
+from gad_ray.data.dataset import LoadedData
+from gad_ray.errors import CheckpointError, TrainingError
+from gad_ray.observability.run_dir import RunDirectory
+
+_SELF_TEST_PERTURBATION = 0.02
+END_OF_WARMUP = "end_of_warmup"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Prompts whose responses were asked for, and where the data stood before they were drawn."""
+
+    step: int
+    prompts: Any
+    responses: RolloutRefs
+    cursor_before: dict[str, Any]
+    epoch: float
+
+
+class Controller:
+    """The stages and steps of one run.
+
+    Args:
+        config: The run.
+        directory: Where everything is written.
+        data: Its prompts.
+        groups: The actors, not started yet.
+        progress: Metrics, live line, health.
+        stop: Tells when a signal asks for the end.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        directory: RunDirectory,
+        data: LoadedData,
+        groups: Groups,
+        progress: Progress,
+        stop: StopRequest,
+    ) -> None:
+        self.config = config
+        self.directory = directory
+        self.data = data
+        self.groups = groups
+        self.progress = progress
+        self.stop = stop
+        sizes = {"num_prompts": len(data.train), "prompts_per_step": config.prompts_per_step}
+        self.warmup_steps = config.stages.warmup.in_steps(**sizes)
+        self.total_steps = self.warmup_steps + config.stages.adversarial.in_steps(**sizes)
+        self.step = 0
+        self.store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+        self.heldout = HeldOut(config, directory=directory, examples=data.heldout, groups=groups)
+        self._cursor = PromptCursor(
+            [e.id for e in data.train], seed=config.data.seed, batch_size=config.prompts_per_step
+        )
+        self._queue: deque[_Pending] = deque()
+        self._asked = 0
+        self._policy_version = 0
+        self._in_game = False
+        self._records: list[Any] = []
+        self._saved_step = -1
+
+    # -- the run ------------------------------------------------------------------------------------------
+
+    def run(self, checkpoint: Path | None) -> bool:
+        """Play the run from its start, or go on from a checkpoint.
+
+        Returns:
+            True if it was played to its end, False if a signal ended it early; then a checkpoint was saved.
+
+        Raises:
+            GadError: If something failed for good.
+        """
+        with self.progress.activity("starting actors and loading models"):
+            adversarial_steps = self.total_steps - self.warmup_steps
+            per_step = self.config.prompts_per_step // self.config.mini_batch_prompts
+            self.groups.start(
+                critic_steps=self.total_steps,
+                policy_steps=adversarial_steps * per_step * self.config.policy.epochs_per_step,
+            )
+        if checkpoint is None:
+            self._begin()
+        else:
+            self._restore(checkpoint)
+        # From here on a first signal lets the step end and saves it.
+        self.stop.patient = True
+        while self.step < self.total_steps and self.stop.signal_number is None:
+            if self.step == self.warmup_steps and not self._in_game:
+                self._begin_game()
+            self._play_step()
+            every = self.config.checkpoint.every
+            if every and self.step % every == 0 and self.step < self.total_steps:
+                self._save()
+        finished = self.step >= self.total_steps and self.stop.signal_number is None
+        if not finished or self.config.checkpoint.at_end:
+            self._save()
+        self.stop.patient = False
+        self._finish_records()
+        return finished
+
+    def _begin(self) -> None:
+        with self.progress.activity("testing that the engine takes every weight"):
+            self.groups.sync(perturbation=_SELF_TEST_PERTURBATION)
+        self._sync()
+        with self.progress.activity("answering the held-out prompts"):
+            self.heldout.take_before()
+
+    def _begin_game(self) -> None:
+        """The stage border: the critic that the warm-up made is kept, and the reference is taken."""
+        if self.warmup_steps > 0:
+            with self.progress.activity("exporting the warm-up's critic"):
+                self.heldout.export_critic(WARMUP_CRITIC)
+        self._wait([actor.begin_adversarial.remote() for actor in self.groups.policy], "the KL reference")
+        self._in_game = True
+        if self.warmup_steps > 0:
+            self._save(pin=END_OF_WARMUP)
+
+    # -- one step -------------------------------------------------------------------------------------------
+
+    def _play_step(self) -> None:
+        """Consumes the oldest responses; waits for them, for the critic, for the policy, for the engines."""
+        started = time.perf_counter()
+        stage = "adversarial" if self._in_game else "warmup"
+        timing: Metrics = {}
+        self._ask_ahead()
+        pending = self._queue.popleft()
+        with self._timed(timing, "rollout"), self.progress.activity("rollout"):
+            receipts = self.groups.receipts(pending.responses, what=f"the responses of step {pending.step}")
+        staleness = self._policy_version - min(r.policy_version for r in receipts)
+        if staleness > self.config.max_staleness:
+            raise TrainingError(
+                f"step {pending.step} holds samples {staleness} versions old; max_staleness = {self.config.max_staleness}"
+            )
+        num_tokens = sum(r.num_tokens for r in receipts)
+        metrics: Metrics = {
+            "rollout/staleness": float(staleness),
+            "rollout/tokens": float(num_tokens),
+            "perf/rollout_tokens_per_s": num_tokens / max(r.seconds for r in receipts),
+            "data/epoch": pending.epoch,
+        }
+        learned = self._learn(pending, timing)
+        self.step = pending.step
+        metrics = merge_metrics(metrics, learned, self._evaluate(timing))
+        timing["timing_s/step"] = time.perf_counter() - started
+        self.progress.step(step=self.step, stage=stage, metrics=merge_metrics(metrics, timing))
+
+    def _ask_ahead(self) -> None:
+        """Ask for responses until ``max_staleness`` steps are under way besides the one to be trained."""
+        while len(self._queue) <= self.config.max_staleness and self._asked < self.total_steps:
+            before = dict(self._cursor.state())
+            examples = tuple(self.data.train[i] for i in self._cursor.next_batch())
+            self._asked += 1
+            prompts = PromptBatch(step=self._asked, examples=examples)
+            self._queue.append(
+                _Pending(
+                    step=self._asked,
+                    prompts=ray.put(prompts),
+                    responses=self.groups.generate(prompts, self._sampling()),
+                    cursor_before=before,
+                    epoch=self._cursor.epoch,
+                )
+            )
+
+    def _sampling(self) -> SamplingSettings:
+        rollout = self.config.rollout
+        return SamplingSettings(
+            num_responses=rollout.responses_per_prompt,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            repetition_penalty=rollout.repetition_penalty,
+            max_tokens=rollout.max_response_tokens,
+            seed=self.config.seed,
+        )
+
+    def _learn(self, pending: _Pending, timing: Metrics) -> Metrics:
+        """Critic, then policy; with ``overlap`` both at once, on scores from a pass of their own."""
+        record = self._is_due(self.config.records.every, pending.step)
+        batches = pending.responses.batches
+        update_s = self.config.limits.update_s
+        if self.config.overlap and self._in_game:
+            with self._timed(timing, "score"):
+                scored = [a.score_batch.remote(pending.prompts, *batches) for a in self.groups.critic]
+                what = f"the scores of step {pending.step}"
+                self.groups.waiter.get(
+                    [r[1] for r in scored], what=what, deadline_s=self.config.limits.score_s
+                )
+            policy = [a.update.remote(scored[0][0], *batches) for a in self.groups.policy]
+        else:
+            policy = []
+        judged = [a.judge.remote(record, pending.prompts, *batches) for a in self.groups.critic]
+        with self._timed(timing, "update_critic"), self.progress.activity("critic"):
+            what = f"the critic's update of step {pending.step}"
+            critic_stats: TrainStats = self.groups.waiter.get(
+                [r[1] for r in judged], what=what, deadline_s=update_s
+            )[0]
+        scores = judged[0][0]
+        if record:
+            self._record(pending, scores)
+        metrics = dict(critic_stats.metrics)
+        metrics["critic/skipped_steps"] = float(critic_stats.num_skipped)
+        # The forward pass that trains the critic is also the one that scores.
+        score_s = metrics.pop("timing_s/score")
+        if "timing_s/score" not in timing:
+            timing["timing_s/score"] = score_s
+            timing["timing_s/update_critic"] -= score_s
+        if self._in_game and not policy:
+            policy = [a.update.remote(scores, *batches) for a in self.groups.policy]
+        if not self._in_game and self._policy_is_fitted(pending.step):
+            policy = [a.fit.remote(pending.prompts) for a in self.groups.policy]
+        if policy:
+            with self._timed(timing, "update_actor"), self.progress.activity("policy"):
+                what = f"the policy's update of step {pending.step}"
+                stats: TrainStats = self.groups.waiter.get(policy, what=what, deadline_s=update_s)[0]
+            metrics = merge_metrics(metrics, stats.metrics, {"actor/skipped_steps": float(stats.num_skipped)})
+            with self._timed(timing, "sync"), self.progress.activity("weight sync"):
+                metrics["sync/probe_gap"] = self._sync()
+        return metrics
+
+    def _policy_is_fitted(self, step: int) -> bool:
+        warmup = self.config.stages.warmup
+        return warmup.policy == "cross_entropy" and step > warmup.critic_only_steps
+
+    def _sync(self) -> float:
+        self._policy_version, gap = self.groups.sync()
+        return gap
+
+    def _evaluate(self, timing: Metrics) -> Metrics:
+        """The fixed set under the critic of the moment, where that is due."""
+        border = self.step in (self.warmup_steps, self.total_steps)
+        if not self.data.heldout or not (border or self._is_due(self.config.evaluation.every, self.step)):
+            return {}
+        with self._timed(timing, "eval"), self.progress.activity("evaluation"):
+            return self.heldout.score_fixed_set()
+
+    def _record(self, pending: _Pending, scores: Any) -> None:
+        self._finish_records()
+        self._records = [
+            write_records.remote(
+                str(self.directory.records),
+                self.config.records.max_rows_per_step,
+                pending.step,
+                pending.prompts,
+                scores,
+                *pending.responses.batches,
+            )
+        ]
+
+    def _finish_records(self) -> None:
+        """Wait for the last record to be on disk, so that a failure to write is not lost."""
+        self._wait(self._records, "writing the score records")
+        self._records = []
+
+    # -- checkpoints ------------------------------------------------------------------------------------------
+
+    def _save(self, pin: str | None = None) -> None:
+        """Save the whole state, as of the last step that was trained."""
+        if self._saved_step == self.step and pin is None:
+            return
+        with self.progress.activity("saving a checkpoint"):
+            self._finish_records()
+            staging = self.store.begin(self.step)
+            try:
+                saves = []
+                for name, actors in (("critic", self.groups.critic), ("policy", self.groups.policy)):
+                    (staging.path / name).mkdir()
+                    saves.append(actors[0].save.remote(str(staging.path / name)))
+                self._wait(saves, "saving a checkpoint")
+            except BaseException:
+                self.store.abandon(staging)
+                raise
+            # What was asked for but not trained yet will be asked for again.
+            cursor = self._queue[0].cursor_before if self._queue else self._cursor.state()
+            self.store.commit(
+                staging,
+                RunPosition(
+                    stage="adversarial" if self._in_game else "warmup",
+                    step=self.step,
+                    stage_step=self.step - (self.warmup_steps if self._in_game else 0),
+                    policy_version=self._policy_version,
+                    data=cursor,  # pyright: ignore[reportArgumentType] - plain JSON values
+                    metrics_bytes=self.progress.position(),
+                    rng={},
+                    config_hash=config_hash(self.config),
+                    pin=pin,
+                ),
+            )
+        self._saved_step = self.step
+
+    def _restore(self, checkpoint: Path) -> None:
+        position = self.store.load_meta(checkpoint)
+        if position.config_hash != config_hash(self.config):
+            raise CheckpointError(
+                "was made with other settings of data, models, losses or sampling",
+                where=str(checkpoint),
+                mend=f"resume with the run's own settings ({self.directory.config_yaml}); only the length of the "
+                "adversarial stage, deadlines, records and checkpoints may differ",
+            )
+        with self.progress.activity(f"restoring step {position.step}"):
+            self.store.verify(checkpoint)
+            loads = [a.load.remote(str(checkpoint / "critic")) for a in self.groups.critic]
+            loads += [a.load.remote(str(checkpoint / "policy")) for a in self.groups.policy]
+            self._wait(loads, "restoring the checkpoint")
+            self._cursor = PromptCursor.from_state(
+                position.data,
+                [e.id for e in self.data.train],
+                seed=self.config.data.seed,
+                batch_size=self.config.prompts_per_step,
+            )
+            self.step = self._asked = self._saved_step = position.step
+            self._in_game = position.stage == "adversarial"
+            self._sync()
+            self.heldout.load_before()
+        self.store.discard_after(position.step)
+        self.progress.rewind(step=position.step, metrics_bytes=position.metrics_bytes)
+        self.progress.info(f"resumed at step {position.step} from {checkpoint}")
+
+    # -- helpers ----------------------------------------------------------------------------------------------
+
+    def _wait(self, refs: list[Any], what: str) -> None:
+        self.groups.waiter.get(refs, what=what, deadline_s=self.config.limits.checkpoint_s)
+
+    def _is_due(self, every: int, step: int) -> bool:
+        return every > 0 and step % every == 0
+
+    @contextmanager
+    def _timed(self, timing: Metrics, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        timing[f"timing_s/{name}"] = time.perf_counter() - started

@@ -1,0 +1,116 @@
+"""What a run tells of itself while it goes: metrics, live line, health, events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from gad_ray.batch import Metrics
+from gad_ray.config import RunConfig
+from gad_ray.health.monitor import Finding, HealthMonitor
+from gad_ray.observability.console import LiveLine
+from gad_ray.observability.records import ScoreRecordWriter
+from gad_ray.observability.run_dir import RunDirectory
+from gad_ray.observability.sinks import JsonlSink, MultiSink, RayPrometheusSink, TensorBoardSink
+
+_GIB = 2**30
+
+
+class Progress:
+    """A context that takes each step's metrics to where they are shown and kept.
+
+    Attributes:
+        peak_memory_gib: Largest memory seen of the driver and the actors together, shared pages counted once.
+        timing: Seconds by part, over all steps so far.
+    """
+
+    def __init__(self, config: RunConfig, directory: RunDirectory, *, stage_steps: Mapping[str, int]) -> None:
+        self._config = config
+        self._directory = directory
+        self._line = LiveLine(stage_steps=stage_steps)
+        self._health = HealthMonitor(config)
+        self._jsonl = JsonlSink(directory.metrics_jsonl)
+        self._sinks = MultiSink([self._jsonl, TensorBoardSink(directory.tensorboard), RayPrometheusSink()])
+        self.pids: Sequence[int] = ()
+        self.peak_memory_gib = 0.0
+        self.timing: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._line.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._line.__exit__(kind, error, trace)
+        self._sinks.close()
+
+    def step(self, *, step: int, stage: str, metrics: Metrics) -> None:
+        """Log one step, judge its health, show it."""
+        findings = self._health.observe(step=step, stage=stage, metrics=metrics)
+        memory = self._memory_bytes()
+        self.peak_memory_gib = max(self.peak_memory_gib, memory / _GIB)
+        for name, value in metrics.items():
+            if name.startswith("timing_s/"):
+                part = name.removeprefix("timing_s/")
+                self.timing[part] = self.timing.get(part, 0.0) + value
+        logged = {
+            **metrics,
+            "perf/memory_bytes": float(memory),
+            "health/findings": float(len(findings)),
+            "health/active_rules": float(len(self._health.active)),
+        }
+        self._sinks.log(step=step, stage=stage, metrics=logged)
+        self._line.step(step=step, stage=stage, metrics=metrics)
+        for finding in findings:
+            self._report(finding)
+
+    def info(self, text: str) -> None:
+        """Say something above the live line."""
+        self._line.info(text)
+
+    @contextmanager
+    def activity(self, text: str) -> Iterator[None]:
+        """Show what is going on, for as long as it does."""
+        self._line.activity(text)
+        yield
+
+    def position(self) -> int:
+        """Bytes of metrics.jsonl, all on disk."""
+        return self._jsonl.position()
+
+    def rewind(self, *, step: int, metrics_bytes: int) -> None:
+        """Forget what was written after a checkpoint: the resumed run writes it anew."""
+        self._jsonl.truncate_to(metrics_bytes)
+        self._sinks.close()
+        self._jsonl = JsonlSink(self._directory.metrics_jsonl)
+        board = TensorBoardSink(self._directory.tensorboard, purge_step=step + 1)
+        self._sinks = MultiSink([self._jsonl, board, RayPrometheusSink()])
+        records = ScoreRecordWriter(
+            self._directory.records, max_rows_per_step=self._config.records.max_rows_per_step
+        )
+        records.discard_after(step)
+
+    def _report(self, finding: Finding) -> None:
+        self._line.warn(finding.rule, finding.text)
+        event = {"time": time.time(), "event": "health", **asdict(finding)}
+        with self._directory.events_jsonl.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, default=str) + "\n")
+
+    def _memory_bytes(self) -> int:
+        """Memory that ends with this run: private pages of its processes, plus Ray's shared store once."""
+        total = 0
+        for pid in (None, *self.pids):
+            try:
+                total += psutil.Process(pid).memory_full_info().uss
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                # An actor of another machine, or one that has just ended.
+                continue
+        return total

@@ -1,0 +1,155 @@
+"""``gad-ray train``: from a checked configuration to a finished run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+from gad_ray.actors.groups import ActorLogs, Groups
+from gad_ray.actors.session import RaySession
+from gad_ray.actors.waiting import Waiter
+from gad_ray.checkpoint.store import CheckpointStore
+from gad_ray.config import RunConfig
+from gad_ray.controller.game import Controller
+from gad_ray.controller.heldout import WARMUP_CRITIC
+from gad_ray.controller.interrupt import Interrupted, StopRequest
+from gad_ray.controller.progress import Progress
+from gad_ray.data.dataset import LoadedData, load_dataset
+from gad_ray.data.stats import describe
+from gad_ray.errors import CheckpointError
+from gad_ray.models.chat import load_chat_format
+from gad_ray.models.source import resolve_model
+from gad_ray.observability.console import print_summary
+from gad_ray.observability.files import write_text
+from gad_ray.observability.run_dir import RunDirectory, find_run
+from gad_ray.observability.summary import RunSummary
+
+
+def train(config: RunConfig, *, resume: str | None) -> int:
+    """Train from the start, or go on with an earlier run.
+
+    Args:
+        config: The run.
+        resume: None for a new run, ``auto`` for the newest run of the config's name, or a run's name or path.
+
+    Returns:
+        0 when the run was played to its end, 130 after SIGINT, 143 after SIGTERM.
+
+    Raises:
+        GadError: If anything needed cannot be used, or training cannot go on.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    logging.getLogger("gad_ray").setLevel(logging.WARNING)
+    with StopRequest() as stop:
+        try:
+            return _train(config, resume, stop)
+        except Interrupted as interrupted:
+            return interrupted.exit_code
+
+
+def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
+    directory, checkpoint = _open_directory(config, resume)
+    # Converted once, here: the actors would all begin to at the same time.
+    resolve_model(config.critic.model.model)
+    data = _load_data(config, directory)
+    stop.check()
+    logs = ActorLogs(directory.logs)
+    waiter = Waiter({name: logs.path(name) for name in Groups.names(config)}, stop)
+    with RaySession():
+        groups = Groups(config, logs, waiter)
+        try:
+            return _play(config, directory, data, groups, stop, checkpoint)
+        finally:
+            groups.stop()
+
+
+def _play(
+    config: RunConfig,
+    directory: RunDirectory,
+    data: LoadedData,
+    groups: Groups,
+    stop: StopRequest,
+    checkpoint: Path | None,
+) -> int:
+    sizes = {"num_prompts": len(data.train), "prompts_per_step": config.prompts_per_step}
+    stage_steps = {
+        "warmup": config.stages.warmup.in_steps(**sizes),
+        "adversarial": config.stages.adversarial.in_steps(**sizes),
+    }
+    with Progress(config, directory, stage_steps=stage_steps) as progress:
+        for line in describe(data):
+            progress.info(line)
+        controller = Controller(
+            config, directory=directory, data=data, groups=groups, progress=progress, stop=stop
+        )
+        finished = controller.run(checkpoint)
+        if not finished:
+            progress.info(f"stopped at step {controller.step}; continue with --resume {directory.root}")
+            assert stop.signal_number is not None
+            return 128 + stop.signal_number
+        summary = _finish(config, directory, controller, groups, progress)
+    print_summary(summary)
+    return 0
+
+
+def _finish(
+    config: RunConfig, directory: RunDirectory, controller: Controller, groups: Groups, progress: Progress
+) -> RunSummary:
+    """Export both models, compare before and after, and write the account of the run."""
+    with progress.activity("exporting the models"):
+        policy = directory.exports / "policy"
+        critic = controller.heldout.export_critic("critic")
+        groups.waiter.get(
+            [groups.policy[0].export.remote(str(policy))],
+            what="the export of the policy",
+            deadline_s=config.limits.checkpoint_s,
+        )
+    paths = [("model", str(policy)), ("critic", str(critic))]
+    warmup = directory.exports / WARMUP_CRITIC
+    if warmup.is_dir():
+        paths.append(("critic after the warm-up", str(warmup)))
+    paths += [
+        ("metrics", str(directory.metrics_jsonl)),
+        ("TensorBoard", str(directory.tensorboard)),
+        ("score records", str(directory.records)),
+        ("checkpoints", str(directory.checkpoints)),
+        ("summary", str(directory.summary_json)),
+    ]
+    with progress.activity("comparing before and after"):
+        summary = controller.heldout.compare(
+            paths=paths, timing=dict(progress.timing), memory=progress.peak_memory_gib
+        )
+    write_text(directory.summary_json, summary.to_json())
+    return summary
+
+
+def _open_directory(config: RunConfig, resume: str | None) -> tuple[RunDirectory, Path | None]:
+    """The run's directory, and the checkpoint to go on from."""
+    if resume is None:
+        return RunDirectory.create(config, resume=False), None
+    if resume == "auto":
+        directory = RunDirectory.create(config, resume=True)
+    else:
+        directory = find_run(resume, config.output_dir)
+    store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+    checkpoint = store.latest()
+    if checkpoint is None and resume != "auto":
+        raise CheckpointError(
+            "the run has no checkpoint to go on from",
+            where=str(directory.root),
+            mend="start it anew, without --resume",
+        )
+    return directory, checkpoint
+
+
+def _load_data(config: RunConfig, directory: RunDirectory) -> LoadedData:
+    """Read and check the rows, with lengths in the policy's tokens."""
+    model = config.policy.model
+    chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
+    return load_dataset(
+        config.data,
+        count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)),
+        count_response_tokens=lambda text: len(chat.response_ids(text)),
+        quarantine_path=directory.quarantine_jsonl,
+    )

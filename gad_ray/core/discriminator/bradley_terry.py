@@ -1,0 +1,79 @@
+"""The Bradley-Terry ranking loss of generative adversarial distillation (arXiv 2511.10643, eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_STD_FLOOR = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BradleyTerryStats:
+    """Figures of one call, detached; sums where a mean over the global batch is to be made of them."""
+
+    rank: Tensor
+    """Share of the ranking loss."""
+    reg: Tensor
+    """Share of the score penalty, already weighted."""
+    batch_mean: Tensor
+    """Mean that the scores were normalised by; 0 without batch normalisation."""
+    batch_std: Tensor
+    """Standard deviation that the scores were normalised by; 1 without batch normalisation."""
+
+
+def bradley_terry_loss(
+    teacher: Float[Tensor, " prompts"],
+    student: Float[Tensor, " responses"],
+    *,
+    group: Int[Tensor, " responses"],
+    temperature: float,
+    margin: float = 0.0,
+    reg_threshold: float = 0.0,
+    reg_weight: float = 0.0,
+    batch_norm: bool = False,
+    num_prompts: int | None = None,
+    num_responses: int | None = None,
+) -> tuple[Float[Tensor, ""], BradleyTerryStats]:
+    """softplus(−(d − margin)/τ) over all pairs, plus w · mean relu(|s| − c)² on the raw scores of both sides.
+
+    d = s_T − s_S is taken after batch normalisation, if that is on. The teacher's score of a prompt is
+    shared by all responses of its group.
+
+    Args:
+        teacher: Raw float32 scores of the teacher's responses, one a prompt.
+        student: Raw float32 scores of the student's responses.
+        group: For each response, the index of its prompt in ``teacher``.
+        temperature: τ > 0.
+        margin: Difference below which a pair still counts as badly ranked.
+        reg_threshold: c, the size up to which a score costs nothing.
+        reg_weight: w of the penalty.
+        batch_norm: Normalise both sides by their common mean and (floored) standard deviation. The
+            statistics are those of this call: give it the whole batch.
+        num_prompts: Global number of prompts, where this call sees a part of the batch.
+        num_responses: Global number of responses, likewise.
+
+    Returns:
+        The scalar loss, normalised over the global batch, and its parts.
+    """
+    num_prompts = len(teacher) if num_prompts is None else num_prompts
+    num_responses = len(student) if num_responses is None else num_responses
+    mean, std = teacher.new_zeros(()), teacher.new_ones(())
+    ranked_teacher, ranked_student = teacher, student
+    if batch_norm:
+        both = torch.cat([teacher, student])
+        mean, std = both.mean(), both.std(correction=0).clamp_min(_STD_FLOOR)
+        ranked_teacher, ranked_student = (teacher - mean) / std, (student - mean) / std
+    difference = ranked_teacher[group] - ranked_student
+    rank = F.softplus(-(difference - margin) / temperature).sum() / num_responses
+    excess_teacher = F.relu(teacher.abs() - reg_threshold).square().sum() / num_prompts
+    excess_student = F.relu(student.abs() - reg_threshold).square().sum() / num_responses
+    reg = reg_weight * (excess_teacher + excess_student)
+    stats = BradleyTerryStats(
+        rank=rank.detach(), reg=reg.detach(), batch_mean=mean.detach(), batch_std=std.detach()
+    )
+    return rank + reg, stats

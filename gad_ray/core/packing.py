@@ -1,0 +1,74 @@
+"""Micro-batches: rows of similar length, padded on the right, within a budget of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def plan_micro_batches(
+    lengths: Sequence[int] | NDArray[np.int64], *, max_tokens: int
+) -> list[NDArray[np.int64]]:
+    """Split rows into micro-batches of at most ``max_tokens`` tokens, padding included.
+
+    Rows are sorted by length, longest first, so that little is padded and the largest batch comes first:
+    if memory does not suffice, it is seen at once. A row longer than the budget gets a batch of its own.
+
+    Args:
+        lengths: Tokens of each row.
+        max_tokens: Budget of one micro-batch.
+
+    Returns:
+        Index arrays that together hold every row exactly once.
+    """
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    batches: list[NDArray[np.int64]] = []
+    start = 0
+    while start < len(order):
+        rows_that_fit = max(1, max_tokens // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + rows_that_fit])
+        start += rows_that_fit
+    return batches
+
+
+def plan_group_batches(lengths: Sequence[Sequence[int]], *, max_tokens: int) -> list[list[int]]:
+    """Split groups of rows into micro-batches within the budget, never dividing a group.
+
+    Args:
+        lengths: For each group, the tokens of its rows.
+        max_tokens: Budget of one micro-batch, padding included. A larger group gets a batch of its own.
+
+    Returns:
+        Lists of group indices that together hold every group exactly once.
+    """
+    order = sorted(range(len(lengths)), key=lambda g: -max(lengths[g], default=0))
+    batches: list[list[int]] = []
+    rows = longest = 0
+    for group in order:
+        size, width = len(lengths[group]), max(lengths[group], default=0)
+        if not batches or (rows + size) * max(longest, width) > max_tokens:
+            batches.append([])
+            rows = longest = 0
+        batches[-1].append(group)
+        rows, longest = rows + size, max(longest, width)
+    return batches
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int] | NDArray[np.int32]], *, pad_id: int, device: torch.device | None = None
+) -> Int[Tensor, "batch seq"]:
+    """Rows of token ids as one int64 tensor, padded on the right.
+
+    Causal attention never looks to the right, so that padding there changes no row's result and no
+    attention mask is needed.
+    """
+    width = max(len(row) for row in rows)
+    padded = np.full((len(rows), width), pad_id, dtype=np.int64)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded).to(device)

@@ -1,0 +1,53 @@
+"""Group sequence policy optimisation: the ratio of a whole response (arXiv 2507.18071)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gad_ray.core.policy_loss.stats import PolicyLossStats
+
+
+def gspo_loss(
+    logprobs: Float[Tensor, "batch seq"],
+    *,
+    old_logprobs: Float[Tensor, "batch seq"],
+    advantages: Float[Tensor, " batch"],
+    mask: Bool[Tensor, "batch seq"],
+    clip_low: float,
+    clip_high: float,
+    num_sequences: int,
+    weights: Float[Tensor, "batch seq"] | None = None,
+) -> tuple[Float[Tensor, ""], PolicyLossStats]:
+    """−min(sA, clip(s)A) with s = exp(mean_t log ρ_t), mean over the sequences of the global batch.
+
+    Args:
+        logprobs: log π of the response tokens (nats), with gradient.
+        old_logprobs: log π_old of the same tokens.
+        advantages: One advantage a response.
+        mask: True on response tokens; at least one in every row.
+        clip_low: Lower bound 1 − clip_low of s.
+        clip_high: Upper bound 1 + clip_high of s.
+        num_sequences: Responses of the global batch: the denominator.
+        weights: Importance weights of the tokens, detached; their mean over the response weighs it.
+
+    Returns:
+        The scalar loss and its figures.
+    """
+    lengths = mask.sum(-1)
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
+    ratio = (log_ratio.sum(-1) / lengths).exp()
+    plain = ratio * advantages
+    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantages
+    surrogate = torch.minimum(plain, clipped)
+    if weights is not None:
+        surrogate = surrogate * (torch.where(mask, weights, 0.0).sum(-1) / lengths)
+    loss = -surrogate.sum() / num_sequences
+    with torch.no_grad():
+        stats = PolicyLossStats(
+            pg_loss=loss.detach(),
+            clip_fraction=(clipped < plain).sum() / num_sequences,
+            max_ratio_gap=(log_ratio.exp() - 1.0).abs().amax(),
+        )
+    return loss, stats

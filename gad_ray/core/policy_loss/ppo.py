@@ -1,0 +1,54 @@
+"""The clipped surrogate of PPO, per token (arXiv 1707.06347; asymmetric bounds: DAPO, 2503.14476)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gad_ray.core.policy_loss.stats import PolicyLossStats
+
+
+def ppo_loss(
+    logprobs: Float[Tensor, "batch seq"],
+    *,
+    old_logprobs: Float[Tensor, "batch seq"],
+    advantages: Float[Tensor, " batch"],
+    mask: Bool[Tensor, "batch seq"],
+    clip_low: float,
+    clip_high: float,
+    num_tokens: int,
+    weights: Float[Tensor, "batch seq"] | None = None,
+) -> tuple[Float[Tensor, ""], PolicyLossStats]:
+    """−min(ρA, clip(ρ, 1 − ε_low, 1 + ε_high)A), token mean over the global batch.
+
+    Args:
+        logprobs: log π of the response tokens (nats), with gradient.
+        old_logprobs: log π_old of the same tokens.
+        advantages: One advantage a response, shared by its tokens.
+        mask: True on response tokens.
+        clip_low: ε_low.
+        clip_high: ε_high.
+        num_tokens: Response tokens of the global batch: the denominator.
+        weights: Importance weights of the tokens, detached; None: 1.
+
+    Returns:
+        The scalar loss and its figures.
+    """
+    # Outside the mask the difference may be anything: 0 keeps the ratio, and its gradient, finite.
+    log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
+    ratio = log_ratio.exp()
+    advantage = advantages[:, None]
+    plain = ratio * advantage
+    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantage
+    surrogate = torch.minimum(plain, clipped)
+    if weights is not None:
+        surrogate = surrogate * weights
+    loss = -torch.where(mask, surrogate, 0.0).sum() / num_tokens
+    with torch.no_grad():
+        stats = PolicyLossStats(
+            pg_loss=loss.detach(),
+            clip_fraction=((clipped < plain) & mask).sum() / num_tokens,
+            max_ratio_gap=torch.where(mask, (ratio - 1.0).abs(), 0.0).amax(),
+        )
+    return loss, stats

@@ -1,0 +1,372 @@
+"""Collect a teacher's answers from any OpenAI-compatible endpoint, so that a broken run can go on.
+
+``collect`` asks ``/v1/chat/completions`` for every prompt, records each answer in an fsynced journal
+beside the output as it comes, and at the end writes the pairs (Parquet) and the rejects (JSONL). A second
+call with the same settings asks only for what is missing or had failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from gad_ray import __version__
+from gad_ray.data.collect_files import (
+    Answer,
+    Journal,
+    PromptRow,
+    Status,
+    as_messages,
+    read_prompts,
+    write_pairs,
+    write_rejected,
+)
+from gad_ray.data.collect_settings import CollectProgress, CollectReport, CollectSettings
+from gad_ray.errors import ConfigError, DataError, GadError
+
+if TYPE_CHECKING:
+    import httpx
+    from tenacity import RetryCallState
+
+_TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
+_WRONG_SETUP_STATUS = frozenset({401, 403, 404, 405})
+_LONGEST_RETRY_AFTER_S = 600.0
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+__all__ = ["CollectProgress", "CollectReport", "CollectSettings", "collect"]
+
+OnProgress = Callable[[CollectProgress], None]
+
+
+def collect(settings: CollectSettings, on_progress: OnProgress | None = None) -> CollectReport:
+    """Ask the teacher for every prompt and write the pairs.
+
+    Args:
+        settings: What to ask whom.
+        on_progress: Called after every prompt.
+
+    Raises:
+        DataError: Prompts that cannot be used, a journal of another collection, or no usable answer at all.
+        ConfigError: The endpoint refuses the key, or does not know the model or path (nothing is retried).
+        GadError: Too many prompts failed one after the other. What was answered stays in the journal.
+    """
+    started = time.monotonic()
+    rows = read_prompts(settings.input)
+    if settings.system_prompt is not None:
+        _refuse_second_system_message(rows, settings.input)
+    with Journal(settings.journal, request=settings.request(), rows=rows) as journal:
+        todo = [row for row in rows if _is_open(journal.answers.get(row.id))]
+        kept = [answer for answer in journal.answers.values() if not _is_open(answer)]
+        run = _Run(
+            settings=settings,
+            journal=journal,
+            num_prompts=len(rows),
+            on_progress=on_progress,
+            key=_key_from(settings.api_key_env),
+            num_done=len(kept),
+            num_rejected=sum(answer.status != "ok" for answer in kept),
+        )
+        asyncio.run(run.ask_all(todo))
+        return _write(settings, rows, journal, resumed=len(kept), run=run, started=started)
+
+
+def _key_from(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the key in the environment variable {variable} cannot stand in an HTTP header",
+            mend="a key is one line of ASCII characters",
+        )
+    return key
+
+
+def _is_open(answer: Answer | None) -> bool:
+    return answer is None or answer.status == "failed"
+
+
+def _refuse_second_system_message(rows: list[PromptRow], path: Path) -> None:
+    for row in rows:
+        if not isinstance(row.content, str) and any(m["role"] == "system" for m in row.content):
+            raise DataError(
+                f"prompt {row.id!r} brings a system message, and a system prompt is set",
+                where=str(path),
+                mend="leave the system prompt out, or take the message out of the row",
+            )
+
+
+def _write(
+    settings: CollectSettings,
+    rows: list[PromptRow],
+    journal: Journal,
+    *,
+    resumed: int,
+    run: _Run,
+    started: float,
+) -> CollectReport:
+    answered = [(row, journal.answers[row.id]) for row in rows]
+    counts = Counter(answer.status for _, answer in answered if answer.status != "ok")
+    write_rejected(settings.rejected, ((row, a) for row, a in answered if a.status != "ok"))
+    if counts.total() == len(rows):
+        raise DataError(
+            f"not one of {len(rows)} answers can be used: {dict(counts)}",
+            where=str(settings.rejected),
+            mend="read the reasons there",
+        )
+    num_pairs = write_pairs(
+        settings.output,
+        ((row, a.response, _meta(settings, row, a)) for row, a in answered if a.status == "ok"),
+    )
+    return CollectReport(
+        num_prompts=len(rows),
+        num_pairs=num_pairs,
+        num_resumed=resumed,
+        num_rejected={str(status): count for status, count in sorted(counts.items())},
+        num_retries=run.num_retries,
+        completion_tokens=sum(answer.completion_tokens for _, answer in answered),
+        elapsed_s=time.monotonic() - started,
+        output=settings.output,
+        rejected=settings.rejected,
+        journal=settings.journal,
+    )
+
+
+def _meta(settings: CollectSettings, row: PromptRow, answer: Answer) -> dict[str, Any]:
+    return {
+        **row.extra,
+        **settings.request(),
+        "teacher": settings.teacher or settings.model,
+        "model": answer.model,
+        "finish_reason": answer.finish_reason,
+        "collected_at": answer.collected_at,
+        "tool": f"gad-ray {__version__}",
+    }
+
+
+class _TransientError(Exception):
+    """An attempt that may succeed when it is made again."""
+
+    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class _RefusedError(Exception):
+    """The endpoint answers this prompt with an error that stays the same when asked again."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One call's requests: workers that draw prompts from one iterator."""
+
+    settings: CollectSettings
+    journal: Journal
+    num_prompts: int
+    on_progress: OnProgress | None
+    key: str = field(repr=False)
+    num_done: int
+    num_rejected: int
+    num_retries: int = 0
+    num_failures_in_a_row: int = 0
+
+    async def ask_all(self, todo: list[PromptRow]) -> None:
+        """Answer every prompt of ``todo`` into the journal."""
+        import httpx
+
+        if not todo:
+            return
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        limits = httpx.Limits(max_connections=self.settings.concurrency)
+        prompts = iter(todo)
+        async with httpx.AsyncClient(
+            headers=headers, timeout=self.settings.timeout_s, limits=limits
+        ) as client:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.settings.concurrency, len(todo))):
+                        group.create_task(self._work(client, prompts))
+            except BaseExceptionGroup as errors:
+                raise _first_leaf(errors) from None
+
+    async def _work(self, client: httpx.AsyncClient, prompts: Iterator[PromptRow]) -> None:
+        for row in prompts:
+            answer = await self._ask(client, row)
+            self.journal.append(answer)
+            if answer.status == "failed":
+                self._count_failure(answer)
+            else:
+                self.num_failures_in_a_row = 0
+            self.num_done += 1
+            self.num_rejected += answer.status != "ok"
+            if self.on_progress is not None:
+                self.on_progress(
+                    CollectProgress(
+                        num_done=self.num_done,
+                        num_prompts=self.num_prompts,
+                        num_rejected=self.num_rejected,
+                        num_retries=self.num_retries,
+                    )
+                )
+
+    def _count_failure(self, answer: Answer) -> None:
+        self.num_failures_in_a_row += 1
+        if self.num_failures_in_a_row >= self.settings.max_failures_in_a_row:
+            raise GadError(
+                f"{self.num_failures_in_a_row} prompts failed one after the other; the last: {answer.reason}",
+                where=self.settings.url,
+                mend=f"look after the endpoint and call again; the answers are kept in {self.journal.path}",
+            )
+
+    async def _ask(self, client: httpx.AsyncClient, row: PromptRow) -> Answer:
+        from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
+
+        attempts = 0
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_TransientError),
+            stop=stop_after_attempt(self.settings.max_attempts),
+            wait=self._wait_s,
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    attempts += 1
+                    self.num_retries += attempts > 1
+                    return self._answer(row, await self._post(client, row), attempts)
+        except (_TransientError, _RefusedError) as error:
+            return self._record(row, "failed", attempts, reason=str(error))
+        raise AssertionError("tenacity ended without a result")  # pragma: no cover
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        """Exponential backoff with full jitter, and never less than the endpoint asks for."""
+        ceiling = min(
+            self.settings.max_backoff_s, self.settings.backoff_s * 2.0 ** (state.attempt_number - 1)
+        )
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.retry_after_s if isinstance(error, _TransientError) else 0.0
+        return asked + random.uniform(0.0, ceiling)
+
+    async def _post(self, client: httpx.AsyncClient, row: PromptRow) -> dict[str, Any]:
+        import httpx
+
+        settings = self.settings
+        messages = as_messages(row.content)
+        if settings.system_prompt is not None:
+            messages = [{"role": "system", "content": settings.system_prompt}, *messages]
+        body: dict[str, Any] = {k: v for k, v in settings.request().items() if k != "system_prompt"}
+        if settings.seed is None:
+            del body["seed"]
+        try:
+            # httpx counts its limit anew for each chunk that arrives; this one is for the whole request.
+            async with asyncio.timeout(settings.timeout_s):
+                reply = await client.post(settings.url, json={**body, "messages": messages})
+        except TimeoutError as error:
+            raise _TransientError(f"no answer within {settings.timeout_s:g} s") from error
+        except httpx.RequestError as error:
+            raise _TransientError(f"{type(error).__name__}: {error}") from error
+        if reply.status_code != 200:
+            raise self._error_of(reply)
+        try:
+            value: object = reply.json()
+        except ValueError as error:
+            raise _TransientError("the endpoint's answer is not JSON") from error
+        if not isinstance(value, dict):
+            raise _TransientError("the endpoint's answer is not a JSON object")
+        return cast(dict[str, Any], value)
+
+    def _error_of(self, reply: httpx.Response) -> Exception:
+        text = " ".join(reply.text.split())
+        if self.key:
+            text = text.replace(self.key, "***")  # some endpoints repeat the key in their error
+        status = reply.status_code
+        reason = f"HTTP {status}: {text[:300] or reply.reason_phrase}"
+        if status in _TRANSIENT_STATUS or status >= 500:
+            return _TransientError(reason, retry_after_s=_retry_after_s(reply.headers.get("retry-after")))
+        if status in _WRONG_SETUP_STATUS or 300 <= status < 400:
+            variable = self.settings.api_key_env
+            mend = f"check endpoint and model name ({self.settings.model!r})"
+            if status in (401, 403):
+                state = "is set but not accepted" if self.key else "is not set"
+                mend = f"put a valid key into the environment variable {variable}, which {state}"
+            return ConfigError(reason, where=self.settings.url, mend=mend)
+        return _RefusedError(reason)
+
+    def _answer(self, row: PromptRow, reply: dict[str, Any], attempts: int) -> Answer:
+        try:
+            choice = reply["choices"][0]
+            text: object = choice["message"].get("content")
+            finish: object = choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise _TransientError("the endpoint's answer has no choices[0].message") from None
+        response = text if isinstance(text, str) else ""
+        finish_reason = finish if isinstance(finish, str) else None
+        status: Status = "ok"
+        reason = ""
+        if finish_reason == "length":
+            status, reason = "cut", f"reached max_tokens ({self.settings.max_tokens})"
+        elif finish_reason in ("content_filter", "tool_calls", "function_call"):
+            status, reason = "refused", f"finish_reason is {finish_reason}"
+        elif not response.strip():
+            status, reason = "empty", "no text in the answer"
+        elif _LONE_SURROGATE.search(response):
+            status, reason = "refused", "holds a lone surrogate, which no UTF-8 file can carry"
+        return self._record(
+            row, status, attempts, reason=reason, response=response, finish_reason=finish_reason, reply=reply
+        )
+
+    def _record(
+        self,
+        row: PromptRow,
+        status: Status,
+        attempts: int,
+        *,
+        reason: str,
+        response: str = "",
+        finish_reason: str | None = None,
+        reply: dict[str, Any] | None = None,
+    ) -> Answer:
+        usage = (reply or {}).get("usage")
+        usage = cast(dict[str, Any], usage) if isinstance(usage, dict) else {}
+        return Answer(
+            id=row.id,
+            status=status,
+            response=_LONE_SURROGATE.sub("\ufffd", response.strip()),
+            finish_reason=finish_reason,
+            model=str((reply or {}).get("model") or self.settings.model),
+            reason=reason,
+            attempts=attempts,
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+            collected_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+
+def _retry_after_s(header: str | None) -> float:
+    """Seconds asked for by a Retry-After header (a number or an HTTP date), 0 where there is none."""
+    if not header:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = (email.utils.parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
+
+
+def _first_leaf(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = errors.exceptions[0]
+    while isinstance(first, BaseExceptionGroup):
+        first = cast("BaseExceptionGroup[BaseException]", first).exceptions[0]
+    return first

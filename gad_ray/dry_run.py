@@ -1,0 +1,272 @@
+"""Everything about a run that can be known without training: files, rows, models, lengths, sizes, memory.
+
+No actor is started and no model is built: models are described from their files' headers, and rows are read
+and tokenised as the run itself would do it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gad_ray import machine
+from gad_ray.config import ModelConfig, RunConfig
+from gad_ray.config.explain import batch_arithmetic
+from gad_ray.errors import ConfigError, DataError, GadError, ModelError
+from gad_ray.machine import GIB
+from gad_ray.memory_estimate import ActorMemory, estimate_memory
+from gad_ray.models.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from gad_ray.data.dataset import LoadedData
+    from gad_ray.models.chat import ChatFormat
+
+_CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where Ray notes the cluster it started
+_FIELDS_OF_ROLES: tuple[tuple[str, Callable[[RunConfig], ModelConfig]], ...] = (
+    ("policy", lambda config: config.policy.model),
+    ("critic", lambda config: config.critic.model),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What was found.
+
+    Attributes:
+        sections: Title → sentences.
+        warnings: What the run could do with, or what could not be checked.
+        problems: Errors with which the run would not start.
+    """
+
+    sections: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    warnings: list[str] = field(default_factory=list[str])
+    problems: list[GadError] = field(default_factory=list[GadError])
+
+    def check(self, test: bool, error: GadError) -> None:
+        """Note an error as a problem unless the test holds."""
+        if not test:
+            self.problems.append(error)
+
+
+def dry_run(config: RunConfig) -> DryRun:
+    """Check a run. Problems are collected, not raised: all are shown at once."""
+    found = DryRun()
+    engine = _check_engine(config, found)
+    facts = _describe_models(config, found)
+    formats = {role: _chat_format(role, of(config), facts, found) for role, of in _FIELDS_OF_ROLES}
+    _check_positions(config, facts, found)
+    data = _load_data(config, formats["policy"], found)
+    if data is not None:
+        _check_pairs(config, data, formats["critic"], found)
+        num_prompts = len(data.train)
+        found.check(
+            num_prompts >= config.prompts_per_step,
+            DataError(
+                f"prompts_per_step = {config.prompts_per_step}, but there are only {num_prompts} prompts to train on",
+                mend="lower prompts_per_step, hold fewer prompts out, or name more data",
+            ),
+        )
+        found.sections["batches"] = batch_arithmetic(config, num_prompts)
+    _check_gpus(config, found)
+    if len(facts) == len(_FIELDS_OF_ROLES):
+        actors = estimate_memory(config, policy=facts["policy"], critic=facts["critic"], engine=engine)
+        found.sections["memory, roughly"] = _compare_memory(actors, found)
+    return found
+
+
+def _check_engine(config: RunConfig, found: DryRun) -> str:
+    """The engine that the run would use. vLLM is looked for, not imported."""
+    wanted = config.rollout.engine
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    found.check(
+        has_vllm or wanted != "vllm",
+        ConfigError(
+            "rollout.engine = vllm, but vLLM is not installed",
+            mend="install it (make setup), or use rollout.engine=auto",
+        ),
+    )
+    engine = wanted if wanted != "auto" else "vllm" if has_vllm else "transformers"
+    found.sections["engine"] = [
+        f"rollout by {engine}" + (", which rollout.engine = auto comes to" if wanted == "auto" else "")
+    ]
+    return engine
+
+
+def _describe_models(config: RunConfig, found: DryRun) -> dict[str, ModelFacts]:
+    from gad_ray.models.source import describe_model
+
+    facts: dict[str, ModelFacts] = {}
+    lines: list[str] = []
+    for role, of in _FIELDS_OF_ROLES:
+        name = of(config).model
+        try:
+            facts[role] = described = describe_model(name)
+        except GadError as error:
+            found.problems.append(_in_role(error, f"{role}.model.model"))
+            continue
+        positions = (
+            f"up to {described.max_positions} tokens" if described.max_positions else "of unstated length"
+        )
+        lines.append(
+            f"{role}: {name}, {described.architecture}, {described.num_parameters / 1e6:.1f} M parameters, "
+            f"{described.num_bytes / GIB:.2f} GiB as {described.format}, {positions}"
+        )
+    found.sections["models"] = lines
+    return facts
+
+
+def _chat_format(
+    role: str, model: ModelConfig, facts: dict[str, ModelFacts], found: DryRun
+) -> ChatFormat | None:
+    """The tokenizer with its template, where both are at hand without a download or a conversion."""
+    from gad_ray.models.chat import load_chat_format
+    from gad_ray.models.source import is_local, resolve_model
+
+    described = facts.get(role)
+    if described is None:
+        return None
+    if described.format == "gguf" or not is_local(model.model):
+        what = "is not converted yet" if described.format == "gguf" else "is not downloaded yet"
+        found.warnings.append(
+            f"{role}: {model.model} {what}, so no text was tokenised: lengths are not checked"
+        )
+        found.check(
+            described.has_chat_template or model.chat_template is not None,
+            ModelError(
+                f"{model.model} has no chat template",
+                where=role,
+                mend=f"set the key {role}.model.chat_template",
+            ),
+        )
+        return None
+    try:
+        return load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
+    except GadError as error:
+        found.problems.append(_in_role(error, f"{role}.model"))
+        return None
+
+
+def _check_positions(config: RunConfig, facts: dict[str, ModelFacts], found: DryRun) -> None:
+    prompt, response = config.data.max_prompt_tokens, config.rollout.max_response_tokens
+    if policy := facts.get("policy"):
+        found.check(
+            policy.max_positions == 0 or prompt + response <= policy.max_positions,
+            ConfigError(
+                f"data.max_prompt_tokens = {prompt} and rollout.max_response_tokens = {response} make {prompt + response} "
+                f"tokens; {policy.name} takes {policy.max_positions}",
+                mend="lower one of them",
+            ),
+        )
+    if critic := facts.get("critic"):
+        found.check(
+            critic.max_positions == 0 or config.critic.max_tokens <= critic.max_positions,
+            ConfigError(
+                f"critic.max_tokens = {config.critic.max_tokens}; {critic.name} takes {critic.max_positions}",
+                mend=f"set critic.max_tokens={critic.max_positions} or less",
+            ),
+        )
+    if prompt + response > config.critic.max_tokens:
+        found.warnings.append(
+            f"the longest prompt and response make {prompt + response} tokens of the policy, and critic.max_tokens is "
+            f"{config.critic.max_tokens}: a pair that the critic cannot take stops the run"
+        )
+
+
+def _load_data(config: RunConfig, chat: ChatFormat | None, found: DryRun) -> LoadedData | None:
+    from gad_ray.data.dataset import load_dataset
+    from gad_ray.data.stats import describe
+
+    # Kept, for whoever wants to see what is in it; a dry run leaves nothing under output_dir.
+    quarantine = Path(tempfile.mkdtemp(prefix=f"gad-ray-dry-run-{config.name}-")) / "quarantine.jsonl"
+    try:
+        data = load_dataset(
+            config.data,
+            count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)) if chat else 0,
+            count_response_tokens=lambda text: len(chat.response_ids(text)) if chat else 0,
+            quarantine_path=quarantine,
+        )
+    except GadError as error:
+        found.problems.append(error)
+        return None
+    finally:
+        if not quarantine.exists() or quarantine.stat().st_size == 0:
+            shutil.rmtree(quarantine.parent)
+    found.sections["data"] = [line for line in describe(data) if chat or "tokens in the median" not in line]
+    return data
+
+
+def _check_pairs(config: RunConfig, data: LoadedData, chat: ChatFormat | None, found: DryRun) -> None:
+    """Whether the critic can take every teacher response with its prompt, in its own tokens."""
+    if chat is None:
+        return
+    lengths = {
+        example.id: len(chat.prompt_ids(example.messages)) + len(chat.response_ids(example.teacher_response))
+        for example in (*data.train, *data.heldout)
+    }
+    longest = max(lengths, key=lengths.__getitem__)
+    found.sections["data"].append(
+        f"prompt and teacher response: at most {lengths[longest]} tokens of the critic"
+    )
+    too_long = sum(length > config.critic.max_tokens for length in lengths.values())
+    found.check(
+        not too_long,
+        DataError(
+            f"critic.max_tokens = {config.critic.max_tokens}, and {too_long} rows are longer with the teacher's response; "
+            f"the longest, {longest!r}, has {lengths[longest]} tokens",
+            mend=f"raise critic.max_tokens, or lower data.max_prompt_tokens ({config.data.max_prompt_tokens}) and "
+            f"data.max_teacher_tokens ({config.data.max_teacher_tokens})",
+        ),
+    )
+
+
+def _check_gpus(config: RunConfig, found: DryRun) -> None:
+    needed = (
+        config.policy.group.num_ranks * config.policy.group.gpus_per_rank
+        + config.critic.group.num_ranks * config.critic.group.gpus_per_rank
+        + config.rollout.num_workers * config.rollout.gpus_per_worker
+    )
+    here = len(machine.gpus()) if needed else 0
+    if needed <= here:
+        return
+    message = f"the actors ask for {needed:g} GPUs, and this machine has {here}"
+    if os.environ.get("RAY_ADDRESS") or _CURRENT_CLUSTER.exists():
+        found.warnings.append(f"{message}: the cluster must have the others")
+        return
+    mend = (
+        "run it in a cluster that has them, or lower policy.group, critic.group and rollout.gpus_per_worker"
+    )
+    found.problems.append(ConfigError(message, mend=mend))
+
+
+def _compare_memory(actors: tuple[ActorMemory, ...], found: DryRun) -> list[str]:
+    in_main = sum(actor.num * (actor.parts["process"] if actor.on_gpu else actor.each) for actor in actors)
+    total = machine.memory().total
+    lines = [
+        *map(str, actors),
+        f"together {in_main / GIB:.1f} GiB of main memory; this machine has {total / GIB:.1f}",
+    ]
+    smaller = "smaller micro_batch_tokens, gradient_checkpointing, lora, or a smaller model"
+    if in_main > total:
+        found.warnings.append(
+            f"about {in_main / GIB:.0f} GiB are needed, and this machine has {total / GIB:.0f}: on this machine alone "
+            f"the run would end for lack of memory; what helps: {smaller}"
+        )
+    gpus = [gpu.total for gpu in machine.gpus() if gpu.total] if any(actor.on_gpu for actor in actors) else []
+    found.warnings.extend(
+        f"{actor.role}: about {actor.each / GIB:.0f} GiB on a GPU of {min(gpus) / GIB:.0f} GiB; what helps: {smaller}"
+        for actor in actors
+        if actor.on_gpu and gpus and actor.each > min(gpus)
+    )
+    return lines
+
+
+def _in_role(error: GadError, key: str) -> GadError:
+    """The same error, saying which key of the configuration led to it."""
+    where = f"{key}: {error.where}" if error.where else key
+    return type(error)(error.message, where=where, mend=error.mend)

@@ -1,0 +1,210 @@
+"""The fixed evaluation set: held-out prompts, and the answers that the policy gave to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gad_ray.batch import (
+    Float32,
+    Metrics,
+    PromptBatch,
+    Ragged,
+    RolloutBatch,
+    SamplingSettings,
+    ScoreBatch,
+    StopReason,
+)
+from gad_ray.core.preference import preference
+from gad_ray.errors import CheckpointError
+from gad_ray.observability.summary import SampleRow, SummaryRow
+
+_SETTINGS = b"gad_ray"
+
+
+def save_rollouts(path: Path, rollouts: RolloutBatch) -> None:
+    """Write responses with their tokens, log-probabilities and sampling settings as Parquet."""
+    table = pa.table(
+        {
+            "example_id": list(rollouts.example_ids),
+            "text": list(rollouts.texts),
+            "prompt_tokens": [row.tolist() for row in rollouts.prompt_tokens],
+            "response_tokens": [row.tolist() for row in rollouts.response_tokens],
+            "logprobs": pa.array([row.tolist() for row in rollouts.logprobs], pa.list_(pa.float32())),
+            "stop_reason": [reason.value for reason in rollouts.stop_reasons],
+            "teacher_length": rollouts.teacher_lengths,
+        }
+    )
+    meta = {
+        "step": rollouts.step,
+        "policy_version": rollouts.policy_version,
+        "sampling": asdict(rollouts.sampling),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_suffix(".staging")
+    pq.write_table(table.replace_schema_metadata({_SETTINGS: json.dumps(meta).encode()}), staging)
+    staging.replace(path)
+
+
+def load_rollouts(path: Path) -> RolloutBatch:
+    """Read what :func:`save_rollouts` wrote.
+
+    Raises:
+        CheckpointError: If the file is missing or was not written whole.
+    """
+    try:
+        table = pq.read_table(path)
+        meta = json.loads((table.schema.metadata or {})[_SETTINGS])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"the answers to the held-out prompts cannot be read: {error}",
+            where=str(path),
+            mend="put the file back, or start a new run",
+        ) from None
+    columns = cast("dict[str, list[Any]]", table.to_pydict())
+    return RolloutBatch(
+        step=meta["step"],
+        example_ids=tuple(columns["example_id"]),
+        texts=tuple(columns["text"]),
+        prompt_tokens=Ragged.from_rows(columns["prompt_tokens"], np.int32),
+        response_tokens=Ragged.from_rows(columns["response_tokens"], np.int32),
+        logprobs=Ragged.from_rows(columns["logprobs"], np.float32),
+        stop_reasons=tuple(StopReason(reason) for reason in columns["stop_reason"]),
+        policy_version=meta["policy_version"],
+        sampling=SamplingSettings(**meta["sampling"]),
+        teacher_lengths=np.asarray(columns["teacher_length"], dtype=np.int32),
+    )
+
+
+def evaluation_metrics(scores: ScoreBatch, rollouts: RolloutBatch) -> Metrics:
+    """How the critic of the moment judges the fixed set."""
+    return {
+        "eval/d_acc": preference(scores.teacher, scores.student),
+        "eval/score_diff": float(np.mean(scores.teacher - scores.student)),
+        "eval/teacher_score_mean": float(scores.teacher.mean()),
+        "eval/student_score_mean": float(scores.student.mean()),
+        "eval/response_length": float(rollouts.response_tokens.lengths.mean()),
+        "eval/teacher_length": float(rollouts.teacher_lengths.mean()),
+        "eval/distinct_1": distinct_n(rollouts.texts, 1),
+    }
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Distinct word n-grams over all n-grams of a set of texts (Li et al., 2016); 0 where there are none."""
+    grams = [
+        tuple(words[i : i + n]) for words in (t.split() for t in texts) for i in range(len(words) - n + 1)
+    ]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """The answers to the held-out prompts at one time.
+
+    Attributes:
+        rollouts: The answers, one a prompt.
+        frozen: Their scores by the warm-up's critic, which has not changed since.
+        last: Their scores by the run's last critic.
+        nll: [N] negative log-likelihood (nats a token) of the teacher's text under the policy of that time.
+    """
+
+    rollouts: RolloutBatch
+    frozen: ScoreBatch
+    last: ScoreBatch
+    nll: Float32
+
+
+def summary_rows(before: Answers, after: Answers, *, warmed_up: bool) -> tuple[SummaryRow, ...]:
+    """The table at a run's end. Every row says what was measured, on the same held-out prompts."""
+    judge = "warm-up critic, frozen" if warmed_up else "last critic"
+    lengths = [side.rollouts.response_tokens.lengths.mean() for side in (before, after)]
+    cut = [100 * np.mean([r is StopReason.LENGTH for r in s.rollouts.stop_reasons]) for s in (before, after)]
+    teacher = float(before.frozen.teacher.mean())
+
+    def row(
+        label: str,
+        values: Sequence[Any],
+        better: Literal["higher", "lower"] | None = None,
+        unit: str = "",
+        digits: int = 3,
+    ) -> SummaryRow:
+        return SummaryRow(
+            label=label,
+            before=float(values[0]),
+            after=float(values[1]),
+            better=better,
+            unit=unit,
+            digits=digits,
+        )
+
+    sides = (before, after)
+    return (
+        row(
+            f"reward of the student ({judge}; teacher {teacher:.2f})",
+            [s.frozen.student.mean() for s in sides],
+            "higher",
+        ),
+        row(
+            f"teacher preferred, eval/d_acc ({judge})",
+            [100 * preference(s.frozen.teacher, s.frozen.student) for s in sides],
+            "lower",
+            "%",
+            1,
+        ),
+        row(
+            "teacher preferred, eval/d_acc (last critic)",
+            [100 * preference(s.last.teacher, s.last.student) for s in sides],
+            "lower",
+            "%",
+            1,
+        ),
+        row(
+            "negative log-likelihood of the teacher's text",
+            [s.nll.mean() for s in sides],
+            "lower",
+            "nats/token",
+        ),
+        row(
+            f"response length (teacher {before.rollouts.teacher_lengths.mean():.1f})",
+            lengths,
+            None,
+            "tokens",
+            1,
+        ),
+        row("responses cut at the limit", cut, None, "%", 1),
+        row("distinct-1", [distinct_n(s.rollouts.texts, 1) for s in sides]),
+        row("distinct-2", [distinct_n(s.rollouts.texts, 2) for s in sides]),
+    )
+
+
+def sample_rows(
+    prompts: PromptBatch, before: Answers, after: Answers, *, limit: int
+) -> tuple[SampleRow, ...]:
+    """The first ``limit`` held-out prompts that were answered both times."""
+    later = {example_id: i for i, example_id in enumerate(after.rollouts.example_ids)}
+    examples = {example.id: example for example in prompts.examples}
+    rows: list[SampleRow] = []
+    for i, example_id in enumerate(before.rollouts.example_ids):
+        j = later.get(example_id)
+        if j is None or len(rows) == limit:
+            continue
+        example = examples[example_id]
+        rows.append(
+            SampleRow(
+                prompt=example.messages[-1].content,
+                teacher=example.teacher_response,
+                before=before.rollouts.texts[i],
+                after=after.rollouts.texts[j],
+                teacher_score=float(before.frozen.teacher[i]),
+                before_score=float(before.frozen.student[i]),
+                after_score=float(after.frozen.student[j]),
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,125 @@
+"""What the ranks of one group say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Collective(Protocol):
+    """Sums and gathers over the ranks of a group; every rank must make the same calls in the same order."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over all ranks, in place."""
+        ...
+
+    def gather(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The vectors of all ranks, in rank order; their lengths may differ."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class LocalCollective:
+    """A group of one."""
+
+    rank = 0
+    size = 1
+
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Nothing to add."""
+
+    def gather(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [array]
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class TorchCollective:
+    """A group of processes over torch.distributed: gloo on CPU, nccl on GPUs."""
+
+    def __init__(self, *, rank: int, size: int, address: str, timeout_s: float, device: torch.device) -> None:
+        """Join the group; returns when all ranks are there.
+
+        Args:
+            rank: This process's place, from 0.
+            size: Number of processes.
+            address: ``tcp://host:port`` of rank 0.
+            timeout_s: Deadline of joining and of every later call.
+            device: Where the tensors live.
+        """
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            init_method=address,
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=timeout_s),
+        )
+        self._device = device
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def size(self) -> int:
+        return dist.get_world_size()
+
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        # One message for many small tensors.
+        for bucket in _buckets(tensors, max_elements=32 * 2**20):
+            flat = torch.cat([t.reshape(-1) for t in bucket])
+            dist.all_reduce(flat)
+            offset = 0
+            for tensor in bucket:
+                tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+                offset += tensor.numel()
+
+    def gather(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        lengths = [torch.zeros(1, dtype=torch.int64, device=self._device) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(array)], device=self._device))
+        longest = max(1, max(int(n) for n in lengths))
+        padded = torch.zeros(longest, device=self._device)
+        padded[: len(array)] = torch.from_numpy(array).to(self._device)
+        received = [torch.zeros(longest, device=self._device) for _ in range(self.size)]
+        dist.all_gather(received, padded)
+        return [part[: int(n)].cpu().numpy() for part, n in zip(received, lengths, strict=True)]
+
+    def close(self) -> None:
+        dist.destroy_process_group()
+
+
+def _buckets(tensors: Iterable[Tensor], *, max_elements: int) -> Iterable[list[Tensor]]:
+    bucket: list[Tensor] = []
+    elements = 0
+    for tensor in tensors:
+        if bucket and elements + tensor.numel() > max_elements:
+            yield bucket
+            bucket, elements = [], 0
+        bucket.append(tensor)
+        elements += tensor.numel()
+    if bucket:
+        yield bucket
+
+
+def own_share(items: Sequence[T], collective: Collective) -> list[T]:
+    """The items that this rank works on: every ``size``-th from its rank on."""
+    return list(items[collective.rank :: collective.size])

@@ -1,0 +1,70 @@
+"""The figures of one critic step, all from the fresh rows and from before the update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gad_ray.batch import Metrics, PromptBatch, RolloutBatch, ScoreBatch
+from gad_ray.config.critic import CriticConfig
+from gad_ray.core.preference import preference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticLosses:
+    """Parts of the discriminator's loss over the global batch."""
+
+    rank: float
+    reg: float
+    batch_mean: float
+    batch_std: float
+
+
+def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Pearson correlation; 0 where one side does not vary."""
+    if len(a) < 2 or float(np.std(a)) == 0.0 or float(np.std(b)) == 0.0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def critic_metrics(
+    scores: ScoreBatch,
+    prompts: PromptBatch,
+    rollouts: RolloutBatch,
+    *,
+    losses: CriticLosses,
+    config: CriticConfig,
+) -> Metrics:
+    """Metrics of one step, named as on these users' boards.
+
+    ``critic/score_diff`` is of raw scores always, also where the loss normalises them.
+    """
+    firsts = [start for start, _ in rollouts.groups()]
+    teacher, student = scores.teacher[firsts], scores.student
+    tau = config.loss.temperature.value
+    # What the loss's sigmoid sees: with batch normalisation the difference is in units of its deviation.
+    seen = ((scores.teacher - scores.student) / losses.batch_std - config.loss.margin) / tau
+    both = np.concatenate([teacher, student])
+    characters = np.asarray([len(text) for text in rollouts.texts], dtype=np.float32)
+    metrics: Metrics = {
+        "critic/d_acc": preference(scores.teacher, student),
+        "critic/d_loss": losses.rank + losses.reg,
+        "critic/ranking_loss": losses.rank,
+        "critic/score_reg": losses.reg,
+        "critic/score_diff": float(np.mean(scores.teacher - student)),
+        "critic/score_range": float(both.max() - both.min()),
+        "critic/sigmoid_mean": float(np.mean(1.0 / (1.0 + np.exp(-seen.astype(np.float64))))),
+        "critic/score_length_corr": correlation(student, characters),
+        "critic/temperature": tau,
+    }
+    for side, values in (("teacher", teacher), ("student", student)):
+        metrics[f"critic/{side}_score_mean"] = float(values.mean())
+        metrics[f"critic/{side}_score_std"] = float(values.std())
+        metrics[f"critic/{side}_score_min"] = float(values.min())
+        metrics[f"critic/{side}_score_max"] = float(values.max())
+    if config.loss.batch_norm:
+        metrics["critic/batch_mean"] = losses.batch_mean
+        metrics["critic/batch_std"] = losses.batch_std
+    return metrics

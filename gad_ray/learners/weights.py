@@ -1,0 +1,67 @@
+"""Policy weights on their way to a rollout engine or an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gad_ray.batch import Float32
+from gad_ray.core.logprobs import token_logprobs
+from gad_ray.learners.optim import MasterOptimizer
+from gad_ray.models.load import merged_state_dict, plain_model
+from gad_ray.models.policy import PolicyModel, SequenceRow
+
+
+@torch.no_grad()
+def plain_weights(model: PolicyModel, optimizer: MasterOptimizer, dtype: torch.dtype) -> dict[str, Tensor]:
+    """All weights under their Hugging Face names in ``dtype``, from the master copies where there are any.
+
+    Tied weights appear under each of their names and share one tensor.
+    """
+    state = optimizer.master_of(merged_state_dict(cast(Any, model.lm)))
+    cast_once: dict[int, Tensor] = {}
+    return {name: cast_once.setdefault(t.data_ptr(), t.to(dtype)) for name, t in state.items()}
+
+
+@torch.no_grad()
+def perturbed(weights: Mapping[str, Tensor], size: float) -> dict[str, Tensor]:
+    """Every tensor changed by about ``size`` of its own scale, tied ones alike."""
+    generator = torch.Generator().manual_seed(0)
+    changed: dict[int, Tensor] = {}
+    for tensor in weights.values():
+        if tensor.data_ptr() not in changed:
+            scale = tensor.float().square().mean().sqrt() * size
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor.device) * scale
+            changed[tensor.data_ptr()] = (tensor.float() + noise).to(tensor.dtype)
+    return {name: changed[tensor.data_ptr()] for name, tensor in weights.items()}
+
+
+class ShadowModel:
+    """A model without weights of its own: what given weights say about a text, in their own precision.
+
+    The learner may compute in another precision than the engine, or with adapters beside the weights. The
+    probe has to be computed with exactly the tensors that are sent.
+    """
+
+    def __init__(self, model: PolicyModel) -> None:
+        from accelerate import init_empty_weights
+
+        plain = plain_model(cast(Any, model.lm))
+        with init_empty_weights(include_buffers=False):
+            self._module = type(plain)(plain.config).eval()
+        self._device = model.device
+        for buffer in self._module.buffers():
+            buffer.data = buffer.data.to(self._device)
+
+    @torch.no_grad()
+    def logprobs(self, weights: Mapping[str, Tensor], row: SequenceRow) -> Float32:
+        """[response tokens] float32 log-probabilities (nats) of a row's response under ``weights``."""
+        ids = torch.from_numpy(row.ids.astype(np.int64))[None].to(self._device)
+        arguments = {"input_ids": ids, "use_cache": False}
+        logits = torch.func.functional_call(self._module, dict(weights), (), arguments).logits[0]
+        chosen, _ = token_logprobs(logits[row.start - 1 : -1], ids[0, row.start :])
+        return chosen.cpu().numpy().astype(np.float32)

@@ -1,0 +1,135 @@
+"""What a run's actors will hold in memory, from sizes alone. Rough: meant to tell 3 GiB from 30, not 3 from 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gad_ray.config import LoraConfig, ModelConfig, Precision, RunConfig
+from gad_ray.machine import GIB
+from gad_ray.models.facts import ModelFacts
+
+_BYTES: Mapping[Precision, int] = {"float32": 4, "bfloat16": 2}
+
+_PROCESS = int(0.7 * GIB)
+"""An actor before it holds anything of its own: Python, torch, Ray."""
+
+_ACTIVATION_WIDTHS = 17
+"""Numbers per token and layer that the backward pass needs, in hidden sizes (Korthikanti et al., 2205.05198:
+34 bytes at two bytes a number, attention scores not kept)."""
+
+_MLP_WIDTH = 3
+"""Width of the feed-forward layers, in hidden sizes: between those of the common architectures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorMemory:
+    """One kind of actor.
+
+    Attributes:
+        role: ``policy``, ``critic`` or ``rollout``.
+        num: How many of them there are.
+        on_gpu: Whether the parts lie in a GPU's memory; else in main memory.
+        parts: What is held → bytes, for each actor.
+    """
+
+    role: str
+    num: int
+    on_gpu: bool
+    parts: Mapping[str, int]
+
+    @property
+    def each(self) -> int:
+        """Bytes of one actor."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in self.parts.items())
+        times = f"{self.num} × " if self.num > 1 else ""
+        where = "GPU" if self.on_gpu else "main"
+        return f"{self.role}: {times}{self.each / GIB:.1f} GiB of {where} memory ({parts})"
+
+
+def estimate_memory(
+    config: RunConfig, *, policy: ModelFacts, critic: ModelFacts, engine: str
+) -> tuple[ActorMemory, ...]:
+    """Estimate what each actor holds at its fullest.
+
+    Args:
+        config: The run's configuration.
+        policy: Facts of the policy's model.
+        critic: Facts of the critic's model.
+        engine: The rollout engine, ``vllm`` or ``transformers``.
+    """
+    # The reference is a second set of weights, unless it is the same weights with the adapters off.
+    keeps_reference = config.policy.kl.coefficient > 0 and config.policy.model.lora is None
+    reference = policy.num_parameters * _BYTES[config.policy.model.compute] if keeps_reference else 0
+    return (
+        ActorMemory(
+            role="policy",
+            num=config.policy.group.num_ranks,
+            on_gpu=config.policy.group.gpus_per_rank > 0,
+            parts={
+                **_learner(policy, config.policy.model, config.policy.micro_batch_tokens, has_logits=True),
+                **({"reference": reference} if reference else {}),
+            },
+        ),
+        ActorMemory(
+            role="critic",
+            num=config.critic.group.num_ranks,
+            on_gpu=config.critic.group.gpus_per_rank > 0,
+            parts=_learner(critic, config.critic.model, config.critic.micro_batch_tokens, has_logits=False),
+        ),
+        ActorMemory(
+            role="rollout",
+            num=config.rollout.num_workers,
+            on_gpu=config.rollout.gpus_per_worker > 0,
+            parts=_engine(config, policy, engine),
+        ),
+    )
+
+
+def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: bool) -> dict[str, int]:
+    compute, master = _BYTES[model.compute], _BYTES[model.master]
+    trained = facts.num_parameters if model.lora is None else _adapter_parameters(facts, model.lora)
+    copies = (
+        0 if compute == master else 1
+    )  # weights of another precision than the trained ones are kept beside them
+    parts = {
+        "process": _PROCESS,
+        "weights": facts.num_parameters * compute + copies * trained * master,
+        "gradients": trained * (master + copies * compute),
+        "AdamW": 2 * trained * master,
+        "activations": _activations(facts, model, tokens),
+    }
+    if has_logits:
+        # The logits, their log-softmax in float32, and its gradient.
+        parts["logits"] = tokens * facts.vocab_size * (compute + 4 + 4)
+    return parts
+
+
+def _activations(facts: ModelFacts, model: ModelConfig, tokens: int) -> int:
+    layer = tokens * facts.hidden_size * _BYTES[model.compute]
+    if model.gradient_checkpointing:  # the input of every layer, and one layer in full at a time
+        return layer * (facts.num_layers + _ACTIVATION_WIDTHS)
+    return layer * facts.num_layers * _ACTIVATION_WIDTHS
+
+
+def _adapter_parameters(facts: ModelFacts, lora: LoraConfig) -> int:
+    widths = (
+        1 + (_MLP_WIDTH if name in {"gate_proj", "up_proj", "down_proj"} else 1)
+        for name in lora.target_modules
+    )
+    return facts.num_layers * lora.rank * facts.hidden_size * sum(widths)
+
+
+def _engine(config: RunConfig, facts: ModelFacts, engine: str) -> dict[str, int]:
+    rollout = config.rollout
+    number = _BYTES[rollout.precision]
+    if engine == "vllm" and rollout.gpus_per_worker == 0:
+        cache = rollout.kv_cache_gib * GIB
+    else:
+        longest = config.data.max_prompt_tokens + rollout.max_response_tokens
+        # An upper bound: with grouped-query attention, keys and values are several times smaller.
+        cache = rollout.batch_sequences * longest * facts.num_layers * 2 * facts.hidden_size * number
+    return {"process": _PROCESS, "weights": facts.num_parameters * number, "key-value cache": cache}

@@ -1,0 +1,1 @@
+"""Models: finding and loading them, and rendering chats for them."""

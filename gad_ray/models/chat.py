@@ -1,0 +1,303 @@
+"""Conversations to token ids and back, by a tokenizer and its chat template.
+
+Text that people or models wrote stays text: a control token spelled out inside a message or a response
+(``<|im_end|>``) is tokenised as the characters it is made of, and ends no turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from gad_ray.errors import DataError, ModelError
+from gad_ray.models.facts import read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    from gad_ray.batch import Message
+
+_ROLES = ("system", "user", "assistant")
+_PROBE = "x"
+
+
+class ChatFormat:
+    """A tokenizer with the chat template it is used with. Safe to use from several threads.
+
+    Attributes:
+        tokenizer: The Hugging Face tokenizer, its ``chat_template`` set to the one in use.
+        template_text: The Jinja text of the template.
+        end_of_turn_id: The token that ends a response: the template's own, or the tokenizer's end-of-text.
+        stop_token_ids: Tokens at which a generation ends, ``end_of_turn_id`` first.
+        pad_token_id: The token for padding; the end of text where the tokenizer has none.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, template_text: str, *, generation_eos: Sequence[int] = ()
+    ) -> None:
+        """Wrap a tokenizer.
+
+        Args:
+            tokenizer: A tokenizer of the ``tokenizers`` library.
+            template_text: Jinja text of the chat template.
+            generation_eos: Further tokens that end a generation, from the model's generation config.
+
+        Raises:
+            ModelError: If the template cannot be rendered, or no token ends a response.
+        """
+        self.tokenizer = tokenizer
+        self.tokenizer.chat_template = template_text
+        self.template_text = template_text
+        # Own copies: transformers switches such settings on the shared one at every call.
+        self._with_control = _encoder(tokenizer, split_special_tokens=False)
+        self._as_text = _encoder(tokenizer, split_special_tokens=True)
+        special = sorted(
+            ((index, token) for index, token in tokenizer.added_tokens_decoder.items() if token.special),
+            key=lambda entry: len(entry[1].content),
+            reverse=True,  # of two tokens that begin alike, the longer one is meant
+        )
+        self._control_ids = {token.content: index for index, token in special}
+        self._control = _alternatives([re.escape(token.content) for _, token in special])
+        # In the template's own text, some control tokens swallow the blanks beside them.
+        self._control_with_blanks = _alternatives(
+            [
+                (r"\s*" if token.lstrip else "")
+                + f"(?P<t{index}>{re.escape(token.content)})"
+                + (r"\s*" if token.rstrip else "")
+                for index, token in special
+            ]
+        )
+        eos = cast("int | None", tokenizer.eos_token_id)
+        candidates = [self._find_end_of_turn(), eos, *generation_eos]
+        self.stop_token_ids: tuple[int, ...] = tuple(dict.fromkeys(i for i in candidates if i is not None))
+        if not self.stop_token_ids:
+            raise ModelError(
+                "no token ends a response: the tokenizer has no eos_token, and neither the generation config nor "
+                "the chat template names one",
+                where=str(tokenizer.name_or_path),
+                mend="set eos_token in tokenizer_config.json",
+            )
+        self.end_of_turn_id = self.stop_token_ids[0]
+        pad = cast("int | None", tokenizer.pad_token_id)
+        self.pad_token_id: int = next(i for i in (pad, eos, self.end_of_turn_id) if i is not None)
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Render a conversation up to where the assistant's answer begins.
+
+        For messages without control tokens this is what ``apply_chat_template`` gives, to the token.
+
+        Args:
+            messages: At least one message; roles ``system``, ``user`` and ``assistant``.
+
+        Raises:
+            DataError: If there is no message, a role is another, or the template refuses the conversation.
+        """
+        _check_roles(messages)
+        contents = [message.content for message in messages]
+        if not any(self._control.search(content) for content in contents):
+            rendered = self._render(messages, contents)
+            return self._with_control.encode(rendered, add_special_tokens=False).ids
+        # Control tokens in the contents are taken out while the template is rendered, so that those left are
+        # the template's, and put back as text. The template sees all other text as it is and may trim it.
+        stand_in = _StandIn(contents)
+        rendered = self._render(messages, [self._control.sub(stand_in.put, content) for content in contents])
+        ids: list[int] = []
+        position = 0
+        for match in self._control_with_blanks.finditer(rendered):
+            ids += self.response_ids(stand_in.restore(rendered[position : match.start()]))
+            ids.append(int(str(match.lastgroup)[1:]))
+            position = match.end()
+        return ids + self.response_ids(stand_in.restore(rendered[position:]))
+
+    def response_ids(self, text: str) -> list[int]:
+        """Tokenise a response: its text alone, without control tokens and without an end-of-turn token."""
+        return self._as_text.encode(text, add_special_tokens=False).ids if text else []
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, control tokens left out."""
+        return self._with_control.decode(list(ids), skip_special_tokens=True)
+
+    def save(self, directory: Path) -> None:
+        """Write the tokenizer and the chat template in use to a directory."""
+        self.tokenizer.save_pretrained(str(directory))
+
+    def _render(self, messages: Sequence[Message], contents: Sequence[str]) -> str:
+        from jinja2 import TemplateError
+
+        turns = [{"role": m.role, "content": text} for m, text in zip(messages, contents, strict=True)]
+        try:
+            rendered: Any = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise DataError(
+                f"the chat template refuses a conversation of the roles {[m.role for m in messages]}: {error}",
+                mend="change the rows, or give another template with the key chat_template",
+            ) from error
+        return cast("str", rendered)
+
+    def _find_end_of_turn(self) -> int | None:
+        """The control token that the template puts right after an assistant's message, if it does."""
+        from jinja2 import TemplateError, TemplateSyntaxError
+
+        marked = "\ue000"
+        turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": marked}]
+        try:
+            rendered: Any = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except TemplateSyntaxError as error:
+            raise ModelError(
+                f"chat_template is no Jinja template: line {error.lineno}: {error.message}",
+                mend="correct the template that the config's key chat_template names",
+            ) from error
+        except TemplateError as error:
+            raise ModelError(
+                f"chat_template cannot render a question and its answer: {error}",
+                mend="give a template for plain chats with the config's key chat_template",
+            ) from error
+        if _PROBE not in rendered or marked not in rendered:
+            raise ModelError(
+                "chat_template leaves out the messages' content",
+                mend="write message['content'] where the text belongs, in the template that chat_template names",
+            )
+        match = self._control.match(rendered.rpartition(marked)[2].lstrip())
+        return self._control_ids[match.group()] if match else None
+
+
+class _StandIn:
+    """Private-use characters for pieces of text that a template must not see as they are."""
+
+    def __init__(self, contents: Sequence[str]) -> None:
+        salt = 0
+        while any(f"\ue000{salt}." in content for content in contents):
+            salt += 1
+        self._salt = salt
+        self._pieces: list[str] = []
+
+    def put(self, match: re.Match[str]) -> str:
+        self._pieces.append(match.group())
+        return f"\ue000{self._salt}.{len(self._pieces) - 1}\ue001"
+
+    def restore(self, text: str) -> str:
+        return re.sub(f"\ue000{self._salt}\\.(\\d+)\ue001", lambda m: self._pieces[int(m.group(1))], text)
+
+
+def load_chat_format(
+    model_dir: Path, *, chat_template: str | None = None, tokenizer: str | None = None
+) -> ChatFormat:
+    """Load the tokenizer of a model and the chat template to use with it.
+
+    Args:
+        model_dir: The model's Hugging Face directory.
+        chat_template: A Jinja file, or the name of a packaged template; the tokenizer's own when None.
+        tokenizer: A directory with tokenizer files, or a model's name, to use in place of the model's own.
+
+    Raises:
+        ModelError: If the tokenizer cannot be loaded, or there is no chat template to use.
+    """
+    from gad_ray.models.source import resolve_model
+
+    directory = model_dir
+    if tokenizer is not None:
+        given = Path(tokenizer).expanduser()
+        directory = given if (given / "tokenizer.json").is_file() else resolve_model(tokenizer)
+    loaded = _load_tokenizer(directory)
+    text = _own_template(loaded) if chat_template is None else _given_template(chat_template)
+    if text is None:
+        raise ModelError(
+            "its tokenizer has no chat template",
+            where=str(directory),
+            mend=f"set the key chat_template to a .jinja file or to one of {', '.join(packaged_templates())}",
+        )
+    return ChatFormat(loaded, text, generation_eos=_generation_eos(model_dir))
+
+
+def packaged_templates() -> list[str]:
+    """Names of the chat templates that come with GAD-Ray."""
+    folder = resources.files("gad_ray.models") / "templates"
+    return sorted(
+        file.name.removesuffix(".jinja") for file in folder.iterdir() if file.name.endswith(".jinja")
+    )
+
+
+def _load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(directory), trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"its tokenizer cannot be loaded ({error})",
+            where=str(directory),
+            mend="check that tokenizer.json and tokenizer_config.json are there and whole",
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"its tokenizer is a {type(tokenizer).__name__}, which is not of the `tokenizers` library",
+            where=str(directory),
+            mend="give a directory with a tokenizer.json",
+        )
+    return cast("PreTrainedTokenizerFast", tokenizer)
+
+
+def _own_template(tokenizer: PreTrainedTokenizerFast) -> str | None:
+    own: Any = tokenizer.chat_template
+    if isinstance(own, dict):  # several under names, for tools and documents
+        return cast("dict[str, str]", own).get("default")
+    return cast("str | None", own)
+
+
+def _given_template(name: str) -> str:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    packaged = packaged_templates()
+    if name in packaged:
+        return (resources.files("gad_ray.models") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    close = get_close_matches(name, packaged, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ModelError(
+        f"chat_template {name!r} is neither a file nor a packaged template{hint}",
+        mend=f"give the path of a .jinja file, or one of {', '.join(packaged)}",
+    )
+
+
+def _generation_eos(directory: Path) -> list[int]:
+    path = directory / "generation_config.json"
+    if not path.is_file():
+        return []
+    value = read_json(path).get("eos_token_id")
+    if value is None:
+        return []
+    return [int(i) for i in cast("list[int]", value)] if isinstance(value, list) else [int(value)]
+
+
+def _encoder(tokenizer: PreTrainedTokenizerFast, *, split_special_tokens: bool) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    encoder = Tokenizer.from_str(cast("Any", tokenizer.backend_tokenizer).to_str())
+    encoder.encode_special_tokens = split_special_tokens
+    encoder.no_truncation()
+    encoder.no_padding()
+    return encoder
+
+
+def _alternatives(patterns: Sequence[str]) -> re.Pattern[str]:
+    """A pattern for any of the patterns; for none of them, one that matches nothing."""
+    return re.compile("|".join(patterns) if patterns else r"(?!)")
+
+
+def _check_roles(messages: Sequence[Message]) -> None:
+    if not messages:
+        raise DataError("a conversation has no messages", mend="give every row at least one user message")
+    for index, message in enumerate(messages):
+        if message.role not in _ROLES:
+            raise DataError(
+                f"message {index} has the role {message.role!r}", mend=f"use one of {', '.join(_ROLES)}"
+            )

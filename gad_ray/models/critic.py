@@ -1,0 +1,236 @@
+"""The critic: a backbone with a linear value head, and the directory it is exported to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gad_ray.config.critic import MeanPooling
+from gad_ray.config.models import ModelConfig
+from gad_ray.core.packing import pad_rows, plan_micro_batches
+from gad_ray.core.pooling import mean_pool
+from gad_ray.errors import ModelError
+from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.fingerprint import Fingerprint, hash_tensors, hash_text, hash_tokenizer
+from gad_ray.models.load import apply_lora, load_backbone, merged_state_dict, plain_model, save_clean
+from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
+from gad_ray.models.source import resolve_model
+
+_FORMAT = 1
+_META = "critic.json"
+_HEAD = "head.safetensors"
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class ValueHead(nn.Module):
+    """Hidden state → one value per token, in float32 whatever the backbone computes in."""
+
+    def __init__(self, hidden_size: int, *, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        # Small enough that the first scores are near zero, not zero: the backbone must get a gradient.
+        self.weight = nn.Parameter(torch.randn(hidden_size, generator=generator) / (hidden_size + 1))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, hidden: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq"]:
+        return hidden.float() @ self.weight + self.bias
+
+
+class CriticModel(nn.Module):
+    """Scores of (prompt, response) pairs. The one scoring path: training, evaluation and serving call it."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: ValueHead,
+        *,
+        chat: ChatFormat,
+        pooling: MeanPooling,
+        max_tokens: int,
+        dtype: str,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.encoder = PairEncoder(chat, max_tokens=max_tokens)
+        self.pooling = pooling
+        self.dtype = dtype
+
+    @classmethod
+    def build(cls, config: ModelConfig, *, pooling: MeanPooling, max_tokens: int, seed: int) -> CriticModel:
+        """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.compute``.
+
+        Raises:
+            ModelError: If the model cannot be found or loaded.
+        """
+        directory = resolve_model(config.model)
+        dtype = TORCH_DTYPES[config.compute]
+        backbone: nn.Module = load_backbone(
+            directory, dtype=dtype, gradient_checkpointing=config.gradient_checkpointing
+        )
+        hidden_size = int(cast(Any, backbone.config).hidden_size)
+        if config.lora is not None:
+            backbone = apply_lora(
+                cast(Any, backbone),
+                rank=config.lora.rank,
+                alpha=config.lora.alpha,
+                target_modules=config.lora.target_modules,
+            )
+        return cls(
+            backbone,
+            ValueHead(hidden_size, seed=seed),
+            chat=load_chat_format(directory, chat_template=config.chat_template),
+            pooling=pooling,
+            max_tokens=max_tokens,
+            dtype=config.compute,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    def values(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:
+        """Value of every token, in float32."""
+        return self.head(self.backbone(input_ids=ids, use_cache=False).last_hidden_state)
+
+    def scores(self, rows: Sequence[TokenRow]) -> Float[Tensor, " batch"]:
+        """float32 scores of tokenised pairs in one forward pass, with gradient where that is enabled."""
+        ids = pad_rows([row.ids for row in rows], pad_id=self.encoder.chat.pad_token_id, device=self.device)
+        position = torch.arange(ids.shape[1], device=self.device)
+        start = torch.tensor([row.start for row in rows], device=self.device)
+        end = torch.tensor([len(row) for row in rows], device=self.device)
+        mask = (position >= start[:, None]) & (position < end[:, None])
+        return mean_pool(self.values(ids), mask)
+
+    @torch.no_grad()
+    def score(self, pairs: Sequence[Pair], *, micro_batch_tokens: int) -> NDArray[np.float32]:
+        """Score pairs of text; equal pairs are scored once and get the same number.
+
+        Args:
+            pairs: The pairs.
+            micro_batch_tokens: Tokens in one forward pass, padding included.
+
+        Returns:
+            [N] float32 scores. Only differences within one prompt mean anything.
+
+        Raises:
+            DataError: If a pair is longer than the critic's limit.
+        """
+        distinct, index = deduplicate(pairs)
+        rows = [self.encoder.encode(pair) for pair in distinct]
+        scores = np.zeros(len(rows), dtype=np.float32)
+        for batch in plan_micro_batches([len(r) for r in rows], max_tokens=micro_batch_tokens):
+            scores[batch] = self.scores([rows[i] for i in batch]).cpu().numpy()
+        return scores[index]
+
+    def state(self) -> dict[str, Tensor]:
+        """Backbone weights under their plain names, adapters merged, in the precision that scores."""
+        return merged_state_dict(cast(Any, self.backbone), dtype=TORCH_DTYPES[self.dtype])
+
+    def fingerprint(self) -> Fingerprint:
+        """Digest of everything that a score depends on."""
+        return Fingerprint(
+            weights=hash_tensors(self.state()),
+            head=hash_tensors(dict(self.head.state_dict())),
+            template=hash_text(self.encoder.chat.template_text),
+            tokenizer=hash_tokenizer(self.encoder.chat),
+            pooling=hash_text(self.pooling.model_dump_json()),
+            dtype=self.dtype,
+        )
+
+    def export(self, out_dir: Path, *, step: int, temperature: float) -> Fingerprint:
+        """Write a directory that :meth:`load` reads: backbone, head, tokenizer, template, pooling, fingerprint.
+
+        Args:
+            out_dir: Where to write; it appears whole, by a rename, and replaces one of that name.
+            step: Optimiser steps that the critic has taken.
+            temperature: τ of its loss, for probabilities of a comparison.
+
+        Raises:
+            ModelError: If the directory cannot be written.
+        """
+        fingerprint = self.fingerprint()
+        meta = {
+            "format": _FORMAT,
+            "step": step,
+            "temperature": temperature,
+            "pooling": self.pooling.model_dump(mode="json"),
+            "max_tokens": self.encoder.max_tokens,
+            "dtype": self.dtype,
+            "chat_template": self.encoder.chat.template_text,
+            "fingerprint": {**asdict(fingerprint), "digest": fingerprint.digest},
+        }
+        staging = out_dir.with_name(f".{out_dir.name}.staging-{os.getpid()}")
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            save_clean(plain_model(cast(Any, self.backbone)), self.state(), staging)
+            self.encoder.chat.save(staging)
+            save_file({k: v.detach().cpu() for k, v in self.head.state_dict().items()}, staging / _HEAD)
+            (staging / _META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
+            shutil.rmtree(out_dir, ignore_errors=True)
+            staging.rename(out_dir)
+        except OSError as error:
+            raise ModelError(f"cannot be written: {error}", where=str(out_dir), mend="free space") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return fingerprint
+
+    @classmethod
+    def load(cls, directory: Path) -> CriticModel:
+        """Load an exported critic and check that it is the one that was exported.
+
+        Raises:
+            ModelError: If the directory is no exported critic, or its content does not match its fingerprint.
+        """
+        meta = _read_meta(directory)
+        backbone = load_backbone(directory, dtype=TORCH_DTYPES[meta["dtype"]])
+        head = ValueHead(int(cast(Any, backbone.config).hidden_size), seed=0)
+        head.load_state_dict(load_file(directory / _HEAD))
+        critic = cls(
+            backbone,
+            head,
+            chat=load_chat_format(directory),
+            pooling=MeanPooling.model_validate(meta["pooling"]),
+            max_tokens=int(meta["max_tokens"]),
+            dtype=meta["dtype"],
+        )
+        recorded, found = meta["fingerprint"], asdict(critic.fingerprint())
+        differing = [part for part, digest in found.items() if recorded.get(part) != digest]
+        if differing:
+            raise ModelError(
+                f"its {' and '.join(differing)} are not those it was exported with",
+                where=str(directory),
+                mend="export the critic again, or take a copy that was not changed",
+            )
+        return critic.eval()
+
+
+def _read_meta(directory: Path) -> dict[str, Any]:
+    path = directory / _META
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"is not an exported critic: {_META} cannot be read ({error})",
+            where=str(directory),
+            mend="give the directory that a run wrote under exports/, e.g. exports/critic",
+        ) from None
+    if not isinstance(meta, dict) or cast("dict[str, Any]", meta).get("format") != _FORMAT:
+        raise ModelError(
+            f"{_META} is of another format", where=str(directory), mend="export the critic again"
+        )
+    return cast("dict[str, Any]", meta)

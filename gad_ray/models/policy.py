@@ -1,0 +1,180 @@
+"""The policy (the student): a causal language model that gives log-probabilities of response tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gad_ray.batch import Example, RolloutBatch
+from gad_ray.config.models import ModelConfig
+from gad_ray.core.logprobs import token_logprobs
+from gad_ray.core.packing import pad_rows
+from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.critic import TORCH_DTYPES
+from gad_ray.models.load import apply_lora, load_causal_lm, merged_state_dict, plain_model
+from gad_ray.models.source import resolve_model
+
+_HEAD_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceRow:
+    """Prompt and response as the policy's token ids; the response is ``ids[start:]``, never empty."""
+
+    ids: NDArray[np.int32]
+    start: int
+
+    @property
+    def num_response_tokens(self) -> int:
+        return len(self.ids) - self.start
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def rows_of_rollouts(rollouts: RolloutBatch) -> list[SequenceRow]:
+    """The sampled token ids, as they were sampled: not text that was tokenised again."""
+    return [
+        SequenceRow(ids=np.concatenate([prompt, response]), start=len(prompt))
+        for prompt, response in zip(rollouts.prompt_tokens, rollouts.response_tokens, strict=True)
+    ]
+
+
+def teacher_row(chat: ChatFormat, example: Example, *, end_of_turn: bool) -> SequenceRow:
+    """The teacher's text as the policy would have had to write it.
+
+    Args:
+        chat: The policy's tokenizer and template.
+        example: Prompt and teacher's text.
+        end_of_turn: Append the end-of-turn token (for training; likelihoods are of the text alone).
+    """
+    prompt = chat.prompt_ids(example.messages)
+    response = chat.response_ids(example.teacher_response) + ([chat.end_of_turn_id] if end_of_turn else [])
+    return SequenceRow(ids=np.asarray(prompt + response, dtype=np.int32), start=len(prompt))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Of a micro-batch, by response position.
+
+    Attributes:
+        logprobs: [batch, longest response] float32 nats, 0 outside the mask.
+        entropy: The same of the distributions' entropies, without gradient.
+        mask: True on response tokens.
+    """
+
+    logprobs: Float[Tensor, "batch seq"]
+    entropy: Float[Tensor, "batch seq"]
+    mask: Bool[Tensor, "batch seq"]
+
+
+class PolicyModel(nn.Module):
+    """A causal language model whose output head is applied to response positions only."""
+
+    def __init__(self, lm: nn.Module, chat: ChatFormat) -> None:
+        super().__init__()
+        self.lm = lm
+        self.chat = chat
+        plain = cast(Any, plain_model(cast(Any, lm)))
+        # In a tuple, so that torch does not register these parts of ``lm`` under a second name.
+        self._parts: tuple[Any, Any] = (plain.get_decoder(), plain.get_output_embeddings())
+        self._head_is_plain = self._check_head()
+
+    @classmethod
+    def build(cls, config: ModelConfig) -> PolicyModel:
+        """Load a pretrained model and its chat format.
+
+        Raises:
+            ModelError: If the model cannot be found or loaded.
+        """
+        directory = resolve_model(config.model)
+        lm: nn.Module = load_causal_lm(
+            directory,
+            dtype=TORCH_DTYPES[config.compute],
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
+        if config.lora is not None:
+            lm = apply_lora(
+                cast(Any, lm),
+                rank=config.lora.rank,
+                alpha=config.lora.alpha,
+                target_modules=config.lora.target_modules,
+            )
+        return cls(lm, load_chat_format(directory, chat_template=config.chat_template))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.lm.parameters()).device
+
+    def forward(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        row: Int[Tensor, " tokens"],
+        column: Int[Tensor, " tokens"],
+        targets: Int[Tensor, " tokens"],
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+        """Log-probability of ``targets``, each predicted at position (row, column), and the entropies there."""
+        if self._head_is_plain:
+            decoder, head = self._parts
+            hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+            logits = head(hidden[row, column])
+        else:
+            logits = self.lm(input_ids=ids, use_cache=False).logits[row, column]
+        return token_logprobs(logits, targets)
+
+    def token_logprobs(
+        self, rows: Sequence[SequenceRow], *, reference: Mapping[str, Tensor] | None = None
+    ) -> TokenLogprobs:
+        """Log-probabilities of the response tokens of a micro-batch, in one forward pass.
+
+        Args:
+            rows: Prompts and responses.
+            reference: Weights to use in place of the model's own of these names (see ``trainable``).
+        """
+        ids = pad_rows([r.ids for r in rows], pad_id=self.chat.pad_token_id, device=self.device)
+        lengths = np.asarray([r.num_response_tokens for r in rows])
+        row = np.repeat(np.arange(len(rows)), lengths)
+        place = np.concatenate([np.arange(n) for n in lengths])
+        # The token at position p is predicted at p − 1.
+        column = np.repeat([r.start for r in rows], lengths) + place - 1
+        row_t, place_t, column_t = (torch.from_numpy(a).to(self.device) for a in (row, place, column))
+        arguments = (ids, row_t, column_t, ids[row_t, column_t + 1])
+        if reference is None:
+            flat, flat_entropy = self(*arguments)
+        else:
+            flat, flat_entropy = torch.func.functional_call(self, dict(reference), arguments)
+        shape = (len(rows), int(lengths.max()))
+        mask = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        mask[row_t, place_t] = True
+        logprobs = flat.new_zeros(shape).index_put((row_t, place_t), flat)
+        entropy = flat_entropy.new_zeros(shape).index_put((row_t, place_t), flat_entropy)
+        return TokenLogprobs(logprobs, entropy, mask)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name → parameter of what is trained: all weights, or the adapters."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def plain_state(self, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Weights under their Hugging Face names, adapters merged."""
+        return merged_state_dict(cast(Any, self.lm), dtype=dtype)
+
+    @torch.no_grad()
+    def _check_head(self) -> bool:
+        """Whether logits are the head applied to the last hidden state, with nothing in between.
+
+        Some architectures scale or cap their logits: for them the whole model must be called.
+        """
+        decoder, head = self._parts
+        if head is None:
+            return False
+        ids = torch.tensor([[self.chat.end_of_turn_id, self.chat.pad_token_id]], device=self.device)
+        whole = self.lm(input_ids=ids, use_cache=False).logits.float()
+        ours = head(decoder(input_ids=ids, use_cache=False).last_hidden_state).float()
+        return bool(torch.allclose(whole, ours, rtol=_HEAD_TOLERANCE, atol=_HEAD_TOLERANCE))

@@ -1,0 +1,277 @@
+"""Every metric that is logged: its name, unit, kind and meaning, and its name in Prometheus.
+
+A name means one thing in all stages. Values are those of one step, never running means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+STAGES = ("warmup", "adversarial")
+"""The stages of a run; the only label that metrics carry."""
+
+
+class Unit(StrEnum):
+    """Unit of a metric's value; also the suffix of its Prometheus name where one is customary."""
+
+    NONE = ""
+    RATIO = "ratio"
+    """A share between 0 and 1."""
+    SECONDS = "seconds"
+    BYTES = "bytes"
+    TOKENS = "tokens"
+    TOKENS_PER_SECOND = "tokens_per_second"
+    NATS = "nats"
+    EPOCHS = "epochs"
+    UPDATES = "updates"
+
+
+class Kind(StrEnum):
+    """How values of different steps go together."""
+
+    GAUGE = "gauge"
+    """The value as it stood in the step."""
+    COUNTER = "counter"
+    """The number of events in the step; Prometheus adds them up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """One metric."""
+
+    name: str
+    description: str
+    unit: Unit = Unit.NONE
+    kind: Kind = Kind.GAUGE
+
+
+def _gauge(name: str, description: str, unit: Unit = Unit.NONE) -> MetricSpec:
+    return MetricSpec(name=name, description=description, unit=unit)
+
+
+def _counter(name: str, description: str) -> MetricSpec:
+    return MetricSpec(name=name, description=description, kind=Kind.COUNTER)
+
+
+def _spread(prefix: str, what: str) -> tuple[MetricSpec, ...]:
+    words = {"mean": "Mean", "std": "Standard deviation", "min": "Smallest", "max": "Largest"}
+    return tuple(_gauge(prefix + key, f"{word} of {what}") for key, word in words.items())
+
+
+_CRITIC = (
+    _gauge(
+        "critic/d_acc",
+        "Share of fresh pairs in which the teacher scores higher, before the update",
+        Unit.RATIO,
+    ),
+    _gauge("critic/d_loss", "Discriminator loss: ranking loss plus score regularisation"),
+    _gauge("critic/ranking_loss", "Mean softplus(-(d - margin) / temperature)"),
+    _gauge("critic/score_reg", "Score regularisation, weighted, as it enters the loss"),
+    _gauge(
+        "critic/score_diff", "Mean of teacher's minus student's raw score on fresh pairs, before the update"
+    ),
+    _gauge("critic/sigmoid_mean", "Mean sigmoid(d / temperature); near 1 the loss is saturated", Unit.RATIO),
+    *_spread("critic/teacher_score_", "the teacher's raw scores, before the update"),
+    *_spread("critic/student_score_", "the student's raw scores, before the update"),
+    _gauge("critic/score_range", "Largest minus smallest raw score of both sides"),
+    _gauge("critic/score_length_corr", "Correlation of the student's score and response length"),
+    _gauge("critic/temperature", "Temperature of the ranking loss"),
+    _gauge("critic/batch_mean", "Mean that batch normalisation removed from the scores"),
+    _gauge("critic/batch_std", "Standard deviation that batch normalisation divided the scores by"),
+    _gauge("critic/grad_norm", "Global gradient norm of the critic after clipping"),
+    _gauge("critic/grad_norm_before_clip", "Global gradient norm of the critic before clipping"),
+    _gauge("critic/lr", "Learning rate of the critic's backbone"),
+    _gauge("critic/version", "Optimiser steps that the critic has taken", Unit.UPDATES),
+    _counter(
+        "critic/skipped_steps", "Optimiser steps of the critic skipped for a non-finite loss or gradient"
+    ),
+)
+
+_REWARD = (
+    *_spread(
+        "critic/rewards/", "the reward, discriminator and format together, over samples that were not aborted"
+    ),
+    _gauge("reward/discriminator_mean", "Mean of the discriminator's part of the reward"),
+    _gauge("reward/discriminator_std", "Standard deviation of the discriminator's part of the reward"),
+    _gauge("format/reward_avg", "Mean of the format rewards' weighted sum"),
+    _gauge("format/no_repetition", "Mean of the format reward against repeated n-grams, before its weight"),
+)
+
+_ACTOR = (
+    _gauge("actor/loss", "Loss of the policy, all terms together"),
+    _gauge("actor/pg_loss", "Policy-gradient loss"),
+    _gauge("actor/kl_loss", "KL divergence from the reference policy, before its coefficient", Unit.NATS),
+    _gauge("actor/kl_coef", "Coefficient of the KL term"),
+    _gauge("actor/kl_share", "Size of the KL term as a share of all terms' sizes", Unit.RATIO),
+    _gauge("actor/ce_loss", "Cross-entropy of the teacher's text under the policy, per token", Unit.NATS),
+    _gauge("actor/entropy", "Mean entropy of the policy per response token", Unit.NATS),
+    _gauge("actor/grad_norm", "Global gradient norm of the policy after clipping"),
+    _gauge("actor/grad_norm_before_clip", "Global gradient norm of the policy before clipping"),
+    _gauge("actor/clipfrac", "Share of tokens or sequences whose ratio was clipped", Unit.RATIO),
+    _gauge("actor/ratio_mean", "Mean probability ratio of the new to the old policy"),
+    _gauge("actor/ratio_gap_max", "Largest |rho - 1| of a token, rho = new / old policy's probability"),
+    _gauge("actor/ppo_kl", "Mean of old minus new log-probability of the sampled tokens", Unit.NATS),
+    _gauge("actor/adv_mean", "Mean advantage"),
+    _gauge("actor/adv_std", "Standard deviation of the advantages"),
+    _gauge("actor/adv_min", "Smallest advantage"),
+    _gauge("actor/adv_max", "Largest advantage"),
+    _gauge("actor/zero_spread_groups", "Share of groups whose rewards are all equal", Unit.RATIO),
+    _gauge("actor/importance_weight_mean", "Mean truncated importance weight of the rollout's tokens"),
+    _gauge("actor/importance_clipfrac", "Share of tokens whose importance weight was truncated", Unit.RATIO),
+    _gauge("actor/lr", "Learning rate of the policy"),
+    _gauge("actor/version", "Version of the policy's weights", Unit.UPDATES),
+    _counter(
+        "actor/skipped_steps", "Optimiser steps of the policy skipped for a non-finite loss or gradient"
+    ),
+)
+
+_ROLLOUT = (
+    _gauge("response_length/mean", "Mean length of the policy's responses", Unit.TOKENS),
+    _gauge("response_length/min", "Shortest of the policy's responses", Unit.TOKENS),
+    _gauge("response_length/max", "Longest of the policy's responses", Unit.TOKENS),
+    _gauge("response_length/clip_ratio", "Share of responses cut at the token limit", Unit.RATIO),
+    _gauge(
+        "response_length/teacher_mean",
+        "Mean length of the teacher's responses to the same prompts, in the policy's tokens",
+        Unit.TOKENS,
+    ),
+    _gauge("prompt_length/mean", "Mean length of the rendered prompts", Unit.TOKENS),
+    _gauge("prompt_length/max", "Longest of the rendered prompts", Unit.TOKENS),
+    _gauge("rollout/mismatch_kl", "Mean of the rollout's minus the trainer's log-probability", Unit.NATS),
+    _gauge(
+        "rollout/mismatch_abs", "Mean size of the rollout's minus the trainer's log-probability", Unit.NATS
+    ),
+    _gauge(
+        "rollout/staleness", "Policy updates by which the samples are older than the policy", Unit.UPDATES
+    ),
+    _counter("rollout/responses", "Responses that were generated"),
+    _counter("rollout/tokens", "Response tokens that were generated"),
+    _counter("rollout/failed", "Responses left out because their generation failed even when retried"),
+    _counter("rollout/retried", "Generations that had to be repeated"),
+    _gauge(
+        "sync/probe_gap",
+        "Gap of learner's and engine's log-probabilities of the probe after a sync",
+        Unit.NATS,
+    ),
+)
+
+_TIMING = tuple(
+    _gauge(f"timing_s/{part}", f"Wall time of {what}", Unit.SECONDS)
+    for part, what in {
+        "data": "reading the step's prompts",
+        "rollout": "generation",
+        "score": "scoring by the critic",
+        "update_critic": "the critic's update",
+        "logprobs": "recomputing log-probabilities before the policy's update",
+        "update_actor": "the policy's update",
+        "sync": "bringing the new weights to the rollout engines",
+        "records": "writing score records",
+        "eval": "scoring the fixed evaluation set",
+        "checkpoint": "saving a checkpoint",
+        "step": "the whole step",
+    }.items()
+)
+
+_PERF = (
+    _gauge(
+        "perf/rollout_tokens_per_s", "Response tokens generated per second of rollout", Unit.TOKENS_PER_SECOND
+    ),
+    _gauge("perf/train_tokens_per_s", "Tokens trained on per second of both updates", Unit.TOKENS_PER_SECOND),
+    _gauge("perf/memory_bytes", "Memory held by the run's processes together", Unit.BYTES),
+    _gauge(
+        "perf/memory_peak_bytes", "Largest memory held by the run's processes together so far", Unit.BYTES
+    ),
+)
+
+_EVAL = (
+    _gauge("eval/d_acc", "Share of the fixed set in which the critic ranks the teacher higher", Unit.RATIO),
+    _gauge("eval/d_acc_low", "Lower end of the 95 % confidence interval of eval/d_acc", Unit.RATIO),
+    _gauge("eval/d_acc_high", "Upper end of the 95 % confidence interval of eval/d_acc", Unit.RATIO),
+    _gauge("eval/auc", "Probability that a teacher's score exceeds a student's on the fixed set", Unit.RATIO),
+    _gauge("eval/score_diff", "Mean of teacher's minus student's score on the fixed set"),
+    _gauge("eval/teacher_score_mean", "Mean score of the teacher's responses on the fixed set"),
+    _gauge("eval/student_score_mean", "Mean score of the stored student responses on the fixed set"),
+    _gauge("eval/reward", "Mean score, by the critic as it is, of new responses to held-out prompts"),
+    _gauge(
+        "eval/frozen_reward",
+        "Mean score, by the critic of the warm-up's end, of new responses to held-out prompts",
+    ),
+    _gauge(
+        "eval/frozen_teacher_score",
+        "Mean score, by the critic of the warm-up's end, of the teacher's responses",
+    ),
+    _gauge(
+        "eval/teacher_nll",
+        "Negative log-likelihood of the teacher's text under the policy, per token",
+        Unit.NATS,
+    ),
+    _gauge("eval/response_length", "Mean length of new responses to held-out prompts", Unit.TOKENS),
+    _gauge("eval/teacher_length", "Mean length of the teacher's responses to held-out prompts", Unit.TOKENS),
+    _gauge("eval/distinct_1", "Distinct words as a share of all words in new held-out responses", Unit.RATIO),
+    _gauge(
+        "eval/distinct_2", "Distinct word pairs as a share of all pairs in new held-out responses", Unit.RATIO
+    ),
+)
+
+_RUN = (
+    _gauge("train/step", "Steps done"),
+    _gauge("train/stage", "Stage: 0 warm-up, 1 adversarial"),
+    _gauge("data/epoch", "Passes over the training prompts that have begun or been done", Unit.EPOCHS),
+    _gauge("data/position", "Prompts of the present epoch that have been used"),
+    _counter("health/findings", "Health rules that began to hold"),
+    _gauge("health/active_rules", "Health rules that hold"),
+)
+
+METRICS: Mapping[str, MetricSpec] = {
+    spec.name: spec for spec in (*_CRITIC, *_REWARD, *_ACTOR, *_ROLLOUT, *_TIMING, *_PERF, *_EVAL, *_RUN)
+}
+"""All metrics by name."""
+
+# Nats, epochs and updates are no units of Prometheus; their names go without.
+_SUFFIXED = {Unit.RATIO, Unit.SECONDS, Unit.BYTES, Unit.TOKENS, Unit.TOKENS_PER_SECOND}
+
+
+def metric_spec(name: str) -> MetricSpec:
+    """The registered metric of a name.
+
+    Raises:
+        ValueError: If no metric is called so.
+    """
+    try:
+        return METRICS[name]
+    except KeyError:
+        raise ValueError(
+            f"'{name}' is not a registered metric: add it to gad_ray.observability.metrics"
+        ) from None
+
+
+def check_metrics(stage: str, metrics: Mapping[str, float]) -> None:
+    """Refuse what is not registered.
+
+    Raises:
+        ValueError: For an unknown stage, an unknown metric, or a counter below zero.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"'{stage}' is not a stage: {', '.join(STAGES)}")
+    for name, value in metrics.items():
+        if metric_spec(name).kind is Kind.COUNTER and value < 0:
+            raise ValueError(f"the counter '{name}' cannot count {value} events")
+
+
+def prometheus_name(name: str) -> str:
+    """The metric's name in Prometheus: ``gad_`` first, base unit last, ``_total`` after a counter.
+
+    Ray exposes it with one more prefix, ``ray_``.
+
+    Raises:
+        ValueError: If no metric is called so.
+    """
+    spec = metric_spec(name)
+    # The unit stands at the end and in full: timing_s/step → gad_timing_step_seconds.
+    base = "gad_" + re.sub(r"_per_s$", "_per_second", name.replace("timing_s/", "timing/")).replace("/", "_")
+    if spec.unit in _SUFFIXED and not base.endswith(f"_{spec.unit.value}"):
+        base += f"_{spec.unit.value}"
+    return base + "_total" if spec.kind is Kind.COUNTER else base

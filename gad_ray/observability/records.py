@@ -1,0 +1,120 @@
+"""Score records: what was compared in a step, and what the critic gave it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gad_ray.batch import Message, PromptBatch, RolloutBatch, ScoreBatch
+from gad_ray.observability.files import replacing
+
+RECORD_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("example_id", pa.string()),
+        ("prompt", pa.string()),
+        ("teacher_response", pa.string()),
+        ("student_response", pa.string()),
+        ("teacher_score", pa.float32()),
+        ("student_score", pa.float32()),
+        ("response_tokens", pa.int32()),
+        ("stop_reason", pa.string()),
+        ("policy_version", pa.int64()),
+        ("critic_version", pa.int64()),
+        ("fingerprint", pa.string()),
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("repetition_penalty", pa.float64()),
+        ("max_tokens", pa.int64()),
+        ("seed", pa.int64()),
+    ],
+    metadata={"gad_ray.format": "score-records/1"},
+)
+"""Columns of a record file. ``prompt`` is the conversation as JSON, ``response_tokens`` a length in tokens."""
+
+_FILE_NAME = re.compile(r"step-(\d{6,})\.parquet")
+
+
+class ScoreRecordWriter:
+    """Writes one Parquet file per step into a directory.
+
+    Args:
+        directory: Where the files go; made if absent.
+        max_rows_per_step: Rows kept of one step, in the order of the batch.
+    """
+
+    def __init__(self, directory: Path, *, max_rows_per_step: int) -> None:
+        if max_rows_per_step < 1:
+            raise ValueError(f"max_rows_per_step must be at least 1, not {max_rows_per_step}")
+        self._directory = directory
+        self._max_rows = max_rows_per_step
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def write(self, step: int, prompts: PromptBatch, rollouts: RolloutBatch, scores: ScoreBatch) -> Path:
+        """Write the records of a step, replacing those of an earlier attempt at it.
+
+        Returns:
+            The file, complete and on disk.
+
+        Raises:
+            ValueError: If the scores are not those of the responses, or a response answers none of the prompts.
+        """
+        if len(scores) != len(rollouts):
+            raise ValueError(f"{len(scores)} scores for {len(rollouts)} responses")
+        examples = {example.id: example for example in prompts.examples}
+        unknown = set(rollouts.example_ids) - set(examples)
+        if unknown:
+            raise ValueError(f"a response answers '{min(unknown)}', which is not among the step's prompts")
+        sampling = rollouts.sampling
+        lengths = rollouts.response_tokens.lengths
+        rows = [
+            {
+                "step": step,
+                "example_id": example_id,
+                "prompt": _to_json(examples[example_id].messages),
+                "teacher_response": examples[example_id].teacher_response,
+                "student_response": rollouts.texts[i],
+                "teacher_score": float(scores.teacher[i]),
+                "student_score": float(scores.student[i]),
+                "response_tokens": int(lengths[i]),
+                "stop_reason": rollouts.stop_reasons[i].value,
+                "policy_version": rollouts.policy_version,
+                "critic_version": scores.critic_version,
+                "fingerprint": scores.fingerprint,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "repetition_penalty": sampling.repetition_penalty,
+                "max_tokens": sampling.max_tokens,
+                "seed": sampling.seed,
+            }
+            for i, example_id in enumerate(rollouts.example_ids[: self._max_rows])
+        ]
+        path = self._directory / f"step-{step:06d}.parquet"
+        with replacing(path) as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA), temporary, compression="zstd")
+        return path
+
+    def discard_after(self, step: int) -> list[Path]:
+        """Remove the records of steps later than ``step``, which a resumed run will take again.
+
+        Returns:
+            The files removed, by step.
+        """
+        removed = sorted((number, path) for number, path in self._files() if number > step)
+        for _, path in removed:
+            path.unlink()
+        return [path for _, path in removed]
+
+    def _files(self) -> Iterator[tuple[int, Path]]:
+        for path in self._directory.iterdir():
+            if match := _FILE_NAME.fullmatch(path.name):
+                yield int(match[1]), path
+
+
+def _to_json(messages: tuple[Message, ...]) -> str:
+    return json.dumps([{"role": m.role, "content": m.content} for m in messages], ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Drawing the policy's responses: one protocol, two engines. No ray import."""

@@ -1,0 +1,118 @@
+"""Rollouts with plain transformers: slower than vLLM, and exact to the bit on repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
+from gad_ray.core.logprobs import token_logprobs
+from gad_ray.core.sampling import processed_logits, sample_token
+from gad_ray.models.arrays import from_numpy
+from gad_ray.models.critic import TORCH_DTYPES
+from gad_ray.models.load import load_causal_lm
+from gad_ray.models.policy import SequenceRow
+from gad_ray.rollout.engine import Generation, GenerationRequest
+
+
+class TransformersEngine:
+    """Decodes batches of prompts of equal length, so that no padding touches attention."""
+
+    def __init__(
+        self,
+        model_dir: Path,
+        *,
+        precision: str,
+        stop_token_ids: Sequence[int],
+        batch_sequences: int,
+        device: torch.device | None = None,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            model_dir: A Hugging Face directory.
+            precision: ``float32`` or ``bfloat16``.
+            stop_token_ids: Tokens that end a response.
+            batch_sequences: Sequences decoded together.
+            device: Where to compute; the CPU when None.
+        """
+        self._model: Any = load_causal_lm(model_dir, dtype=TORCH_DTYPES[precision]).to(cast(Any, device))
+        self._device = device or torch.device("cpu")
+        self._stop = torch.tensor(sorted(stop_token_ids), device=self._device)
+        self._batch_sequences = batch_sequences
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> list[Generation | Exception]:
+        by_length: dict[int, list[int]] = {}
+        for i, request in enumerate(requests):
+            by_length.setdefault(len(request.prompt_ids), []).append(i)
+        results: list[Generation | Exception] = [RuntimeError("was not generated")] * len(requests)
+        for indices in by_length.values():
+            for start in range(0, len(indices), self._batch_sequences):
+                chunk = indices[start : start + self._batch_sequences]
+                for i, result in zip(
+                    chunk, self._decode([requests[i] for i in chunk], sampling), strict=True
+                ):
+                    results[i] = result
+        return results
+
+    @torch.no_grad()
+    def _decode(self, requests: Sequence[GenerationRequest], sampling: SamplingSettings) -> list[Generation]:
+        prompts = torch.tensor([r.prompt_ids for r in requests], device=self._device)
+        generators = [torch.Generator(self._device).manual_seed(r.seed) for r in requests]
+        rows = len(requests)
+        seen = torch.zeros((rows, self._model.config.vocab_size), dtype=torch.bool, device=self._device)
+        seen.scatter_(1, prompts, value=True)
+        tokens: list[Tensor] = []
+        logprobs: list[Tensor] = []
+        running = torch.ones(rows, dtype=torch.bool, device=self._device)
+        inputs, cache = prompts, None
+        for _ in range(sampling.max_tokens):
+            out = self._model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = out.past_key_values
+            logits = out.logits[:, -1].float()
+            processed = processed_logits(logits, seen=seen, settings=sampling)
+            token = sample_token(processed, greedy=sampling.temperature == 0.0, generators=generators)
+            tokens.append(token)
+            logprobs.append(token_logprobs(logits, token)[0])
+            seen.scatter_(1, token[:, None], value=True)
+            running &= ~torch.isin(token, self._stop)
+            if not bool(running.any()):
+                break
+            inputs = token[:, None]
+        return [
+            self._cut(t, lp) for t, lp in zip(torch.stack(tokens, 1), torch.stack(logprobs, 1), strict=True)
+        ]
+
+    def _cut(self, tokens: Tensor, logprobs: Tensor) -> Generation:
+        """One row up to and with its first stop token."""
+        stops = torch.isin(tokens, self._stop).nonzero()
+        stopped = len(stops) > 0
+        length = int(stops[0]) + 1 if stopped else len(tokens)
+        return Generation(
+            token_ids=tuple(tokens[:length].tolist()),
+            logprobs=logprobs[:length].cpu().numpy().astype(np.float32),
+            stop_reason=StopReason.STOP if stopped else StopReason.LENGTH,
+        )
+
+    @torch.no_grad()
+    def load_weights(self, weights: WeightsSnapshot) -> None:
+        own = self._model.state_dict(keep_vars=True)
+        for name, array in weights.tensors.items():
+            own[name].data.copy_(from_numpy(array, dtype=weights.dtype))
+
+    @torch.no_grad()
+    def probe(self, row: SequenceRow) -> Float32:
+        ids = torch.from_numpy(row.ids.astype(np.int64))[None].to(self._device)
+        logits = self._model(input_ids=ids, use_cache=False).logits[0]
+        chosen, _ = token_logprobs(logits[row.start - 1 : -1], ids[0, row.start :])
+        return chosen.cpu().numpy().astype(np.float32)
+
+    def close(self) -> None:
+        self._model = None

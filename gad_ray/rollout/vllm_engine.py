@@ -1,0 +1,129 @@
+"""Rollouts with vLLM, inside the actor's own process so that weights can be replaced in place."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
+from gad_ray.config.rollout import RolloutConfig
+from gad_ray.models.arrays import from_numpy
+from gad_ray.models.policy import SequenceRow
+from gad_ray.rollout.engine import Generation, GenerationRequest
+
+
+def prepare_environment(config: RolloutConfig) -> None:
+    """Set what vLLM reads from the environment; to be called before its first import."""
+    # In one process: the engine's core must share this process for an update of its weights in place.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # On a CPU: leave placement of threads to the operating system, several actors share the cores.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.kv_cache_gib))
+
+
+class VllmEngine:
+    """An in-process vLLM engine."""
+
+    def __init__(
+        self,
+        model_dir: Path,
+        config: RolloutConfig,
+        *,
+        stop_token_ids: Sequence[int],
+        max_prompt_tokens: int,
+        seed: int,
+    ) -> None:
+        """Start the engine.
+
+        Args:
+            model_dir: A Hugging Face directory.
+            config: Precision, memory and batch size.
+            stop_token_ids: Tokens that end a response.
+            max_prompt_tokens: Longest rendered prompt.
+            seed: Seed of the engine; every request carries its own besides.
+        """
+        prepare_environment(config)
+        from vllm import LLM
+
+        self._stop = list(stop_token_ids)
+        self._llm: Any = LLM(
+            model=str(model_dir),
+            dtype=config.precision,
+            skip_tokenizer_init=True,
+            enforce_eager=config.gpus_per_worker == 0.0,
+            max_model_len=max_prompt_tokens + config.max_response_tokens,
+            max_num_seqs=config.batch_sequences,
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            enable_prefix_caching=True,
+            # Unprocessed: before temperature, top-p and penalties.
+            logprobs_mode="raw_logprobs",
+            seed=seed,
+            disable_log_stats=True,
+        )
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> list[Generation | Exception]:
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                repetition_penalty=sampling.repetition_penalty,
+                max_tokens=sampling.max_tokens,
+                seed=request.seed,
+                stop_token_ids=self._stop,
+                logprobs=0,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
+        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        return [_generation(output) for output in outputs]
+
+    def load_weights(self, weights: WeightsSnapshot) -> None:
+        tensors = [(name, from_numpy(array, dtype=weights.dtype)) for name, array in weights.tensors.items()]
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors)})
+        # Cached keys and values belong to the old weights.
+        self._llm.reset_prefix_cache()
+
+    def probe(self, row: SequenceRow) -> Float32:
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        prompt = {"prompt_token_ids": row.ids.tolist()}
+        output = self._llm.generate([prompt], parameters, use_tqdm=False)[0]
+        given = cast("list[dict[int, Any] | None]", output.prompt_logprobs)[row.start :]
+        values = [
+            cast("dict[int, Any]", entry)[int(token)].logprob
+            for entry, token in zip(given, row.ids[row.start :], strict=True)
+        ]
+        return np.asarray(values, dtype=np.float32)
+
+    def close(self) -> None:
+        self._llm = None
+        gc.collect()
+
+
+def _generation(output: Any) -> Generation | Exception:
+    completion = output.outputs[0]
+    tokens = tuple(int(t) for t in completion.token_ids)
+    if completion.finish_reason not in ("stop", "length") or not tokens or completion.logprobs is None:
+        return RuntimeError(
+            f"vLLM ended a request with {completion.finish_reason!r} and {len(tokens)} tokens"
+        )
+    logprobs = [entry[token].logprob for entry, token in zip(completion.logprobs, tokens, strict=True)]
+    return Generation(
+        token_ids=tokens,
+        logprobs=np.asarray(logprobs, dtype=np.float32),
+        stop_reason=StopReason.STOP if completion.finish_reason == "stop" else StopReason.LENGTH,
+    )

@@ -1,0 +1,218 @@
+"""A rollout worker: text in, :class:`RolloutBatch` out; retries, counting, and proof of new weights."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from gad_ray.batch import (
+    Example,
+    Message,
+    PromptBatch,
+    Ragged,
+    RolloutBatch,
+    SamplingSettings,
+    WeightsSnapshot,
+)
+from gad_ray.config.rollout import RolloutConfig
+from gad_ray.config.run import LimitsConfig, RunConfig
+from gad_ray.errors import RolloutError, SyncError
+from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.policy import SequenceRow
+from gad_ray.models.source import resolve_model
+from gad_ray.rollout.engine import Generation, GenerationRequest, GeneratorEngine, choose_engine
+
+_PROBE_PROMPT = (Message(role="user", content="Which three habits make a text easy to read, and why?"),)
+_PROBE_RESPONSE = "Short sentences, plain words and one idea at a time: 3 habits that let a reader follow without going back."
+
+
+def probe_row(chat: ChatFormat) -> SequenceRow:
+    """The fixed text by which an engine shows that it has taken new weights."""
+    prompt, response = chat.prompt_ids(_PROBE_PROMPT), chat.response_ids(_PROBE_RESPONSE)
+    return SequenceRow(ids=np.asarray(prompt + response, dtype=np.int32), start=len(prompt))
+
+
+def response_seed(seed: int, step: int, example_id: str, index: int) -> int:
+    """Seed of one response: the same whatever worker draws it and whatever is drawn beside it."""
+    digest = hashlib.sha256(f"{seed}/{step}/{example_id}/{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
+
+
+def build_engine(config: RunConfig, chat: ChatFormat) -> GeneratorEngine:
+    """The engine that the config names, with the policy's pretrained weights."""
+    rollout = config.rollout
+    model_dir = resolve_model(config.policy.model.model)
+    if choose_engine(rollout) == "vllm":
+        from gad_ray.rollout.vllm_engine import VllmEngine
+
+        return VllmEngine(
+            model_dir,
+            rollout,
+            stop_token_ids=chat.stop_token_ids,
+            # The probe is a prompt too.
+            max_prompt_tokens=max(config.data.max_prompt_tokens, len(probe_row(chat))),
+            seed=config.seed,
+        )
+    import torch
+
+    from gad_ray.rollout.transformers_engine import TransformersEngine
+
+    return TransformersEngine(
+        model_dir,
+        precision=rollout.precision,
+        stop_token_ids=chat.stop_token_ids,
+        batch_sequences=rollout.batch_sequences,
+        device=torch.device("cuda" if rollout.gpus_per_worker > 0 else "cpu"),
+    )
+
+
+class RolloutWorker:
+    """Owns one engine."""
+
+    def __init__(
+        self, engine: GeneratorEngine, chat: ChatFormat, config: RolloutConfig, limits: LimitsConfig
+    ) -> None:
+        self._engine = engine
+        self._chat = chat
+        self._config = config
+        self._limits = limits
+        self._probe = probe_row(chat)
+        self._version = 0
+
+    @classmethod
+    def build(cls, config: RunConfig) -> RolloutWorker:
+        """Load engine and tokenizer.
+
+        Raises:
+            ModelError: If the policy's model cannot be loaded.
+            RolloutError: If the engine is not installed.
+        """
+        model = config.policy.model
+        chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
+        return cls(build_engine(config, chat), chat, config.rollout, config.limits)
+
+    @property
+    def version(self) -> int:
+        """Version of the policy weights that draw the responses."""
+        return self._version
+
+    def generate(self, prompts: PromptBatch, sampling: SamplingSettings) -> RolloutBatch:
+        """Draw ``sampling.num_responses`` responses to every prompt.
+
+        A failed generation is repeated with its own seed, then counted and left out: it is never trained on.
+
+        Raises:
+            RolloutError: If more samples failed than the config allows.
+        """
+        started = time.perf_counter()
+        owners = [example for example in prompts.examples for _ in range(sampling.num_responses)]
+        requests = [
+            GenerationRequest(prompt_ids=ids, seed=response_seed(sampling.seed, prompts.step, example.id, i))
+            for example in prompts.examples
+            for ids in [tuple(self._chat.prompt_ids(example.messages))]
+            for i in range(sampling.num_responses)
+        ]
+        results, num_retried = self._generate_with_retries(requests, sampling)
+        self._check_failures(results)
+        kept = [
+            (owner, request, result)
+            for owner, request, result in zip(owners, requests, results, strict=True)
+            if isinstance(result, Generation)
+        ]
+        return self._batch(prompts.step, kept, sampling, len(results) - len(kept), num_retried, started)
+
+    def load_weights(self, weights: WeightsSnapshot) -> float:
+        """Take new weights, and show that they took effect.
+
+        Returns:
+            The gap between the engine's and the learner's log-probabilities of the probe (nats): the largest
+            in float32, the mean otherwise.
+
+        Raises:
+            SyncError: If the gap exceeds the tolerance.
+        """
+        self._engine.load_weights(weights)
+        gaps = np.abs(self._engine.probe(self._probe) - weights.probe_logprobs)
+        exact = weights.dtype == "float32"
+        gap = float(gaps.max() if exact else gaps.mean())
+        tolerance = self._limits.sync_tolerance or (1e-3 if exact else 0.5)
+        # Not "gap > tolerance": a gap that is not a number must not pass.
+        if not gap <= tolerance:
+            raise SyncError(
+                f"the engine's log-probabilities of the probe differ from the learner's by {gap:.4g} nats "
+                f"(tolerance {tolerance:g}) after loading version {weights.version}: the new weights did not take "
+                "effect, or engine and learner compute different models",
+                where="weight sync",
+                mend="check that rollout.precision and the model's architecture are supported by the engine; "
+                "rollout.engine=transformers tells whether the engine is at fault",
+            )
+        self._version = weights.version
+        return gap
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
+
+    def _generate_with_retries(
+        self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> tuple[list[Generation | Exception], int]:
+        results = self._attempt(requests, sampling)
+        num_retried = 0
+        for _ in range(self._config.max_retries):
+            failed = [i for i, result in enumerate(results) if isinstance(result, Exception)]
+            if not failed:
+                break
+            num_retried += len(failed)
+            again = self._attempt([requests[i] for i in failed], sampling)
+            for i, result in zip(failed, again, strict=True):
+                results[i] = result
+        return results, num_retried
+
+    def _attempt(
+        self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
+    ) -> list[Generation | Exception]:
+        try:
+            return self._engine.generate(requests, sampling)
+        except (
+            Exception
+        ) as error:  # an engine fails in its own ways; all of them are retried and then counted
+            return [error] * len(requests)
+
+    def _check_failures(self, results: Sequence[Generation | Exception]) -> None:
+        errors = [result for result in results if isinstance(result, Exception)]
+        share = len(errors) / len(results)
+        if errors and (share > self._config.max_failed_fraction or len(errors) == len(results)):
+            raise RolloutError(
+                f"{len(errors)} of {len(results)} generations failed, more than rollout.max_failed_fraction = "
+                f"{self._config.max_failed_fraction:g} allows; the last with: {errors[-1]!r}",
+                mend="see the rollout actor's log; a smaller rollout.batch_sequences needs less memory",
+            )
+
+    def _batch(
+        self,
+        step: int,
+        kept: Sequence[tuple[Example, GenerationRequest, Generation]],
+        sampling: SamplingSettings,
+        num_failed: int,
+        num_retried: int,
+        started: float,
+    ) -> RolloutBatch:
+        teacher = {owner.id: len(self._chat.response_ids(owner.teacher_response)) for owner, _, _ in kept}
+        return RolloutBatch(
+            step=step,
+            example_ids=tuple(owner.id for owner, _, _ in kept),
+            texts=tuple(self._chat.decode(result.token_ids) for _, _, result in kept),
+            prompt_tokens=Ragged.from_rows([request.prompt_ids for _, request, _ in kept], np.int32),
+            response_tokens=Ragged.from_rows([result.token_ids for _, _, result in kept], np.int32),
+            logprobs=Ragged.from_rows([result.logprobs for _, _, result in kept], np.float32),
+            stop_reasons=tuple(result.stop_reason for _, _, result in kept),
+            policy_version=self._version,
+            sampling=sampling,
+            teacher_lengths=np.asarray([teacher[owner.id] for owner, _, _ in kept], dtype=np.int32),
+            num_failed=num_failed,
+            num_retried=num_retried,
+            seconds=time.perf_counter() - started,
+        )

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gad_ray.config import RunConfig, load_config
+from gad_ray.config.load import validate
+from gad_ray.health import RULES, Finding, HealthMonitor, Rule
+from gad_ray.health.conditions import signals_of
+from gad_ray.health.signals import SOURCES
+from gad_ray.observability.metrics import METRICS, STAGES
+
+# Two real runs whose verdict is known.
+OVERCONFIDENT = {
+    "critic/d_acc": 0.9355,
+    "critic/score_diff": 9.81,
+    "critic/teacher_score_mean": 5.51,
+    "critic/student_score_mean": -4.30,
+    "critic/student_score_min": -14.0,
+    "critic/student_score_max": 8.25,
+    "critic/teacher_score_min": -8.44,
+    "critic/teacher_score_max": 19.0,
+    "critic/temperature": 2.0,
+    "critic/grad_norm": 3.458,
+    "critic/rewards/mean": -4.30,
+    "reward/discriminator_mean": -4.30,
+}
+HEALTHY = {
+    "critic/d_acc": 0.9473,
+    "critic/score_diff": 1.81,
+    "critic/teacher_score_mean": 1.81,
+    "critic/student_score_mean": -1.33,
+    "critic/temperature": 5.0,
+    "critic/grad_norm": 0.398,
+    "critic/ranking_loss": 0.530,
+    "critic/rewards/mean": -1.88,
+    "reward/discriminator_mean": -1.88,
+}
+
+
+def observe(
+    monitor: HealthMonitor, metrics: Mapping[str, float], *, count: int, first: int = 1, stage: str = "warmup"
+) -> list[Finding]:
+    return [
+        finding
+        for step in range(first, first + count)
+        for finding in monitor.observe(step=step, stage=stage, metrics=metrics)
+    ]
+
+
+def test_an_overconfident_run_is_told_so_and_its_gradient_is_left_in_peace(config: RunConfig) -> None:
+    findings = observe(HealthMonitor(config), OVERCONFIDENT, count=60)
+    assert sorted(finding.rule for finding in findings) == [
+        "critic-overconfident",
+        "extreme-scores",
+        "loss-saturated",
+        "scores-too-far-apart",
+    ]
+
+
+def test_a_healthy_warm_up_is_left_in_peace(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    assert observe(monitor, HEALTHY, count=253) == []
+    assert monitor.active == frozenset()
+
+
+def test_a_finding_says_what_was_measured_and_which_setting_mends_it(config: RunConfig) -> None:
+    findings = {f.rule: f for f in observe(HealthMonitor(config), OVERCONFIDENT, count=5)}
+    saturated = findings["loss-saturated"]
+    assert saturated.advice == ("critic.loss.temperature.value=5.0",)
+    assert saturated.step == 5
+    assert saturated.stage == "warmup"
+    assert dict(saturated.values) == {"mean sigmoid(d/τ)": pytest.approx(0.99264, abs=1e-5)}
+    assert saturated.text.startswith("mean sigmoid(d/τ) 0.993: The sigmoid of the ranking loss")
+    assert saturated.text.endswith("Try critic.loss.temperature.value=5.0.")
+    assert findings["critic-overconfident"].advice == (
+        "critic.loss.temperature.value=5.0",
+        "critic.loss.score_reg.threshold=3.0",
+        "critic.loss.score_reg.weight=0.01",
+        "critic.loss.batch_norm=true",
+    )
+
+
+def test_advice_that_is_followed_already_is_not_given_again(raw_config: dict[str, Any]) -> None:
+    raw_config["critic"]["loss"] = {
+        "temperature": {"name": "fixed", "value": 5.0},
+        "score_reg": {"threshold": 3.0, "weight": 0.01},
+        "batch_norm": True,
+    }
+    findings = observe(HealthMonitor(validate(raw_config, where="test")), OVERCONFIDENT, count=5)
+    overconfident = next(f for f in findings if f.rule == "critic-overconfident")
+    assert overconfident.advice == (
+        "critic.loss.temperature.value=7.0",
+        "critic.loss.score_reg.weight=0.03",
+    )
+
+
+def test_every_advice_is_an_override_that_the_configuration_takes(
+    raw_config: dict[str, Any], config: RunConfig, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(raw_config))
+    overrides = {o for rule in RULES for item in rule.advice if (o := item.override(config)) is not None}
+    assert len(overrides) >= 8
+    for override in overrides:
+        assert load_config(str(file), [override]) != config, override
+
+
+@pytest.mark.parametrize(
+    ("before", "raised", "lowered"), [(0.5, 2.0, 0.3), (2.0, 5.0, 1.2), (5.0, 7.0, 3.0), (8.0, 12.0, 3.0)]
+)
+def test_the_temperature_moves_along_the_steps_that_worked(
+    raw_config: dict[str, Any], before: float, raised: float, lowered: float
+) -> None:
+    raw_config["critic"]["loss"]["temperature"]["value"] = before
+    config = validate(raw_config, where="test")
+    overconfident = observe(HealthMonitor(config), {"critic/d_acc": 0.99}, count=5)
+    blind = observe(HealthMonitor(config), {"critic/d_acc": 0.5}, count=5, stage="adversarial")
+    assert overconfident[0].advice[0] == f"critic.loss.temperature.value={raised}"
+    assert blind[0].advice[0] == f"critic.loss.temperature.value={lowered}"
+
+
+def test_a_rule_waits_for_its_window(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    assert observe(monitor, OVERCONFIDENT, count=4) == []
+    assert observe(monitor, OVERCONFIDENT, count=1, first=5) != []
+
+
+def test_a_rule_is_reported_again_only_after_it_stopped(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    high, low = {"critic/d_acc": 0.99}, {"critic/d_acc": 0.75}
+    assert [f.step for f in observe(monitor, high, count=20)] == [5]
+    assert monitor.active == {"critic-overconfident"}
+    assert observe(monitor, low, count=10, first=21) == []
+    assert monitor.active == frozenset()
+    # 0.75, 0.99, 0.99, 0.99, 0.99 has a mean of 0.942: the fifth high step begins it anew.
+    assert [f.step for f in observe(monitor, high, count=10, first=31)] == [35]
+
+
+def test_a_rule_that_goes_on_across_the_stages_is_reported_once(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    high = {"critic/d_acc": 0.99}
+    assert len(observe(monitor, high, count=10)) == 1
+    assert observe(monitor, high, count=10, first=11, stage="adversarial") == []
+    assert monitor.active == {"critic-overconfident"}
+
+
+def test_a_window_does_not_reach_back_into_the_warm_up(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    observe(monitor, {"critic/d_acc": 0.5}, count=30)
+    assert observe(monitor, {"critic/d_acc": 0.5}, count=4, first=31, stage="adversarial") == []
+    findings = observe(monitor, {"critic/d_acc": 0.5}, count=1, first=35, stage="adversarial")
+    assert [f.rule for f in findings] == ["critic-blind"]
+
+
+def test_values_that_are_not_finite_are_left_out_of_the_window(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    assert observe(monitor, {"critic/d_acc": math.nan}, count=10) == []
+    assert observe(monitor, {"critic/d_acc": 0.99}, count=4, first=11) == []
+    assert [f.step for f in observe(monitor, {"critic/d_acc": 0.99}, count=1, first=15)] == [15]
+
+
+@pytest.mark.parametrize(
+    ("rule", "stage", "metrics"),
+    [
+        ("critic-blind", "adversarial", {"critic/d_acc": 0.55}),
+        ("scores-indistinct", "warmup", {"critic/score_diff": 0.3}),
+        (
+            "score-collapse",
+            "adversarial",
+            {"critic/teacher_score_std": 0.05, "critic/student_score_std": 0.01},
+        ),
+        (
+            "score-collapse",
+            "warmup",
+            {"critic/d_acc": 0.52, "critic/teacher_score_mean": 0.04, "critic/student_score_mean": 0.01},
+        ),
+        ("gradient-explosion", "warmup", {"critic/grad_norm_before_clip": 12.0, "critic/grad_norm": 1.0}),
+        ("gradient-vanished", "warmup", {"critic/grad_norm_before_clip": 0.05}),
+        ("discriminator-reward-out-of-range", "adversarial", {"reward/discriminator_mean": 5.5}),
+        ("discriminator-reward-out-of-range", "adversarial", {"reward/discriminator_mean": -10.5}),
+        ("length-shortcut", "warmup", {"critic/score_length_corr": -0.6}),
+        (
+            "length-shortcut",
+            "adversarial",
+            {"response_length/mean": 160.0, "response_length/teacher_mean": 100.0},
+        ),
+        ("rollout-trainer-mismatch", "adversarial", {"rollout/mismatch_abs": 0.06}),
+        ("rollout-trainer-mismatch", "adversarial", {"rollout/mismatch_kl": 0.06}),
+    ],
+)
+def test_each_unhealthy_figure_is_found_by_its_rule_alone(
+    config: RunConfig, rule: str, stage: str, metrics: Mapping[str, float]
+) -> None:
+    found = {finding.rule for finding in observe(HealthMonitor(config), metrics, count=40, stage=stage)}
+    assert found == {rule}
+
+
+def test_a_new_head_is_given_time_to_learn(config: RunConfig) -> None:
+    untrained = {
+        "critic/score_diff": 0.01,
+        "critic/teacher_score_std": 0.02,
+        "critic/student_score_std": 0.02,
+    }
+    monitor = HealthMonitor(config)
+    assert observe(monitor, untrained, count=20) == []
+    found = {finding.rule for finding in observe(monitor, untrained, count=10, first=21)}
+    assert found == {"scores-indistinct", "score-collapse"}
+
+
+def test_the_gap_to_the_fixed_set_is_judged_by_its_latest_scoring(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    fresh = {"critic/d_acc": 0.768}
+    assert observe(monitor, fresh, count=10) == []
+    findings = observe(monitor, {**fresh, "eval/d_acc": 0.4575}, count=1, first=11)
+    assert [f.rule for f in findings] == ["train-eval-gap"]
+    assert findings[0].advice[0] == "critic.updates_per_step=2"
+    observe(monitor, {**fresh, "eval/d_acc": 0.75}, count=1, first=12)
+    assert monitor.active == frozenset()
+
+
+def test_a_swinging_ranking_loss_is_found_and_a_steady_one_is_not(config: RunConfig) -> None:
+    swinging, steady = HealthMonitor(config), HealthMonitor(config)
+    found: list[str] = []
+    for step in range(1, 41):
+        found += [
+            f.rule
+            for f in swinging.observe(
+                step=step, stage="warmup", metrics={"critic/ranking_loss": 1.0 if step % 2 else 0.2}
+            )
+        ]
+        assert not steady.observe(
+            step=step, stage="warmup", metrics={"critic/ranking_loss": 0.7 if step % 2 else 0.5}
+        )
+    assert found == ["ranking-loss-oscillates"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_is_well_formed(rule: Rule) -> None:
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)+", rule.name)
+    assert rule.stages
+    assert set(rule.stages) <= set(STAGES)
+    assert rule.window >= 1
+    assert set(signals_of(rule.condition)) <= set(SOURCES)
+    assert rule.meaning.endswith(".")
+
+
+def test_rule_names_are_unique() -> None:
+    assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_the_signals_read_registered_metrics_only() -> None:
+    class Asked(dict[str, float]):
+        """Notes every metric that a signal asks for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: set[str] = set()
+
+        def __contains__(self, name: object) -> bool:
+            self.names.add(str(name))
+            return False
+
+    asked = Asked()
+    for source in SOURCES.values():
+        source.read(asked)
+    assert len(asked.names) > 10
+    assert asked.names <= set(METRICS)

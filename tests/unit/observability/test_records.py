@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gad_ray.batch import (
+    Example,
+    Message,
+    PromptBatch,
+    Ragged,
+    RolloutBatch,
+    SamplingSettings,
+    ScoreBatch,
+    StopReason,
+)
+from gad_ray.observability.records import RECORD_SCHEMA, ScoreRecordWriter
+
+PROMPTS = PromptBatch(
+    step=12,
+    examples=(
+        Example(
+            id="a",
+            messages=(Message(role="system", content="Kurz."), Message(role="user", content="为什么?")),
+            teacher_response="Darum.",
+        ),
+        Example(id="b", messages=(Message(role="user", content="Why?"),), teacher_response="Because."),
+    ),
+)
+
+
+def rollouts(*, ids: tuple[str, ...] = ("b", "b", "a", "a")) -> RolloutBatch:
+    lengths = range(1, len(ids) + 1)
+    tokens = Ragged.from_rows([[5] * n for n in lengths], np.int32)
+    return RolloutBatch(
+        step=12,
+        example_ids=ids,
+        texts=tuple(f"answer {i}" for i in range(len(ids))),
+        prompt_tokens=Ragged.from_rows([[1, 2]] * len(ids), np.int32),
+        response_tokens=tokens,
+        logprobs=Ragged(values=np.full(len(tokens.values), -1.0, dtype=np.float32), offsets=tokens.offsets),
+        stop_reasons=tuple(StopReason.STOP if n % 2 else StopReason.LENGTH for n in lengths),
+        policy_version=3,
+        sampling=SamplingSettings(
+            num_responses=2, temperature=0.6, top_p=0.9, repetition_penalty=1.2, max_tokens=64, seed=99
+        ),
+    )
+
+
+def scores(count: int = 4) -> ScoreBatch:
+    return ScoreBatch(
+        student=np.linspace(-1.1, 0.7, count).astype(np.float32),
+        teacher=np.full(count, 1.3, dtype=np.float32),
+        critic_version=8,
+        fingerprint="f00d",
+    )
+
+
+def test_a_record_holds_what_was_compared_and_exactly_what_it_scored(tmp_path: Path) -> None:
+    path = ScoreRecordWriter(tmp_path, max_rows_per_step=64).write(12, PROMPTS, rollouts(), scores())
+    assert path == tmp_path / "step-000012.parquet"
+    table = pq.read_table(path)
+    assert table.schema.equals(RECORD_SCHEMA)
+    rows = table.to_pylist()
+    assert [row["example_id"] for row in rows] == ["b", "b", "a", "a"]
+    np.testing.assert_array_equal(table["student_score"].to_numpy(), scores().student)
+    third = rows[2]
+    assert json.loads(third.pop("prompt")) == [
+        {"role": "system", "content": "Kurz."},
+        {"role": "user", "content": "为什么?"},
+    ]
+    assert third.pop("teacher_score") == pytest.approx(1.3)
+    assert third.pop("student_score") == pytest.approx(0.1)
+    assert third == {
+        "step": 12,
+        "example_id": "a",
+        "teacher_response": "Darum.",
+        "student_response": "answer 2",
+        "response_tokens": 3,
+        "stop_reason": "stop",
+        "policy_version": 3,
+        "critic_version": 8,
+        "fingerprint": "f00d",
+        "temperature": 0.6,
+        "top_p": 0.9,
+        "repetition_penalty": 1.2,
+        "max_tokens": 64,
+        "seed": 99,
+    }
+
+
+def test_no_more_rows_are_kept_than_asked_for(tmp_path: Path) -> None:
+    path = ScoreRecordWriter(tmp_path, max_rows_per_step=3).write(12, PROMPTS, rollouts(), scores())
+    assert pq.read_table(path)["student_response"].to_pylist() == ["answer 0", "answer 1", "answer 2"]
+
+
+def test_a_step_taken_again_replaces_its_records_and_leaves_nothing_else(tmp_path: Path) -> None:
+    writer = ScoreRecordWriter(tmp_path, max_rows_per_step=64)
+    writer.write(12, PROMPTS, rollouts(), scores())
+    path = writer.write(12, PROMPTS, rollouts(ids=("a",)), scores(1))
+    assert list(tmp_path.iterdir()) == [path]
+    assert pq.read_table(path).num_rows == 1
+
+
+def test_resuming_drops_the_records_of_later_steps_only(tmp_path: Path) -> None:
+    writer = ScoreRecordWriter(tmp_path, max_rows_per_step=1)
+    paths = {step: writer.write(step, PROMPTS, rollouts(), scores()) for step in (9, 10, 11, 1_000_000)}
+    (tmp_path / "notes.txt").write_text("mine")
+    assert writer.discard_after(10) == [paths[11], paths[1_000_000]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "notes.txt",
+        "step-000009.parquet",
+        "step-000010.parquet",
+    ]
+
+
+def test_scores_of_other_responses_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    writer = ScoreRecordWriter(tmp_path, max_rows_per_step=64)
+    with pytest.raises(ValueError, match="3 scores for 4 responses"):
+        writer.write(12, PROMPTS, rollouts(), scores(3))
+    with pytest.raises(ValueError, match="answers 'c', which is not among"):
+        writer.write(12, PROMPTS, rollouts(ids=("a", "c")), scores(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_former_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = ScoreRecordWriter(tmp_path, max_rows_per_step=64)
+    path = writer.write(12, PROMPTS, rollouts(), scores())
+    before = path.read_bytes()
+
+    def half_a_file(table: object, where: Path, **_: object) -> None:
+        where.write_bytes(b"PAR1")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pq, "write_table", half_a_file)
+    with pytest.raises(OSError, match="disk full"):
+        writer.write(12, PROMPTS, rollouts(), scores())
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before

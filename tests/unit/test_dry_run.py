@@ -1,0 +1,216 @@
+"""A dry run finds what would stop a run, all of it at once, and starts nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gad_ray import dry_run as module
+from gad_ray import machine
+from gad_ray.config import RunConfig, load_config
+from gad_ray.dry_run import DryRun, dry_run
+from gad_ray.machine import GIB, Memory
+from gad_ray.memory_estimate import estimate_memory
+from gad_ray.models.facts import ModelFacts
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def recipe(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(module, "_CURRENT_CLUSTER", tmp_path / "no cluster")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    rows = tmp_path / "rows.jsonl"
+    with rows.open("w") as file:
+        for number in range(12):
+            row = {"content": f"What is {number} plus 1?", "teacher_response": f"It is {number + 1}."}
+            file.write(json.dumps(row) + "\n")
+    path = tmp_path / "run.yaml"
+    settings = {
+        "name": "dry",
+        "output_dir": str(tmp_path / "runs"),
+        "prompts_per_step": 4,
+        "data": {
+            "train": [str(rows)],
+            "heldout_prompts": 2,
+            "max_prompt_tokens": 128,
+            "max_teacher_tokens": 64,
+        },
+        "policy": {"model": {"model": str(model)}},
+        "critic": {"model": {"model": str(model)}, "max_tokens": 256},
+        "rollout": {"engine": "transformers", "responses_per_prompt": 2, "max_response_tokens": 32},
+        "stages": {"warmup": {"steps": 1}, "adversarial": {"steps": 1}},
+    }
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def run(recipe: Path, *overrides: str) -> DryRun:
+    return dry_run(load_config(str(recipe), overrides))
+
+
+def problem_of(found: DryRun) -> str:
+    (problem,) = found.problems
+    assert problem.exit_code == 2
+    return str(problem)
+
+
+def test_a_run_that_can_start_has_no_problem_and_is_told_in_full(recipe: Path, tmp_path: Path) -> None:
+    found = run(recipe)
+    assert found.problems == []
+    assert found.warnings == []
+    assert list(found.sections) == ["engine", "models", "data", "batches", "memory, roughly"]
+    assert found.sections["data"][0].startswith("10 rows to train on, of 12 read")
+    assert (
+        "each step: 4 prompts × 2 responses = 8 responses of at most 32 tokens" in found.sections["batches"]
+    )
+    assert not (tmp_path / "runs").exists()
+    assert not list(tmp_path.glob("gad-ray-dry-run-*"))
+
+
+def test_all_problems_are_found_at_once(recipe: Path, tmp_path: Path) -> None:
+    found = run(recipe, "critic.model.model=/no/such/model", f"data.train=[{tmp_path}/none.jsonl]")
+    told = [str(problem) for problem in found.problems]
+    assert len(told) == 2
+    assert any("critic.model.model" in text and "/no/such/model" in text for text in told)
+    assert any("none.jsonl" in text for text in told)
+
+
+def test_more_tokens_than_the_policy_takes_are_refused(recipe: Path) -> None:
+    told = problem_of(run(recipe, "rollout.max_response_tokens=400", "critic.max_tokens=512"))
+    assert "rollout.max_response_tokens = 400" in told
+    assert "512" in told
+
+
+def test_more_tokens_than_the_critic_takes_are_refused(recipe: Path) -> None:
+    assert "critic.max_tokens = 1024" in problem_of(run(recipe, "critic.max_tokens=1024"))
+
+
+def test_a_teacher_response_that_the_critic_cannot_take_is_named(recipe: Path) -> None:
+    found = run(recipe, "critic.max_tokens=10")
+    assert "critic.max_tokens = 10, and 12 rows are longer" in problem_of(found)
+    assert len(found.warnings) == 1
+
+
+def test_too_few_prompts_for_one_step_are_refused(recipe: Path) -> None:
+    assert "only 10 prompts to train on" in problem_of(run(recipe, "prompts_per_step=16"))
+
+
+def test_a_tokenizer_without_a_template_is_told_by_its_role(recipe: Path, tmp_path: Path) -> None:
+    bare = make_tiny_model(tmp_path / "bare", chat=False)
+    found = run(recipe, f"critic.model.model={bare}")
+    told = problem_of(found)
+    assert told.startswith("critic.model")
+    assert "chat_template" in told
+    assert run(recipe, f"critic.model.model={bare}", "critic.model.chat_template=plain").problems == []
+
+
+def test_unusable_rows_are_kept_to_be_looked_at(recipe: Path, tmp_path: Path) -> None:
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"content": "no answer"}\n')
+    assert run(recipe, "data.max_quarantined_fraction=0.5").problems == []
+    (quarantine,) = tmp_path.glob("gad-ray-dry-run-*/quarantine.jsonl")
+    assert "no_response" in quarantine.read_text()
+
+
+def test_an_engine_that_is_not_installed_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    assert "vLLM is not installed" in problem_of(run(recipe, "rollout.engine=vllm"))
+    assert "rollout by transformers" in run(recipe, "rollout.engine=auto").sections["engine"][0]
+
+
+def test_missing_gpus_stop_a_run_here_but_not_in_a_cluster(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: ())
+    assert "ask for 2 GPUs, and this machine has 0" in problem_of(
+        run(recipe, "policy.group.gpus_per_rank=2.0")
+    )
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    found = run(recipe, "policy.group.gpus_per_rank=2.0")
+    assert found.problems == []
+    assert any("ask for 2 GPUs" in warning for warning in found.warnings)
+
+
+def test_too_little_memory_is_warned_of(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: Memory(total=GIB, available=GIB))
+    (warning,) = run(recipe).warnings
+    assert "this machine has 1" in warning
+
+
+def test_the_command_exits_0_or_2_and_starts_neither_ray_nor_vllm(recipe: Path) -> None:
+    code = (
+        "import sys\nfrom gad_ray.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print('imported:', *sorted({'ray', 'vllm'} & set(sys.modules)))\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    for overrides, status in ([], 0), (["prompts_per_step=16", "data.train=[none.jsonl]"], 2):
+        command = [sys.executable, "-c", code, "train", str(recipe), "--dry-run", *overrides]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env=environment, check=False
+        )
+        assert done.returncode == status, done.stderr
+        assert done.stdout.splitlines()[-1].strip() == "imported:"
+        assert ("there is no file 'none.jsonl'" in done.stderr) == (status == 2)
+
+
+def small_facts(**changes: object) -> ModelFacts:
+    values: dict[str, object] = {
+        "name": "a",
+        "format": "safetensors",
+        "architecture": "llama",
+        "num_parameters": 1_000_000,
+        "vocab_size": 1000,
+        "max_positions": 512,
+        "hidden_size": 64,
+        "num_layers": 4,
+        "tied_embeddings": True,
+        "has_chat_template": True,
+        "num_bytes": 2_000_000,
+    }
+    return ModelFacts(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def parts_of(config: RunConfig) -> dict[str, dict[str, int]]:
+    actors = estimate_memory(config, policy=small_facts(), critic=small_facts(), engine="vllm")
+    return {actor.role: dict(actor.parts) for actor in actors}
+
+
+def test_weights_gradients_and_adamw_follow_the_precisions(recipe: Path) -> None:
+    mixed = parts_of(load_config(str(recipe)))["critic"]
+    assert mixed["weights"] == 1_000_000 * (2 + 4)
+    assert mixed["gradients"] == 1_000_000 * (2 + 4)
+    assert mixed["AdamW"] == 1_000_000 * 2 * 4
+    full = parts_of(load_config(str(recipe), ["critic.model.compute=float32"]))["critic"]
+    assert (full["weights"], full["gradients"]) == (4_000_000, 4_000_000)
+
+
+def test_a_reference_is_counted_only_where_it_is_kept(recipe: Path) -> None:
+    assert parts_of(load_config(str(recipe)))["policy"]["reference"] == 2_000_000
+    assert "reference" not in parts_of(load_config(str(recipe), ["policy.kl.coefficient=0.0"]))["policy"]
+
+
+def test_adapters_cost_less_than_all_weights_and_checkpointing_less_than_all_activations(
+    recipe: Path,
+) -> None:
+    plain = parts_of(load_config(str(recipe)))["policy"]
+    lora = parts_of(load_config(str(recipe), ["policy.model.lora={rank: 2, alpha: 4.0}"]))["policy"]
+    saving = parts_of(load_config(str(recipe), ["policy.model.gradient_checkpointing=true"]))["policy"]
+    # q, k, v, o have width 1 + 1 and the three of the feed-forward layers 1 + 3, times rank 2, hidden 64, 4 layers.
+    assert lora["AdamW"] == 2 * 4 * (4 * 2 + 3 * 4) * 2 * 64 * 4
+    assert lora["AdamW"] < plain["AdamW"]
+    assert saving["activations"] < plain["activations"]

@@ -1,0 +1,55 @@
+"""Limits of containers count, and what cannot be read is not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gad_ray import machine
+from gad_ray.machine import Gpu
+
+
+def test_a_cpu_quota_counts_below_the_affinity(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert machine.usable_cores(cgroups=tmp_path) == 0.5
+
+
+def test_without_a_quota_the_affinity_counts(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.usable_cores(cgroups=tmp_path) == len(os.sched_getaffinity(0))
+
+
+def test_a_memory_limit_counts_less_what_is_used(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    found = machine.memory(cgroups=tmp_path)
+    assert (found.total, found.available) == (1_000_000, 600_000)
+
+
+def test_without_control_groups_the_machines_memory_counts(tmp_path: Path) -> None:
+    found = machine.memory(cgroups=tmp_path / "none")
+    assert 0 < found.available <= found.total
+
+
+def fake_nvidia_smi(directory: Path, script: str) -> None:
+    program = directory / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    fake_nvidia_smi(tmp_path, "echo 'NVIDIA H100, 81559, 81000'; echo 'NVIDIA GB10, [N/A], [N/A]'")
+    assert machine.gpus() == (
+        Gpu(name="NVIDIA H100", total=81559 * 2**20, free=81000 * 2**20),
+        Gpu(name="NVIDIA GB10", total=0, free=0),
+    )
+    fake_nvidia_smi(tmp_path, "echo 'no driver' >&2; exit 9")
+    assert machine.gpus() == ()
+
+
+def test_without_nvidia_smi_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == ()
