@@ -69,7 +69,8 @@ class Ragged:
         _check(bool(np.all(np.diff(self.offsets) >= 0)), "offsets must not decrease")
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Sequence[Any]], dtype: Any) -> Self:
+    def from_rows(cls, rows: Iterable[Sequence[Any] | NDArray[Any]], dtype: Any) -> Self:
+        """Put rows end to end, as ``dtype``."""
         arrays = [np.asarray(row, dtype=dtype) for row in rows]
         lengths = [len(a) for a in arrays]
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
@@ -78,6 +79,7 @@ class Ragged:
 
     @classmethod
     def concat(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of all parts, in order."""
         values = np.concatenate([p.values for p in parts])
         lengths = np.concatenate([p.lengths for p in parts])
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
@@ -85,6 +87,7 @@ class Ragged:
 
     @property
     def lengths(self) -> Int64:
+        """Length of each row."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -97,6 +100,7 @@ class Ragged:
         return (self[i] for i in range(len(self)))
 
     def take(self, indices: Sequence[int] | Int64) -> Ragged:
+        """The rows of these indices, in their order."""
         return Ragged.from_rows([self[int(i)] for i in indices], self.values.dtype)
 
 
@@ -252,6 +256,7 @@ class RolloutReceipt:
 
     @classmethod
     def of(cls, batch: RolloutBatch) -> Self:
+        """The receipt of a batch."""
         return cls(
             num_responses=len(batch),
             num_tokens=batch.num_tokens,
@@ -313,6 +318,7 @@ class WeightsSnapshot:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of all tensors."""
         return sum(t.nbytes for t in self.tensors.values())
 
 

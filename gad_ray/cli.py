@@ -82,9 +82,7 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE-or-PATH", help="A recipe's name or a YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE", help="Settings in place of the file's: rollout.temperature=0.6"
-        ),
+        typer.Argument(metavar="KEY=VALUE", help="Settings in place of the file's: rollout.temperature=0.6"),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check all that can be known without training, and say it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import ray
 
@@ -21,7 +22,7 @@ class RaySession:
         self.started_here = False
 
     def __enter__(self) -> RaySession:
-        options = {
+        options: dict[str, Any] = {
             "log_to_driver": False,
             "logging_level": logging.WARNING,
             "configure_logging": True,

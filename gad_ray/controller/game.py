@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -357,7 +357,7 @@ class Controller:
         return every > 0 and step % every == 0
 
     @contextmanager
-    def _timed(self, timing: Metrics, name: str) -> Iterator[None]:
+    def _timed(self, timing: Metrics, name: str) -> Generator[None]:
         started = time.perf_counter()
         yield
         timing[f"timing_s/{name}"] = time.perf_counter() - started

@@ -49,7 +49,7 @@ class StopRequest:
         if self.signal_number is not None and (self._urgent or not self.patient):
             raise Interrupted(self.signal_number)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number is not None:
             self._urgent = True
         else:

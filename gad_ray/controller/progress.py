@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import TracebackType
@@ -77,7 +77,7 @@ class Progress:
         self._line.info(text)
 
     @contextmanager
-    def activity(self, text: str) -> Iterator[None]:
+    def activity(self, text: str) -> Generator[None]:
         """Show what is going on, for as long as it does."""
         self._line.activity(text)
         yield

@@ -14,11 +14,19 @@ class SamplingKnobs(Protocol):
     """What changes the distribution."""
 
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float:
+        """Divides the logits; 0 is greedy."""
+        ...
+
     @property
-    def top_p(self) -> float: ...
+    def top_p(self) -> float:
+        """Probability mass of the nucleus."""
+        ...
+
     @property
-    def repetition_penalty(self) -> float: ...
+    def repetition_penalty(self) -> float:
+        """Divides the logits of tokens that have occurred."""
+        ...
 
 
 def processed_logits(

@@ -242,7 +242,7 @@ def _refuse_long_prompts(report: QuarantineReport) -> None:
         if count > len(found):
             told.append(f"and {count - len(found)} more")
         raise DataError(
-            f"{count} prompts are too long: {'; '.join(told)}",
+            f"{count} {'prompt is' if count == 1 else 'prompts are'} too long: {'; '.join(told)}",
             where=str(report.path),
             mend="raise data.max_prompt_tokens, leave them out with data.long_prompts=skip, or shorten them",
         )

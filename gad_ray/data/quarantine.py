@@ -62,7 +62,7 @@ class QuarantineReport:
         reasons = [reason for reason in self.counts if reason is not Reason.HELDOUT_PROMPT]
         told = [self._told(reason) for reason in reasons[:_REASONS_NAMED]]
         if len(reasons) > _REASONS_NAMED:
-            told.append(f"{len(reasons) - _REASONS_NAMED} more reasons")
+            told.append(f"and {len(reasons) - _REASONS_NAMED} more")
         raise DataError(
             f"{self.num_unusable} of {self.num_rows} rows ({self.unusable_fraction:.1%}) cannot be used; "
             f"max_quarantined_fraction is {max_fraction:g}: {'; '.join(told)}",

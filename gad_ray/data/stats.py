@@ -30,13 +30,13 @@ def _heldout(num: int, report: DataReport) -> str:
     if not num:
         return "nothing is held out: the run cannot be evaluated on prompts it has not seen"
     if report.heldout_drawn:
-        return f"{num} prompts held out, drawn by seed, never trained on"
+        return f"held-out prompts: {num}, drawn by seed, never trained on"
     unused = (
-        f"; {report.num_heldout_unused} further rows of these files are not used"
+        f"; rows of these files beyond that, not used: {report.num_heldout_unused}"
         if report.num_heldout_unused
         else ""
     )
-    return f"{num} prompts held out, from files of their own{unused}"
+    return f"held-out prompts: {num}, from files of their own{unused}"
 
 
 def _lengths(lengths: Lengths) -> str:
@@ -45,16 +45,16 @@ def _lengths(lengths: Lengths) -> str:
 
 def _kinds(report: DataReport) -> list[str]:
     kinds = (
-        (report.num_repeated_prompts, "rows repeat the prompt of an earlier one"),
-        (report.num_with_history, "rows have earlier turns"),
-        (report.num_with_system, "rows have a system message"),
+        (report.num_repeated_prompts, "with the prompt of an earlier one"),
+        (report.num_with_history, "with earlier turns"),
+        (report.num_with_system, "with a system message"),
     )
     told = [f"{count} {words}" for count, words in kinds if count]
-    return [", ".join(told)] if told else []
+    return [f"of the rows to train on: {', '.join(told)}"] if told else []
 
 
 def _quarantine(quarantine: QuarantineReport) -> str:
     if not quarantine.num_quarantined:
-        return "no row quarantined"
+        return "quarantined rows: none"
     counts = ", ".join(f"{count} × {reason}" for reason, count in quarantine.counts.items())
-    return f"{quarantine.num_quarantined} rows quarantined ({counts}), see {quarantine.path}"
+    return f"quarantined rows: {quarantine.num_quarantined} ({counts}), see {quarantine.path}"

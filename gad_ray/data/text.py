@@ -28,8 +28,9 @@ _CERTAIN = re.compile(
             "\ufffd",  # a decoder has already put this where it met a broken byte
             "锟斤拷",  # the same, read as GBK
             "\xef\xbb\xbf|\xef\xbf\xbd",  # ï»¿ and ï¿½: the byte order mark, and U+FFFD
-            "â[€\x80]",  # quotes, dashes, ellipsis: â€™
-            "ð[Ÿ\x9f]",  # emoji
+            f"[Â-ô][{_C1}]",  # a letter and a control: Latin-1 reading of almost anything
+            "â€",  # quotes, dashes, ellipsis: â€™
+            "ðŸ",  # emoji
             "â„¢",  # ™
             f"â[œšžŸƒˆ˜‚†‡‰Š]{_CONTINUATION}",  # arrows, ticks, mathematical signs
             f"Â[{_C1}\xa0-\xac\xae-\xbf]",  # signs of Latin-1: Â°, Â«; but not before a soft hyphen

@@ -12,6 +12,7 @@ from gad_ray.batch import Example, Message
 from gad_ray.data.read import PROMPT_FIELDS, RESPONSE_FIELD
 from gad_ray.data.rows import Place, RawRow, Reason, Rejection, reject
 from gad_ray.data.text import flaw_of
+from gad_ray.errors import DataError
 
 PromptCounter = Callable[[tuple[Message, ...]], int]
 """Tokens of a prompt as the policy reads it, chat template and generation prompt included."""
@@ -235,3 +236,19 @@ def _check_text(name: str, text: str, *, if_empty: Reason) -> None:
 
 def _names(fields: Mapping[str, object]) -> str:
     return ", ".join(name for name, value in fields.items() if value is not None) or "nothing"
+
+
+def parse_prompt(fields: Mapping[str, object], *, where: str) -> tuple[Message, ...]:
+    """The conversation of one row, for a caller that refuses at the first bad one.
+
+    Raises:
+        DataError: Naming ``where`` and what is wrong with the prompt.
+    """
+    try:
+        return _prompt_of(fields)
+    except _UnusableError as unusable:
+        raise DataError(
+            unusable.detail,
+            where=where,
+            mend="give content, prompt or messages; the last message is the user's",
+        ) from None

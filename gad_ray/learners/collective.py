@@ -19,10 +19,14 @@ class Collective(Protocol):
     """Sums and gathers over the ranks of a group; every rank must make the same calls in the same order."""
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """This process's place in the group, from 0."""
+        ...
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number of processes in the group."""
+        ...
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over all ranks, in place."""
@@ -47,6 +51,7 @@ class LocalCollective:
         """Nothing to add."""
 
     def gather(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The array itself."""
         return [array]
 
     def close(self) -> None:
@@ -77,13 +82,16 @@ class TorchCollective:
 
     @property
     def rank(self) -> int:
+        """This process's place in the group, from 0."""
         return dist.get_rank()
 
     @property
     def size(self) -> int:
+        """Number of processes in the group."""
         return dist.get_world_size()
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Sum each tensor over all ranks, in place."""
         # One message for many small tensors.
         for bucket in _buckets(tensors, max_elements=32 * 2**20):
             flat = torch.cat([t.reshape(-1) for t in bucket])
@@ -94,6 +102,7 @@ class TorchCollective:
                 offset += tensor.numel()
 
     def gather(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The vectors of all ranks, in rank order."""
         lengths = [torch.zeros(1, dtype=torch.int64, device=self._device) for _ in range(self.size)]
         dist.all_gather(lengths, torch.tensor([len(array)], device=self._device))
         longest = max(1, max(int(n) for n in lengths))
@@ -104,6 +113,7 @@ class TorchCollective:
         return [part[: int(n)].cpu().numpy() for part, n in zip(received, lengths, strict=True)]
 
     def close(self) -> None:
+        """Leave the group."""
         dist.destroy_process_group()
 
 

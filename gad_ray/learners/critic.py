@@ -120,7 +120,7 @@ class CriticLearner:
             results.append(result)
         last = results[-1]
         metrics = {
-            **critic_metrics(batch, prompts, rollouts, losses=losses, config=self.config),
+            **critic_metrics(batch, rollouts, losses=losses, config=self.config),
             "critic/grad_norm": last.grad_norm,
             "critic/grad_norm_before_clip": last.grad_norm_before_clip,
             "critic/lr": last.lr,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gad_ray.batch import Metrics, PromptBatch, RolloutBatch, ScoreBatch
+from gad_ray.batch import Metrics, RolloutBatch, ScoreBatch
 from gad_ray.config.critic import CriticConfig
 from gad_ray.core.preference import preference
 
@@ -31,7 +31,6 @@ def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 def critic_metrics(
     scores: ScoreBatch,
-    prompts: PromptBatch,
     rollouts: RolloutBatch,
     *,
     losses: CriticLosses,

@@ -152,7 +152,8 @@ class MasterOptimizer:
         self._nonfinite_in_a_row = 0
         scale = min(1.0, self.config.grad_clip / (norm + 1e-6))
         if scale < 1.0:
-            torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateUsage] - as clip_grad_norm_ does
+            for gradient in gradients:
+                gradient.mul_(scale)
         for group, base in zip(self._optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = base * factor
         self._optimizer.step()

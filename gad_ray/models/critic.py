@@ -46,6 +46,7 @@ class ValueHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, hidden: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq"]:
+        """hidden · weight + bias, in float32."""
         return hidden.float() @ self.weight + self.bias
 
 
@@ -100,6 +101,7 @@ class CriticModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the critic computes."""
         return self.head.weight.device
 
     def values(self, ids: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq"]:

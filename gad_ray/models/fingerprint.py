@@ -37,7 +37,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     def one(name: str) -> bytes:
         tensor = tensors[name].detach().contiguous().cpu()
         hasher = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hasher.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+        hasher.update(tensor.view(-1).view(torch.uint8).numpy().data)
         return hasher.digest()
 
     # hashlib releases the interpreter lock: tensors are hashed side by side.

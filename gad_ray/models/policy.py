@@ -33,6 +33,7 @@ class SequenceRow:
 
     @property
     def num_response_tokens(self) -> int:
+        """Tokens of the response."""
         return len(self.ids) - self.start
 
     def __len__(self) -> int:
@@ -111,6 +112,7 @@ class PolicyModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the policy computes."""
         return next(self.lm.parameters()).device
 
     def forward(

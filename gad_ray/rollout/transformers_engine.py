@@ -49,6 +49,7 @@ class TransformersEngine:
     def generate(
         self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Generation | Exception]:
+        """Draw one response for every request, in order."""
         by_length: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
             by_length.setdefault(len(request.prompt_ids), []).append(i)
@@ -103,16 +104,19 @@ class TransformersEngine:
 
     @torch.no_grad()
     def load_weights(self, weights: WeightsSnapshot) -> None:
+        """Replace the weights in place."""
         own = self._model.state_dict(keep_vars=True)
         for name, array in weights.tensors.items():
             own[name].data.copy_(from_numpy(array, dtype=weights.dtype))
 
     @torch.no_grad()
     def probe(self, row: SequenceRow) -> Float32:
+        """[response tokens] log-probabilities (nats) of a row's response."""
         ids = torch.from_numpy(row.ids.astype(np.int64))[None].to(self._device)
         logits = self._model(input_ids=ids, use_cache=False).logits[0]
         chosen, _ = token_logprobs(logits[row.start - 1 : -1], ids[0, row.start :])
         return chosen.cpu().numpy().astype(np.float32)
 
     def close(self) -> None:
+        """Let go of the model."""
         self._model = None

@@ -71,6 +71,7 @@ class VllmEngine:
     def generate(
         self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Generation | Exception]:
+        """Draw one response for every request, in order."""
         from vllm import SamplingParams
 
         parameters = [
@@ -91,12 +92,14 @@ class VllmEngine:
         return [_generation(output) for output in outputs]
 
     def load_weights(self, weights: WeightsSnapshot) -> None:
+        """Replace the weights in place."""
         tensors = [(name, from_numpy(array, dtype=weights.dtype)) for name, array in weights.tensors.items()]
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors)})
         # Cached keys and values belong to the old weights.
         self._llm.reset_prefix_cache()
 
     def probe(self, row: SequenceRow) -> Float32:
+        """[response tokens] log-probabilities (nats) of a row's response."""
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
@@ -110,6 +113,7 @@ class VllmEngine:
         return np.asarray(values, dtype=np.float32)
 
     def close(self) -> None:
+        """Let go of the model."""
         self._llm = None
         gc.collect()
 

@@ -176,9 +176,7 @@ class RolloutWorker:
     ) -> list[Generation | Exception]:
         try:
             return self._engine.generate(requests, sampling)
-        except (
-            Exception
-        ) as error:  # an engine fails in its own ways; all of them are retried and then counted
+        except Exception as error:  # noqa: BLE001 - engines fail in their own ways: retried, then counted
             return [error] * len(requests)
 
     def _check_failures(self, results: Sequence[Generation | Exception]) -> None:

@@ -60,7 +60,7 @@ def test_a_directory_is_refused_with_a_glob_to_use_instead(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["rows.csv", "rows", "rows.json"])
 def test_a_file_of_an_unknown_kind_is_refused(tmp_path: Path, name: str) -> None:
     touch(tmp_path / name)
-    with pytest.raises(DataError, match="data are read from .parquet and .jsonl"):
+    with pytest.raises(DataError, match=r"data are read from \.parquet and \.jsonl"):
         resolve_sources([f"{tmp_path}/{name}"])
 
 
