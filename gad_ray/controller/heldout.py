@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,13 @@ class HeldOut:
                 nll=nll_after,
             ),
         ]
+        samples = sample_rows(self._prompts, *sides)
+        lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
+        write_text(self._directory.samples_jsonl, "".join(lines))
         return RunSummary(
             name=summary.name,
             rows=summary_rows(*sides, warmed_up=frozen is not None),
-            samples=sample_rows(self._prompts, *sides, limit=self._config.evaluation.sample_rows),
+            samples=samples[: self._config.evaluation.sample_rows],
             paths=summary.paths,
             timing=timing,
             peak_memory_gib=memory,

@@ -113,6 +113,7 @@ def _finish(
         ("metrics", str(directory.metrics_jsonl)),
         ("TensorBoard", str(directory.tensorboard)),
         ("score records", str(directory.records)),
+        ("held-out answers", str(directory.samples_jsonl)),
         ("checkpoints", str(directory.checkpoints)),
         ("summary", str(directory.summary_json)),
     ]

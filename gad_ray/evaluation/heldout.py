@@ -184,16 +184,14 @@ def summary_rows(before: Answers, after: Answers, *, warmed_up: bool) -> tuple[S
     )
 
 
-def sample_rows(
-    prompts: PromptBatch, before: Answers, after: Answers, *, limit: int
-) -> tuple[SampleRow, ...]:
-    """The first ``limit`` held-out prompts that were answered both times."""
+def sample_rows(prompts: PromptBatch, before: Answers, after: Answers) -> tuple[SampleRow, ...]:
+    """The held-out prompts that were answered both times, with all their answers and scores."""
     later = {example_id: i for i, example_id in enumerate(after.rollouts.example_ids)}
     examples = {example.id: example for example in prompts.examples}
     rows: list[SampleRow] = []
     for i, example_id in enumerate(before.rollouts.example_ids):
         j = later.get(example_id)
-        if j is None or len(rows) == limit:
+        if j is None:
             continue
         example = examples[example_id]
         rows.append(

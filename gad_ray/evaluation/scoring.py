@@ -1,0 +1,57 @@
+"""Scoring rows of text with an exported critic, by the same path as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from gad_ray.data.validate import parse_prompt
+from gad_ray.errors import DataError
+from gad_ray.models.critic import CriticModel
+from gad_ray.models.pairs import Pair
+
+_RESPONSE_FIELDS = ("response", "teacher_response")
+_MICRO_BATCH_TOKENS = 8192
+
+
+def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterator[dict[str, object]]:
+    """Score every row's response to its prompt.
+
+    Args:
+        critic_dir: Directory of an exported critic.
+        rows: ``content``, ``prompt`` or ``messages``, and ``response`` or ``teacher_response``.
+
+    Yields:
+        Each row with ``score`` (float32; compares only within one prompt) and the critic's ``fingerprint``.
+
+    Raises:
+        DataError: If a row cannot be used, by its number, before any is scored.
+        ModelError: If the directory holds no critic.
+    """
+    pairs = [_pair(row, number) for number, row in enumerate(rows, start=1)]
+    critic = CriticModel.load(critic_dir)
+    fingerprint = critic.fingerprint().digest
+    scores = critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS)
+    for row, score in zip(rows, scores, strict=True):
+        yield {**row, "score": float(score), "fingerprint": fingerprint}
+
+
+def _pair(row: Mapping[str, object], number: int) -> Pair:
+    where = f"row {number}"
+    messages = parse_prompt(row, where=where)
+    given = [name for name in _RESPONSE_FIELDS if row.get(name) is not None]
+    if len(given) != 1:
+        found = " and ".join(given) or "neither"
+        raise DataError(
+            f"needs one of response and teacher_response, has {found}", where=where, mend="give one"
+        )
+    response = row[given[0]]
+    if not isinstance(response, str):
+        raise DataError(
+            f"{given[0]} is a {type(response).__name__}, not a string", where=where, mend="give text"
+        )
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in response):
+        raise DataError(
+            f"{given[0]} holds a lone surrogate", where=where, mend="save the file as valid Unicode"
+        )
+    return Pair(messages, response)
