@@ -6,6 +6,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import ray
 
 from gad_ray.actors.learner import LearnerActor
@@ -81,14 +82,26 @@ class CriticActor(LearnerActor):
         return self.learner.export(Path(directory)).digest
 
     @ray.method
-    def score_fixed(self, exported: str | None, prompts: PromptBatch, rollouts: RolloutBatch) -> ScoreBatch:
-        """Score an evaluation set with the critic as it is, or with an exported one."""
+    def score_fixed(
+        self, exported: str | None, prompts: PromptBatch, *answers: RolloutBatch
+    ) -> list[ScoreBatch]:
+        """Score answers to the held-out prompts, all in one call: the teacher's text is scored once.
+
+        Args:
+            exported: Directory of an exported critic; None for the one in training.
+            prompts: The held-out prompts.
+            answers: The answers of one or more policies.
+        """
         critic = self.learner.model if exported is None else CriticModel.load(Path(exported))
         examples = {example.id: example for example in prompts.examples}
-        owners = [examples[i] for i in rollouts.example_ids]
-        pairs = [Pair(e.messages, e.teacher_response) for e in owners]
-        pairs += [Pair(e.messages, text) for e, text in zip(owners, rollouts.texts, strict=True)]
+        pairs: list[Pair] = []
+        for batch in answers:
+            owners = [examples[i] for i in batch.example_ids]
+            pairs += [Pair(e.messages, e.teacher_response) for e in owners]
+            pairs += [Pair(e.messages, text) for e, text in zip(owners, batch.texts, strict=True)]
         scores = critic.score(pairs, micro_batch_tokens=self._config.critic.micro_batch_tokens)
-        return ScoreBatch(
-            student=scores[len(owners) :], teacher=scores[: len(owners)], critic_version=self.learner.version
-        )
+        parts = np.split(scores, np.cumsum([n for batch in answers for n in (len(batch), len(batch))])[:-1])
+        return [
+            ScoreBatch(teacher=teacher, student=student, critic_version=self.learner.version)
+            for teacher, student in zip(parts[::2], parts[1::2], strict=True)
+        ]

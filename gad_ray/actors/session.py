@@ -12,31 +12,27 @@ from gad_ray.errors import GadError
 
 
 class RaySession:
-    """A context in which Ray is connected; a cluster started here ends with it.
-
-    Attributes:
-        started_here: True if no cluster was found and a local one was started.
-    """
-
-    def __init__(self) -> None:
-        self.started_here = False
+    """A context in which Ray is connected; a cluster started here ends with it."""
 
     def __enter__(self) -> RaySession:
         options: dict[str, Any] = {
+            "include_dashboard": False,
             "log_to_driver": False,
             "logging_level": logging.WARNING,
             "configure_logging": True,
         }
         try:
-            ray.init(address="auto", **options)
+            # Without an address: RAY_ADDRESS, or what `ray start` made, or a cluster of our own. The address "auto"
+            # would also take the private cluster of another run, and lose it when that run ends.
+            ray.init(**options)
         except ConnectionError:
             if os.environ.get("RAY_ADDRESS"):
                 raise GadError(
                     f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}",
                     mend="start it, correct the address, or unset RAY_ADDRESS for a local cluster",
                 ) from None
-            ray.init(address="local", include_dashboard=False, **options)
-            self.started_here = True
+            # `ray start` left the address of a cluster that is gone.
+            ray.init(address="local", **options)
         return self
 
     def __exit__(self, *_: object) -> None:

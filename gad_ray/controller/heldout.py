@@ -24,7 +24,7 @@ from gad_ray.evaluation.heldout import (
 )
 from gad_ray.observability.files import write_text
 from gad_ray.observability.run_dir import RunDirectory
-from gad_ray.observability.summary import RunSummary
+from gad_ray.observability.summary import RunSummary, SampleRow
 
 WARMUP_CRITIC = "critic-warmup"
 
@@ -71,7 +71,7 @@ class HeldOut:
         """``eval/*``: the fixed answers under the critic of the moment."""
         assert self._prompts is not None
         assert self._before is not None
-        scores = self._score(None, self._before)
+        (scores,) = self._score(None, self._before)
         return evaluation_metrics(scores, self._before)
 
     def export_critic(self, name: str) -> Path:
@@ -107,19 +107,12 @@ class HeldOut:
         save_rollouts(self._directory.root / "eval" / "after.parquet", after)
         warmup = self._directory.exports / WARMUP_CRITIC
         frozen = str(warmup) if warmup.is_dir() else None
+        by_frozen = self._score(frozen, self._before, after)
+        # Without a warm-up the last critic is the only judge there is.
+        by_last = self._score(None, self._before, after) if frozen else by_frozen
         sides = [
-            Answers(
-                rollouts=self._before,
-                frozen=self._score(frozen, self._before),
-                last=self._score(None, self._before),
-                nll=self._nll_before,
-            ),
-            Answers(
-                rollouts=after,
-                frozen=self._score(frozen, after),
-                last=self._score(None, after),
-                nll=nll_after,
-            ),
+            Answers(rollouts=self._before, frozen=by_frozen[0], last=by_last[0], nll=self._nll_before),
+            Answers(rollouts=after, frozen=by_frozen[1], last=by_last[1], nll=nll_after),
         ]
         samples = sample_rows(self._prompts, *sides)
         lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
@@ -127,7 +120,7 @@ class HeldOut:
         return RunSummary(
             name=summary.name,
             rows=summary_rows(*sides, warmed_up=frozen is not None),
-            samples=samples[: self._config.evaluation.sample_rows],
+            samples=_spread(samples, self._config.evaluation.sample_rows),
             paths=summary.paths,
             timing=timing,
             peak_memory_gib=memory,
@@ -159,9 +152,15 @@ class HeldOut:
         )
         return RolloutBatch.concat(ray.get(list(refs.batches))), np.array(nll)
 
-    def _score(self, exported: str | None, rollouts: RolloutBatch) -> ScoreBatch:
-        call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, rollouts)
+    def _score(self, exported: str | None, *answers: RolloutBatch) -> list[ScoreBatch]:
+        call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, *answers)
         return self._take([call], "the scores of the held-out prompts")
 
     def _take(self, refs: list[Any], what: str) -> Any:
         return self._groups.waiter.get(refs, what=what, deadline_s=self._config.limits.score_s)[0]
+
+
+def _spread(samples: Sequence[SampleRow], limit: int) -> tuple[SampleRow, ...]:
+    """``limit`` samples from all over the set: files are often sorted by kind."""
+    limit = min(limit, len(samples))
+    return tuple(samples[i * len(samples) // limit] for i in range(limit))

@@ -19,6 +19,7 @@ from gad_ray.core.discriminator import BradleyTerryStats, bradley_terry_loss
 from gad_ray.core.packing import plan_group_batches
 from gad_ray.learners.collective import Collective, own_share
 from gad_ray.learners.critic_metrics import CriticLosses, critic_metrics
+from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.models.critic import TORCH_DTYPES, CriticModel
 from gad_ray.models.fingerprint import Fingerprint
@@ -72,8 +73,7 @@ class CriticLearner:
         self.model = CriticModel.build(
             config.model, pooling=config.pooling, max_tokens=config.max_tokens, seed=seed
         ).to(device)
-        # Gradient checkpointing works in training mode only; dropout is never wanted.
-        self.model.train(config.model.gradient_checkpointing)
+        without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
         self._forward_seconds = 0.0
         lr = config.optimizer.lr
         self.optimizer = MasterOptimizer(

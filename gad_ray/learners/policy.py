@@ -30,6 +30,7 @@ from gad_ray.core.packing import plan_micro_batches
 from gad_ray.core.policy_loss import PolicyLossStats, gspo_loss, ppo_loss
 from gad_ray.learners.collective import Collective, own_share
 from gad_ray.learners.experience import advantages_of, rewards_of
+from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.weights import ShadowModel, perturbed, plain_weights
 from gad_ray.models.arrays import to_numpy
@@ -95,7 +96,7 @@ class PolicyLearner:
         self._total_steps = total_steps
         self._max_nonfinite_steps = max_nonfinite_steps
         self.model = PolicyModel.build(config.model).to(device)
-        self.model.train(config.model.gradient_checkpointing)
+        without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
         self._shadow = ShadowModel(self.model)
         self._reference: dict[str, Tensor] = {}
         self._in_game = False

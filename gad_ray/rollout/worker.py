@@ -138,7 +138,7 @@ class RolloutWorker:
         gaps = np.abs(self._engine.probe(self._probe) - weights.probe_logprobs)
         exact = weights.dtype == "float32"
         gap = float(gaps.max() if exact else gaps.mean())
-        tolerance = self._limits.sync_tolerance or (1e-3 if exact else 0.5)
+        tolerance = self._limits.sync_tolerance or (1e-3 if exact else 0.15)
         # Not "gap > tolerance": a gap that is not a number must not pass.
         if not gap <= tolerance:
             raise SyncError(
