@@ -224,7 +224,11 @@ class Controller:
             policy = [a.update.remote(scored[0][0], *batches) for a in self.groups.policy]
         else:
             policy = []
-        judged = [a.judge.remote(record, pending.prompts, *batches) for a in self.groups.critic]
+        # Rank 0 alone answers for the group: the others need not take the fingerprint.
+        judged = [
+            a.judge.remote(record and rank == 0, pending.prompts, *batches)
+            for rank, a in enumerate(self.groups.critic)
+        ]
         with self._timed(timing, "update_critic"), self.progress.activity("critic"):
             what = f"the critic's update of step {pending.step}"
             critic_stats: TrainStats = self.groups.waiter.get(

@@ -17,6 +17,7 @@ from gad_ray.batch import PromptBatch, RolloutBatch, ScoreBatch, TrainStats
 from gad_ray.config.critic import CriticConfig
 from gad_ray.core.discriminator import BradleyTerryStats, bradley_terry_loss
 from gad_ray.core.packing import plan_group_batches
+from gad_ray.errors import TrainingError
 from gad_ray.learners.collective import Collective, own_share
 from gad_ray.learners.critic_metrics import CriticLosses, critic_metrics
 from gad_ray.learners.mode import without_dropout
@@ -107,6 +108,9 @@ class CriticLearner:
         Returns:
             Scores from before the update, in the order of ``rollouts``, and what the update did. Every rank
             returns the whole batch's.
+
+        Raises:
+            TrainingError: If a score is not finite, or too many updates in a row were skipped.
         """
         started = time.perf_counter()
         self._forward_seconds = 0.0
@@ -300,7 +304,11 @@ class CriticLearner:
         num_responses: int,
         version: int,
     ) -> ScoreBatch:
-        """Join the ranks' scores in the order of the RolloutBatch."""
+        """Join the ranks' scores in the order of the RolloutBatch.
+
+        Raises:
+            TrainingError: If a score is not finite.
+        """
         positions = [p for g in groups for p in g.positions]
         own_teacher = [s[g.teacher] for g, s in zip(groups, scores, strict=True) for _ in g.students]
         own_student = [s[k] for g, s in zip(groups, scores, strict=True) for k in g.students]
@@ -311,6 +319,13 @@ class CriticLearner:
         student, teacher = np.empty(num_responses, np.float32), np.empty(num_responses, np.float32)
         student[where] = np.concatenate(self.collective.gather(np.asarray(own_student, dtype=np.float32)))
         teacher[where] = np.concatenate(self.collective.gather(np.asarray(own_teacher, dtype=np.float32)))
+        finite = np.isfinite(student) & np.isfinite(teacher)
+        if not finite.all():
+            raise TrainingError(
+                f"{int((~finite).sum())} of {num_responses} pairs have a score that is not finite, after "
+                f"{version} steps of the critic: there is no reward to be made of them",
+                mend="lower critic.optimizer.lr or critic.head_lr, or set critic.model.compute=float32",
+            )
         return ScoreBatch(student=student, teacher=teacher, critic_version=version)
 
 

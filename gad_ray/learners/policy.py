@@ -56,7 +56,8 @@ class _Sums:
     kl_loss: float = 0.0
     entropy: float = 0.0
     clip_fraction: float = 0.0
-    mismatch: float = 0.0
+    mismatch_abs: float = 0.0
+    mismatch_kl: float = 0.0
     max_ratio_gap: float = 0.0
     results: list[StepResult] = field(default_factory=list[StepResult])
 
@@ -198,7 +199,12 @@ class PolicyLearner:
             sums.clip_fraction += float(stats.clip_fraction)
             sums.max_ratio_gap = max(sums.max_ratio_gap, float(stats.max_ratio_gap))
             sums.entropy += float(torch.where(out.mask, out.entropy, 0.0).sum()) / total.tokens
-            sums.mismatch += float(torch.where(out.mask, before - sampled, 0.0).abs().sum()) / total.tokens
+            # The sample is the rollout's: k3 with the trainer in the reference's place estimates KL(rollout‖trainer).
+            gap = torch.where(out.mask, before - sampled, 0.0)
+            sums.mismatch_abs += float(gap.abs().sum()) / total.tokens
+            sums.mismatch_kl += float(
+                k3_kl(sampled, ref_logprobs=before, mask=out.mask, num_tokens=total.tokens)
+            )
         sums.results.append(self.optimizer.step(loss_value))
 
     def _policy_loss(
@@ -234,11 +240,10 @@ class PolicyLearner:
         )
 
     def _loss_metrics(self, sums: _Sums, *, num_steps: int) -> Metrics:
-        shares = torch.tensor(
-            [sums.pg_loss, sums.kl_loss, sums.entropy, sums.clip_fraction, sums.mismatch], dtype=torch.float64
-        )
+        names = ("pg_loss", "kl_loss", "entropy", "clip_fraction", "mismatch_abs", "mismatch_kl")
+        shares = torch.tensor([getattr(sums, name) for name in names], dtype=torch.float64)
         self.collective.add_up([shares])
-        pg_loss, kl_loss, entropy, clip_fraction, mismatch = (shares / num_steps).tolist()
+        pg_loss, kl_loss, entropy, clip_fraction, mismatch_abs, mismatch_kl = (shares / num_steps).tolist()
         gap = max(
             float(g[0]) for g in self.collective.gather(np.asarray([sums.max_ratio_gap], dtype=np.float32))
         )
@@ -254,7 +259,8 @@ class PolicyLearner:
             "actor/grad_norm": last.grad_norm,
             "actor/grad_norm_before_clip": last.grad_norm_before_clip,
             "actor/lr": last.lr,
-            "rollout/mismatch_kl": mismatch,
+            "rollout/mismatch_abs": mismatch_abs,
+            "rollout/mismatch_kl": mismatch_kl,
         }
 
     # -- cross-entropy on the teacher's text ----------------------------------------------------------

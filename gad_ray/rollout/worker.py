@@ -175,7 +175,7 @@ class RolloutWorker:
         self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Generation | Exception]:
         try:
-            return self._engine.generate(requests, sampling)
+            return [_usable(result) for result in self._engine.generate(requests, sampling)]
         except Exception as error:  # noqa: BLE001 - engines fail in their own ways: retried, then counted
             return [error] * len(requests)
 
@@ -214,3 +214,14 @@ class RolloutWorker:
             num_retried=num_retried,
             seconds=time.perf_counter() - started,
         )
+
+
+def _usable(result: Generation | Exception) -> Generation | Exception:
+    """The result, or what is wrong with it: a response that cannot be trained on counts as failed."""
+    if isinstance(result, Exception):
+        return result
+    if not result.token_ids:
+        return RuntimeError("the engine returned a response without tokens")
+    if not np.isfinite(result.logprobs).all():
+        return RuntimeError("the engine returned log-probabilities that are not finite")
+    return result
