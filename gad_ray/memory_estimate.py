@@ -64,6 +64,9 @@ def estimate_memory(
     # The reference is a second set of weights, unless it is the same weights with the adapters off.
     keeps_reference = config.policy.kl.coefficient > 0 and config.policy.model.lora is None
     reference = policy.num_parameters * _BYTES[config.policy.model.compute] if keeps_reference else 0
+    # The entropy's own gradient keeps the softmax and its product with the logits, in float32.
+    with_entropy = config.policy.entropy_coefficient > 0
+    entropy = config.policy.micro_batch_tokens * policy.vocab_size * 8 if with_entropy else 0
     return (
         ActorMemory(
             role="policy",
@@ -72,6 +75,7 @@ def estimate_memory(
             parts={
                 **_learner(policy, config.policy.model, config.policy.micro_batch_tokens, has_logits=True),
                 **({"reference": reference} if reference else {}),
+                **({"entropy": entropy} if entropy else {}),
             },
         ),
         ActorMemory(

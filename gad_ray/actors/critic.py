@@ -60,10 +60,10 @@ class CriticActor(LearnerActor):
         fingerprint = self.learner.fingerprint().digest if with_fingerprint else ""
         joined = RolloutBatch.concat(rollouts)
         scores, stats = self.learner.judge(prompts, joined)
-        reward = self._config.reward
+        rewards = rewards_of(joined, scores, self._config.reward, prompts)
         metrics = merge_metrics(
             stats.metrics,
-            reward_metrics(joined, rewards_of(joined, scores, reward), with_format=bool(reward.format)),
+            reward_metrics(joined, rewards, with_format=bool(self._config.reward.format)),
             response_metrics(joined),
         )
         return dataclasses.replace(scores, fingerprint=fingerprint), dataclasses.replace(

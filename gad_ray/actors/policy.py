@@ -57,9 +57,9 @@ class PolicyActor(LearnerActor):
         self.learner.begin_adversarial()
 
     @ray.method
-    def update(self, scores: ScoreBatch, *rollouts: RolloutBatch) -> TrainStats:
+    def update(self, prompts: PromptBatch, scores: ScoreBatch, *rollouts: RolloutBatch) -> TrainStats:
         """One step of the game."""
-        return self.learner.update(RolloutBatch.concat(rollouts), scores)
+        return self.learner.update(RolloutBatch.concat(rollouts), scores, prompts)
 
     @ray.method(num_returns=2)
     def snapshot(self, perturbation: float) -> tuple[WeightsSnapshot, int]:

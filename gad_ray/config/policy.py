@@ -10,7 +10,15 @@ from gad_ray.config.base import StrictModel
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
 
 
-class GrpoAdvantage(StrictModel):
+class _GroupAdvantage(StrictModel):
+    """What the advantages share."""
+
+    zero_spread: Literal["keep", "drop"] = "keep"
+    """Groups whose rewards are all equal carry no signal: keep them (they add zeros, and tokens to the
+    denominators), or drop them from the loss and its denominators."""
+
+
+class GrpoAdvantage(_GroupAdvantage):
     """(r − mean) / max(std, floor) within each group of responses to one prompt."""
 
     name: Literal["grpo"] = "grpo"
@@ -21,14 +29,72 @@ class GrpoAdvantage(StrictModel):
     """Advantages are clamped to ± this."""
 
 
-class PpoLoss(StrictModel):
+class DrGrpoAdvantage(_GroupAdvantage):
+    """r − mean within each group, not divided; meant for ``aggregation: constant``."""
+
+    name: Literal["dr_grpo"] = "dr_grpo"
+
+
+class RlooAdvantage(_GroupAdvantage):
+    """r minus the mean of the group's other rewards."""
+
+    name: Literal["rloo"] = "rloo"
+
+
+class RankAdvantage(_GroupAdvantage):
+    """1 for the group's best response, evenly down to −1 for its worst: keeps the order, drops the size."""
+
+    name: Literal["rank"] = "rank"
+
+
+class ReinforcePpAdvantage(_GroupAdvantage):
+    """r − mean within each group, then brought to mean 0 and standard deviation 1 over the whole batch."""
+
+    name: Literal["reinforce_pp"] = "reinforce_pp"
+    std_floor: float = Field(default=1e-6, gt=0.0)
+    """Smallest divisor, for a batch in which nothing differs."""
+
+
+class OpoAdvantage(_GroupAdvantage):
+    """r minus the group's mean reward weighted by response length (tokens)."""
+
+    name: Literal["opo"] = "opo"
+
+
+AdvantageConfig = (
+    GrpoAdvantage | DrGrpoAdvantage | RlooAdvantage | RankAdvantage | ReinforcePpAdvantage | OpoAdvantage
+)
+
+
+class TokenLoss(StrictModel):
+    """What the losses per token share."""
+
+    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    """How token losses become one number, always over the global batch: the mean over all tokens, the mean
+    over responses of each one's token mean, or the sum divided by responses × ``length_divisor``."""
+
+    length_divisor: int | None = Field(default=None, ge=1)
+    """With ``constant``, and only then: what stands for every response's length, in tokens; such as
+    ``rollout.max_response_tokens``."""
+
+    @model_validator(mode="after")
+    def _divisor_goes_with_constant(self) -> Self:
+        if self.aggregation == "constant" and self.length_divisor is None:
+            raise ValueError("aggregation 'constant' needs length_divisor, in tokens")
+        if self.aggregation != "constant" and self.length_divisor is not None:
+            raise ValueError(
+                f"length_divisor = {self.length_divisor} belongs to aggregation 'constant', "
+                f"not to '{self.aggregation}'"
+            )
+        return self
+
+
+class PpoLoss(TokenLoss):
     """Clipped ratio objective per token."""
 
     name: Literal["ppo"] = "ppo"
     clip_low: float = Field(default=0.2, gt=0.0, lt=1.0)
     clip_high: float = Field(default=0.2, gt=0.0)
-    aggregation: Literal["token_mean"] = "token_mean"
-    """How token losses become one number, always over the global batch."""
 
 
 class GspoLoss(StrictModel):
@@ -39,31 +105,98 @@ class GspoLoss(StrictModel):
     clip_high: float = Field(default=4e-4, gt=0.0)
 
 
+class CispoLoss(TokenLoss):
+    """−clip(ρ)·A·log π with the clipped ratio as a constant weight: no token loses its gradient."""
+
+    name: Literal["cispo"] = "cispo"
+    clip_low: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Lower bound 1 − clip_low of the weight; 1 bounds it by 0 alone, as in the paper."""
+
+    clip_high: float = Field(default=0.2, gt=0.0)
+    """Upper bound 1 + clip_high of the weight."""
+
+
+class ReinforceLoss(TokenLoss):
+    """−A·log π: exact for fresh samples; later mini-batches and epochs are not corrected for the policy's moves."""
+
+    name: Literal["reinforce"] = "reinforce"
+
+
+PolicyLossConfig = PpoLoss | GspoLoss | CispoLoss | ReinforceLoss
+
+
+class AdaptiveKl(StrictModel):
+    """Moves the KL coefficient so that the measured KL goes to a target (Ziegler et al., 1909.08593)."""
+
+    target: float = Field(gt=0.0)
+    """KL to hold, nats a token, as the chosen estimator measures it."""
+
+    horizon: int = Field(default=10000, ge=1)
+    """Responses in which the coefficient may grow by a fifth, at most, or shrink by one."""
+
+
 class KlConfig(StrictModel):
     """Penalty for leaving the reference: the policy as it was when the adversarial stage began."""
 
-    estimator: Literal["k3"] = "k3"
-    """k3: e^δ − δ − 1 with δ = log π_ref − log π."""
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    """With δ = log π_ref − log π. k1: −δ; k2: δ²/2; k3: e^δ − δ − 1. In the loss, the gradient of k2 is that
+    of KL(π‖π_ref) and the gradient of k3 that of KL(π_ref‖π), for fresh samples; that of k1 has mean 0: noise
+    that holds nothing back. In the reward, k1 is the unbiased choice."""
+
+    place: Literal["loss", "reward"] = "loss"
+    """``loss``: the mean over tokens times the coefficient is added to the loss. ``reward``: the sum over a
+    response's tokens times the coefficient is taken from its reward, before the advantages."""
 
     coefficient: float = Field(default=0.001, ge=0.0)
-    """Weight in the loss; 0 keeps no reference and spends no pass on it."""
+    """Weight; 0 keeps no reference and spends no pass on it. With ``adaptive``, where it starts."""
+
+    adaptive: AdaptiveKl | None = None
+    """Absent: the coefficient stays as it is."""
+
+    refresh_every: int | None = Field(default=None, ge=1)
+    """Steps of the adversarial stage after which the reference becomes the policy as it then is; absent: never."""
+
+    @model_validator(mode="after")
+    def _adaptive_starts_somewhere(self) -> Self:
+        if self.adaptive is not None and self.coefficient == 0.0:
+            raise ValueError("adaptive scales the coefficient, which is 0: give where it starts")
+        return self
 
 
-class ImportanceConfig(StrictModel):
+class TruncatedImportance(StrictModel):
     """Correction for the gap between the rollout engine's and the trainer's log-probabilities."""
 
+    name: Literal["truncated"] = "truncated"
     cap: float = Field(default=2.0, ge=1.0)
     """Truncation C of the weight min(π_old / π_rollout, C) on every token."""
+
+
+class RejectedImportance(StrictModel):
+    """The same weight, but what exceeds the cap is left out of the gradient; the denominators stay."""
+
+    name: Literal["rejection"] = "rejection"
+    cap: float = Field(default=2.0, ge=1.0)
+    """Largest weight that is kept."""
+
+    unit: Literal["token", "sequence"] = "token"
+    """What is weighed and rejected: a token by its π_old / π_rollout, or a response by the geometric mean of
+    its tokens'."""
+
+
+ImportanceConfig = TruncatedImportance | RejectedImportance
 
 
 class PolicyConfig(StrictModel):
     """The student: a causal language model trained by policy gradient on the critic's score."""
 
     model: ModelConfig
-    advantage: GrpoAdvantage = GrpoAdvantage()
-    loss: PpoLoss | GspoLoss = Field(default=PpoLoss(), discriminator="name")
+    advantage: AdvantageConfig = Field(default=GrpoAdvantage(), discriminator="name")
+    loss: PolicyLossConfig = Field(default=PpoLoss(), discriminator="name")
     kl: KlConfig = KlConfig()
-    importance: ImportanceConfig | None = None
+    entropy_coefficient: float = Field(default=0.0, ge=0.0)
+    """Weight of the mean entropy per token, which is taken from the loss; 0 spends no gradient on it."""
+
+    importance: ImportanceConfig | None = Field(default=None, discriminator="name")
     """Absent: the trainer's own log-probabilities are taken as those of the sample."""
 
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-6)
@@ -77,27 +210,3 @@ class PolicyConfig(StrictModel):
     """Tokens, padding included, in one forward pass; gradients accumulate over the passes."""
 
     group: GroupConfig = GroupConfig()
-
-
-class FormatReward(StrictModel):
-    """Share of distinct n-grams among all n-grams of the response, minus one: 0 when none repeats."""
-
-    name: Literal["no_repetition"] = "no_repetition"
-    ngram: int = Field(default=4, ge=1)
-    """Length n of the word n-grams."""
-
-    weight: float = Field(default=1.0, ge=0.0)
-    """Weight in the reward."""
-
-
-class RewardConfig(StrictModel):
-    """r = discriminator_weight · D(x, y) + Σ weight_i · f_i(y)."""
-
-    discriminator_weight: float = Field(default=1.0, ge=0.0)
-    format: tuple[FormatReward, ...] = ()
-
-    @model_validator(mode="after")
-    def _something_is_rewarded(self) -> Self:
-        if self.discriminator_weight == 0.0 and not any(f.weight > 0 for f in self.format):
-            raise ValueError("discriminator_weight is 0 and no format reward has weight: nothing is rewarded")
-        return self

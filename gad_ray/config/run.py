@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from gad_ray.config.base import StrictModel
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.data import DataConfig
-from gad_ray.config.policy import PolicyConfig, RewardConfig
+from gad_ray.config.policy import PolicyConfig
+from gad_ray.config.reward import RewardConfig
 from gad_ray.config.rollout import RolloutConfig
 
 

@@ -221,7 +221,7 @@ class Controller:
                 self.groups.waiter.get(
                     [r[1] for r in scored], what=what, deadline_s=self.config.limits.score_s
                 )
-            policy = [a.update.remote(scored[0][0], *batches) for a in self.groups.policy]
+            policy = [a.update.remote(pending.prompts, scored[0][0], *batches) for a in self.groups.policy]
         else:
             policy = []
         # Rank 0 alone answers for the group: the others need not take the fingerprint.
@@ -245,7 +245,7 @@ class Controller:
             timing["timing_s/score"] = score_s
             timing["timing_s/update_critic"] -= score_s
         if self._in_game and not policy:
-            policy = [a.update.remote(scores, *batches) for a in self.groups.policy]
+            policy = [a.update.remote(pending.prompts, scores, *batches) for a in self.groups.policy]
         if not self._in_game and self._policy_is_fitted(pending.step):
             policy = [a.fit.remote(pending.prompts) for a in self.groups.policy]
         if policy:

@@ -19,6 +19,7 @@ from gad_ray.controller.progress import Progress
 from gad_ray.data.dataset import LoadedData, load_dataset
 from gad_ray.data.stats import describe
 from gad_ray.errors import CheckpointError
+from gad_ray.learners.format_rewards import check_reward_functions
 from gad_ray.models.chat import load_chat_format
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.console import print_summary
@@ -55,6 +56,7 @@ def train(config: RunConfig, *, resume: str | None) -> int:
 
 
 def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
+    check_reward_functions(config.reward)
     directory, checkpoint = _open_directory(config, resume)
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)

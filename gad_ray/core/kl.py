@@ -1,10 +1,46 @@
-"""Estimators of the KL divergence to the reference (Schulman, "Approximating KL divergence", 2020)."""
+"""Estimators of the KL divergence to the reference (Schulman, "Approximating KL divergence", 2020).
+
+What an estimator's *value* estimates and what its *gradient* does are two things. With samples of the policy
+itself, in the loss: E ∇k1 = 0, so that k1 holds nothing back; E ∇k2 = ∇KL(π‖π_ref); E ∇k3 = ∇KL(π_ref‖π), as
+E_π[(1 − e^δ) ∇log π] = −E_ref[∇log π]. In the reward, where the value counts, k1 and k3 are unbiased and k2 is not.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+
+def k1_kl(
+    logprobs: Float[Tensor, "batch seq"],
+    *,
+    ref_logprobs: Float[Tensor, "batch seq"],
+    mask: Bool[Tensor, "batch seq"],
+    num_tokens: int,
+) -> Float[Tensor, ""]:
+    """Mean of −δ with δ = log π_ref − log π: unbiased, of either sign; its gradient has mean 0.
+
+    Arguments as for :func:`k3_kl`.
+    """
+    return torch.where(mask, logprobs - ref_logprobs, 0.0).sum() / num_tokens
+
+
+def k2_kl(
+    logprobs: Float[Tensor, "batch seq"],
+    *,
+    ref_logprobs: Float[Tensor, "batch seq"],
+    mask: Bool[Tensor, "batch seq"],
+    num_tokens: int,
+) -> Float[Tensor, ""]:
+    """Mean of δ²/2 with δ = log π_ref − log π: biased, never negative; its gradient is that of KL(π‖π_ref).
+
+    Arguments as for :func:`k3_kl`.
+    """
+    delta = torch.where(mask, ref_logprobs - logprobs, 0.0)
+    return (delta.square() / 2.0).sum() / num_tokens
 
 
 def k3_kl(
@@ -24,3 +60,21 @@ def k3_kl(
     """
     delta = torch.where(mask, ref_logprobs - logprobs, 0.0)
     return (delta.exp() - delta - 1.0).sum() / num_tokens
+
+
+def adapted_coefficient(
+    coefficient: float, *, kl: float, target: float, num_responses: int, horizon: int
+) -> float:
+    """The next KL coefficient: raised where the KL is above its target, lowered where below (arXiv 1909.08593).
+
+    Args:
+        coefficient: The present one.
+        kl: Measured KL, in the unit of ``target``; what is not finite moves nothing.
+        target: KL to hold.
+        num_responses: Responses over which ``kl`` was measured.
+        horizon: Responses in which the coefficient may change by a fifth.
+    """
+    if not math.isfinite(kl):
+        return coefficient
+    error = min(max(kl / target - 1.0, -0.2), 0.2)
+    return coefficient * (1.0 + error * min(1.0, num_responses / horizon))

@@ -8,13 +8,17 @@ from torch import Tensor
 
 
 def token_logprobs(
-    logits: Float[Tensor, "tokens vocab"], targets: Int[Tensor, " tokens"]
+    logits: Float[Tensor, "tokens vocab"],
+    targets: Int[Tensor, " tokens"],
+    *,
+    entropy_gradient: bool = False,
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-    """log softmax(logits)[target] with gradient, and the entropy of the distribution without.
+    """log softmax(logits)[target] with gradient, and the entropy of the distribution, without unless asked for.
 
     Args:
         logits: Unprocessed logits: before temperature, top-p and penalties.
         targets: Token ids.
+        entropy_gradient: Whether the entropy carries its gradient, which keeps a second [tokens, vocab] tensor.
 
     Returns:
         float32 log-probabilities and float32 entropies, both in nats.
@@ -22,7 +26,7 @@ def token_logprobs(
     logits = logits.float()
     normaliser = torch.logsumexp(logits, dim=-1)
     chosen = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         probabilities = torch.softmax(logits, dim=-1)
         entropy = normaliser - (probabilities * logits).sum(-1)
     return chosen, entropy

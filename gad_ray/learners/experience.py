@@ -2,47 +2,135 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gad_ray.batch import Float32, Metrics, RolloutBatch, ScoreBatch, StopReason
-from gad_ray.config.policy import PolicyConfig, RewardConfig
-from gad_ray.core.advantages import grpo_advantages
-from gad_ray.core.rewards import no_repetition
+from gad_ray.batch import Float32, Metrics, PromptBatch, RolloutBatch, ScoreBatch, StopReason
+from gad_ray.config.policy import (
+    AdvantageConfig,
+    DrGrpoAdvantage,
+    GrpoAdvantage,
+    OpoAdvantage,
+    PolicyConfig,
+    RankAdvantage,
+    ReinforcePpAdvantage,
+)
+from gad_ray.config.reward import RewardConfig
+from gad_ray.core.advantages import (
+    dr_grpo_advantages,
+    grpo_advantages,
+    opo_advantages,
+    rank_advantages,
+    reinforce_pp_advantages,
+    rloo_advantages,
+)
+from gad_ray.learners.format_rewards import format_terms
 
 _NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewards:
-    """[R] float32 each: the total, and the weighted terms that add up to it."""
+    """[R] float32 each: the total, and the weighted terms that add up to it.
+
+    ``total`` and ``format`` are NaN for a response on which a reward function failed: it has no reward, and
+    nothing may be trained on it. ``terms`` holds the format terms by name, before their weights.
+    """
 
     total: Float32
     discriminator: Float32
     format: Float32
+    terms: Mapping[str, Float32] = field(default_factory=dict[str, Float32])
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """[R] whether the response has a reward."""
+        return ~np.isnan(self.total)
 
 
-def rewards_of(rollouts: RolloutBatch, scores: ScoreBatch, config: RewardConfig) -> Rewards:
-    """r = w_D · D(x, y) + Σ w_i · f_i(y), in the order of the rollouts."""
+def rewards_of(
+    rollouts: RolloutBatch, scores: ScoreBatch, config: RewardConfig, prompts: PromptBatch | None = None
+) -> Rewards:
+    """r = w_D · D(x, y) + Σ w_i · f_i(y), in the order of the rollouts.
+
+    Args:
+        rollouts: The responses.
+        scores: Their scores, in the same order.
+        config: Weights and format terms.
+        prompts: The step's prompts; needed where there are format terms.
+    """
     discriminator = np.float32(config.discriminator_weight) * scores.student
-    shaping = np.zeros(len(rollouts), dtype=np.float32)
-    for term in config.format:
-        values = [no_repetition(text, ngram=term.ngram) for text in rollouts.texts]
-        shaping += np.float32(term.weight) * np.asarray(values, dtype=np.float32)
-    return Rewards(total=discriminator + shaping, discriminator=discriminator, format=shaping)
-
-
-def advantages_of(rollouts: RolloutBatch, rewards: Rewards, config: PolicyConfig) -> Tensor:
-    """[R] float32 advantages within each prompt's group."""
-    return grpo_advantages(
-        torch.from_numpy(rewards.total),
-        group=torch.from_numpy(group_index(rollouts)),
-        std_floor=config.advantage.std_floor,
-        clip=config.advantage.clip,
+    if not config.format:
+        return Rewards(total=discriminator, discriminator=discriminator, format=np.zeros_like(discriminator))
+    if prompts is None:
+        raise ValueError("format rewards are asked for and the prompts are not given")
+    form = format_terms(rollouts, config, prompts)
+    return Rewards(
+        total=discriminator + form.total, discriminator=discriminator, format=form.total, terms=form.values
     )
+
+
+def trained_rows(rollouts: RolloutBatch, rewards: Rewards, config: PolicyConfig) -> NDArray[np.bool_]:
+    """[R] whether the policy is trained on each response.
+
+    Not without a reward; and not in a group without spread, where such groups are dropped. Spread is that of
+    the reward before any KL penalty, which differs between responses that are all alike to the critic.
+    """
+    kept = rewards.usable
+    if config.advantage.zero_spread == "drop":
+        for start, stop in rollouts.groups():
+            kept[start:stop] &= _spread(rewards, start, stop) >= _NO_SPREAD
+    return kept
+
+
+def advantages_of(
+    rollouts: RolloutBatch,
+    rewards: Rewards,
+    config: PolicyConfig,
+    *,
+    kept: NDArray[np.bool_] | None = None,
+    penalty: Float32 | None = None,
+) -> Tensor:
+    """[R] float32 advantages.
+
+    Args:
+        rollouts: The responses.
+        rewards: Their rewards.
+        config: Which advantage.
+        kept: [R] the responses that count, the others get 0; all when None.
+        penalty: [R] what is taken from the rewards first; nothing when None.
+    """
+    kept = np.ones(len(rollouts), dtype=np.bool_) if kept is None else kept
+    total = rewards.total if penalty is None else rewards.total - penalty
+    advantages = torch.zeros(len(rollouts))
+    advantages[torch.from_numpy(kept)] = _advantages(
+        config.advantage,
+        torch.from_numpy(total[kept]),
+        group=torch.from_numpy(group_index(rollouts)[kept]),
+        lengths=torch.from_numpy(rollouts.response_tokens.lengths[kept]),
+    )
+    return advantages
+
+
+def _advantages(config: AdvantageConfig, rewards: Tensor, *, group: Tensor, lengths: Tensor) -> Tensor:
+    match config:
+        case GrpoAdvantage():
+            return grpo_advantages(rewards, group=group, std_floor=config.std_floor, clip=config.clip)
+        case DrGrpoAdvantage():
+            return dr_grpo_advantages(rewards, group=group)
+        case RankAdvantage():
+            return rank_advantages(rewards, group=group)
+        case ReinforcePpAdvantage():
+            return reinforce_pp_advantages(rewards, group=group, std_floor=config.std_floor)
+        case OpoAdvantage():
+            return opo_advantages(rewards, group=group, lengths=lengths)
+        case _:
+            return rloo_advantages(rewards, group=group)
 
 
 def group_index(rollouts: RolloutBatch) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -53,16 +141,30 @@ def group_index(rollouts: RolloutBatch) -> np.ndarray[tuple[int], np.dtype[np.in
 
 
 def reward_metrics(rollouts: RolloutBatch, rewards: Rewards, *, with_format: bool) -> Metrics:
-    """Means of the reward and of its terms, and the share of groups whose rewards do not differ."""
-    spread = [float(np.ptp(rewards.total[start:stop])) for start, stop in rollouts.groups()]
-    metrics: Metrics = {
-        "critic/rewards/mean": float(rewards.total.mean()),
-        "reward/discriminator_mean": float(rewards.discriminator.mean()),
-        "actor/zero_spread_groups": float(np.mean(np.asarray(spread) < _NO_SPREAD)),
-    }
+    """Means of the reward and of its terms, and the share of groups whose rewards do not differ.
+
+    Over the responses that have a reward; those without are counted.
+    """
+    spread = [_spread(rewards, start, stop) for start, stop in rollouts.groups()]
+    metrics: Metrics = {"actor/zero_spread_groups": float(np.mean(np.asarray(spread) < _NO_SPREAD))}
+    usable = rewards.usable
     if with_format:
-        metrics["format/reward_avg"] = float(rewards.format.mean())
+        metrics["reward/failed_samples"] = float(np.sum(~usable))
+    if not usable.any():
+        return metrics
+    metrics["critic/rewards/mean"] = float(rewards.total[usable].mean())
+    metrics["reward/discriminator_mean"] = float(rewards.discriminator[usable].mean())
+    if with_format:
+        metrics["format/reward_avg"] = float(rewards.format[usable].mean())
+        metrics |= {f"format/{name}": float(values[usable].mean()) for name, values in rewards.terms.items()}
     return metrics
+
+
+def _spread(rewards: Rewards, start: int, stop: int) -> float:
+    """Largest minus smallest reward of a group; 0 where none of it has a reward."""
+    group = rewards.total[start:stop]
+    group = group[~np.isnan(group)]
+    return float(np.ptp(group)) if len(group) else 0.0
 
 
 def response_metrics(rollouts: RolloutBatch) -> Metrics:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,15 +24,17 @@ from gad_ray.batch import (
     TrainStats,
     WeightsSnapshot,
 )
-from gad_ray.config.policy import PolicyConfig, PpoLoss, RewardConfig
-from gad_ray.core.importance import truncated_weights
-from gad_ray.core.kl import k3_kl
+from gad_ray.config.policy import PolicyConfig
+from gad_ray.config.reward import RewardConfig
 from gad_ray.core.packing import plan_micro_batches
-from gad_ray.core.policy_loss import PolicyLossStats, gspo_loss, ppo_loss
 from gad_ray.learners.collective import Collective, own_share
-from gad_ray.learners.experience import advantages_of, rewards_of
+from gad_ray.learners.experience import Rewards, advantages_of, rewards_of, trained_rows
+from gad_ray.learners.format_rewards import check_reward_functions
+from gad_ray.learners.kl_penalty import KlPenalty
 from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
+from gad_ray.learners.policy_loss import Totals, importance_weights, policy_loss
+from gad_ray.learners.policy_metrics import PolicySums
 from gad_ray.learners.weights import ShadowModel, perturbed, plain_weights
 from gad_ray.models.arrays import to_numpy
 from gad_ray.models.critic import TORCH_DTYPES
@@ -46,20 +49,6 @@ class _Sample:
     row: SequenceRow
     advantage: float
     rollout_logprobs: Float32
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Shares of means over the global batch, added up over micro-batches and optimiser steps."""
-
-    pg_loss: float = 0.0
-    kl_loss: float = 0.0
-    entropy: float = 0.0
-    clip_fraction: float = 0.0
-    mismatch_abs: float = 0.0
-    mismatch_kl: float = 0.0
-    max_ratio_gap: float = 0.0
-    results: list[StepResult] = field(default_factory=list[StepResult])
 
 
 class PolicyLearner:
@@ -88,7 +77,12 @@ class PolicyLearner:
             collective: The ranks that share each batch.
             max_nonfinite_steps: Skipped optimiser steps in a row above which an update raises.
             device: Where to compute; the CPU when None.
+
+        Raises:
+            ConfigError: If a reward function of the user's cannot be imported.
+            ModelError: If the model cannot be found or loaded.
         """
+        check_reward_functions(reward)
         self.config = config
         self.reward = reward
         self.collective = collective
@@ -99,7 +93,7 @@ class PolicyLearner:
         self.model = PolicyModel.build(config.model).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
         self._shadow = ShadowModel(self.model)
-        self._reference: dict[str, Tensor] = {}
+        self._kl = KlPenalty(config.kl)
         self._in_game = False
         self.optimizer = self._new_optimizer(warmup_lr or config.optimizer.lr)
 
@@ -107,45 +101,58 @@ class PolicyLearner:
 
     def begin_adversarial(self) -> None:
         """Take the KL reference, and start the game's optimiser afresh: its gradients are of another loss."""
-        if self.config.kl.coefficient > 0.0:
-            self._reference = {n: p.detach().clone() for n, p in self.model.trainable().items()}
+        self._kl.begin_stage(self.model.trainable())
         previous = self.optimizer
         self.optimizer = self._new_optimizer(self.config.optimizer.lr)
         self.optimizer.take_masters(previous)
         self._in_game = True
 
-    def update(self, rollouts: RolloutBatch, scores: ScoreBatch) -> TrainStats:
+    def update(
+        self, rollouts: RolloutBatch, scores: ScoreBatch, prompts: PromptBatch | None = None
+    ) -> TrainStats:
         """One step of the game.
 
         Args:
             rollouts: The policy's responses; every rank gets all of them and trains on its share.
             scores: Their scores, in the same order.
+            prompts: The step's prompts; needed where there are format rewards.
 
         Returns:
-            The step's metrics over the whole batch, the same on every rank.
+            The step's metrics over the whole batch, the same on every rank. Without any response to train on,
+            the policy stands still.
         """
         started = time.perf_counter()
-        rewards = rewards_of(rollouts, scores, self.reward)
-        advantages = advantages_of(rollouts, rewards, self.config)
+        rewards = self._agreed(rewards_of(rollouts, scores, self.reward, prompts))
+        rows = rows_of_rollouts(rollouts)
+        kept = trained_rows(rollouts, rewards, self.config)
+        sums = PolicySums()
+        metrics: Metrics = {}
+        self._kl.begin_step(self.model.trainable())
+        penalty = self._kl.coefficient * self._kl_sums(rows) if self._kl.in_reward else None
+        advantages = advantages_of(rollouts, rewards, self.config, kept=kept, penalty=penalty)
         samples = [
             _Sample(row, float(advantage), logprobs)
-            for row, advantage, logprobs in zip(
-                rows_of_rollouts(rollouts), advantages, rollouts.logprobs, strict=True
-            )
+            for row, advantage, logprobs in zip(rows, advantages, rollouts.logprobs, strict=True)
         ]
-        groups = [samples[start:stop] for start, stop in rollouts.groups()]
+        groups = [[samples[i] for i in range(*bounds) if kept[i]] for bounds in rollouts.groups()]
+        groups = [group for group in groups if group]
         size = self._mini_batch_prompts
-        mini_batches = [groups[i : i + size] for i in range(0, len(groups), size)]
-        sums = self._train(mini_batches)
+        self._train([groups[i : i + size] for i in range(0, len(groups), size)], sums)
         self.version += 1
-        metrics: Metrics = {
-            **self._loss_metrics(sums, num_steps=len(sums.results)),
-            "actor/adv_std": float(advantages.std(correction=0)),
-            "actor/adv_max": float(advantages.abs().max()),
-        }
+        metrics |= sums.metrics(self.collective, kl=self._kl, importance=self.config.importance)
+        if penalty is not None and metrics:
+            metrics["reward/kl_penalty_mean"] = float(penalty.mean())
+            metrics["actor/kl_loss"] = float(penalty.sum()) / self._kl.coefficient / rollouts.num_tokens
+        self._kl.end_step(metrics.get("actor/kl_loss", 0.0), num_responses=int(kept.sum()))
+        if kept.any():
+            used = advantages[torch.from_numpy(kept)]
+            metrics["actor/adv_std"] = float(used.std(correction=0))
+            metrics["actor/adv_max"] = float(used.abs().max())
+        if self.config.advantage.zero_spread == "drop":
+            metrics["actor/dropped_samples"] = float(np.sum(rewards.usable & ~kept))
         return self._stats(metrics, sums.results, started, tokens=sum(len(s.row) for s in samples))
 
-    def _train(self, mini_batches: Sequence[Sequence[Sequence[_Sample]]]) -> _Sums:
+    def _train(self, mini_batches: Sequence[Sequence[Sequence[_Sample]]], sums: PolicySums) -> None:
         """All optimiser steps of one batch.
 
         The first step needs no pass for π_old: it is the policy itself, so that ρ is exactly 1. Later steps
@@ -155,113 +162,77 @@ class PolicyLearner:
             [sample for group in own_share(batch, self.collective) for sample in group]
             for batch in mini_batches
         ]
-        totals = [_Totals.of(batch) for batch in mini_batches]
+        totals = [_totals(batch) for batch in mini_batches]
         epochs = self.config.epochs_per_step
         old: list[list[Tensor] | None] = [None] * len(own)
         if len(own) * epochs > 1:
             # The first mini-batch's own first pass is its π_old; only further epochs come back to it.
             old = [self._logprobs(b) if i > 0 or epochs > 1 else None for i, b in enumerate(own)]
-        sums = _Sums()
         for epoch in range(epochs):
             for i, (batch, total) in enumerate(zip(own, totals, strict=True)):
                 on_policy = epoch == 0 and i == 0
                 self._step(batch, total, None if on_policy else old[i], sums)
-        return sums
 
     def _step(
-        self, samples: Sequence[_Sample], total: _Totals, old: Sequence[Tensor] | None, sums: _Sums
+        self, samples: Sequence[_Sample], totals: Totals, old: Sequence[Tensor] | None, sums: PolicySums
     ) -> None:
         """Accumulate the gradient of one mini-batch over micro-batches, and take the optimiser step."""
-        loss_value = 0.0
-        beta = self.config.kl.coefficient
+        config, loss_value = self.config, 0.0
         for index in self._micro_batches([s.row for s in samples]):
             part = [samples[i] for i in index]
-            out = self.model.token_logprobs([s.row for s in part])
+            rows = [s.row for s in part]
+            out = self.model.token_logprobs(rows, entropy_gradient=config.entropy_coefficient > 0.0)
             before = out.logprobs.detach() if old is None else _pad([old[i] for i in index], out.mask)
             sampled = _pad([torch.from_numpy(np.array(s.rollout_logprobs)) for s in part], out.mask)
-            weights = None
-            if self.config.importance is not None:
-                weights = truncated_weights(
-                    before, rollout_logprobs=sampled, mask=out.mask, cap=self.config.importance.cap
-                )
-            advantages = torch.tensor([s.advantage for s in part], device=out.logprobs.device)
-            loss, stats = self._policy_loss(out.logprobs, before, advantages, out.mask, weights, total)
-            if beta > 0.0:
+            weights = importance_weights(config.importance, before, rollout_logprobs=sampled, mask=out.mask)
+            loss, stats = policy_loss(
+                config.loss,
+                out.logprobs,
+                old_logprobs=before,
+                advantages=torch.tensor([s.advantage for s in part], device=out.logprobs.device),
+                mask=out.mask,
+                weights=weights,
+                totals=totals,
+            )
+            if self._kl.in_loss:
                 with torch.no_grad():
-                    ref = self.model.token_logprobs([s.row for s in part], reference=self._reference).logprobs
-                kl = k3_kl(out.logprobs, ref_logprobs=ref, mask=out.mask, num_tokens=total.tokens)
-                loss = loss + beta * kl
+                    ref = self.model.token_logprobs(rows, reference=self._kl.reference).logprobs
+                kl = self._kl.mean(out.logprobs, ref, out.mask, num_tokens=totals.tokens)
+                loss = loss + self._kl.coefficient * kl
                 sums.kl_loss += float(kl.detach())
+            entropy = torch.where(out.mask, out.entropy, 0.0).sum()
+            if config.entropy_coefficient > 0.0:
+                loss = loss - config.entropy_coefficient * entropy / totals.tokens
             loss.backward()
             self.optimizer.accumulate()
             loss_value += float(loss.detach())
-            sums.pg_loss += float(stats.pg_loss)
-            sums.clip_fraction += float(stats.clip_fraction)
-            sums.max_ratio_gap = max(sums.max_ratio_gap, float(stats.max_ratio_gap))
-            sums.entropy += float(torch.where(out.mask, out.entropy, 0.0).sum()) / total.tokens
-            # The sample is the rollout's: k3 with the trainer in the reference's place estimates KL(rollout‖trainer).
-            gap = torch.where(out.mask, before - sampled, 0.0)
-            sums.mismatch_abs += float(gap.abs().sum()) / total.tokens
-            sums.mismatch_kl += float(
-                k3_kl(sampled, ref_logprobs=before, mask=out.mask, num_tokens=total.tokens)
-            )
+            sums.add_loss(stats)
+            sums.entropy += float(entropy.detach()) / totals.tokens
+            sums.add_mismatch(before, sampled, out.mask, num_tokens=totals.tokens)
+            if weights is not None and config.importance is not None:
+                sums.add_weights(weights, out.mask, config.importance, num_tokens=totals.tokens)
         sums.results.append(self.optimizer.step(loss_value))
 
-    def _policy_loss(
-        self,
-        logprobs: Tensor,
-        old: Tensor,
-        advantages: Tensor,
-        mask: Tensor,
-        weights: Tensor | None,
-        total: _Totals,
-    ) -> tuple[Tensor, PolicyLossStats]:
-        loss = self.config.loss
-        if isinstance(loss, PpoLoss):
-            return ppo_loss(
-                logprobs,
-                old_logprobs=old,
-                advantages=advantages,
-                mask=mask,
-                clip_low=loss.clip_low,
-                clip_high=loss.clip_high,
-                num_tokens=total.tokens,
-                weights=weights,
-            )
-        return gspo_loss(
-            logprobs,
-            old_logprobs=old,
-            advantages=advantages,
-            mask=mask,
-            clip_low=loss.clip_low,
-            clip_high=loss.clip_high,
-            num_sequences=total.sequences,
-            weights=weights,
-        )
+    def _agreed(self, rewards: Rewards) -> Rewards:
+        """The rewards as rank 0 has them: a function of the user's might not give the same everywhere."""
+        if not self.reward.format:
+            return rewards
+        return dataclasses.replace(rewards, total=self.collective.gather(rewards.total)[0])
 
-    def _loss_metrics(self, sums: _Sums, *, num_steps: int) -> Metrics:
-        names = ("pg_loss", "kl_loss", "entropy", "clip_fraction", "mismatch_abs", "mismatch_kl")
-        shares = torch.tensor([getattr(sums, name) for name in names], dtype=torch.float64)
-        self.collective.add_up([shares])
-        pg_loss, kl_loss, entropy, clip_fraction, mismatch_abs, mismatch_kl = (shares / num_steps).tolist()
-        gap = max(
-            float(g[0]) for g in self.collective.gather(np.asarray([sums.max_ratio_gap], dtype=np.float32))
-        )
-        penalty = self.config.kl.coefficient * kl_loss
-        last = sums.results[-1]
-        return {
-            "actor/pg_loss": pg_loss,
-            "actor/kl_loss": kl_loss,
-            "actor/kl_share": penalty / (abs(pg_loss) + penalty) if penalty > 0.0 else 0.0,
-            "actor/entropy": entropy,
-            "actor/clipfrac": clip_fraction,
-            "actor/ratio_gap_max": gap,
-            "actor/grad_norm": last.grad_norm,
-            "actor/grad_norm_before_clip": last.grad_norm_before_clip,
-            "actor/lr": last.lr,
-            "rollout/mismatch_abs": mismatch_abs,
-            "rollout/mismatch_kl": mismatch_kl,
-        }
+    @torch.no_grad()
+    def _kl_sums(self, rows: Sequence[SequenceRow]) -> Float32:
+        """[R] estimated KL to the reference of the policy as it is, summed over each response's tokens."""
+        own = own_share(rows, self.collective)
+        mine = np.zeros(len(own), dtype=np.float32)
+        for index in self._micro_batches(own):
+            part = [own[i] for i in index]
+            out = self.model.token_logprobs(part)
+            ref = self.model.token_logprobs(part, reference=self._kl.reference).logprobs
+            mine[index] = self._kl.sums(out.logprobs, ref, out.mask)
+        sums = np.zeros(len(rows), dtype=np.float32)
+        for rank, values in enumerate(self.collective.gather(mine)):
+            sums[rank :: self.collective.size] = values
+        return sums
 
     # -- cross-entropy on the teacher's text ----------------------------------------------------------
 
@@ -328,18 +299,14 @@ class PolicyLearner:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training needs to go on, for a checkpoint."""
         tensors, plain = self.optimizer.state()
-        tensors |= {f"reference/{name}": t for name, t in self._reference.items()}
-        return tensors, {**plain, "version": self.version, "in_game": self._in_game}
+        reference, kl = self._kl.state()
+        return tensors | reference, {**plain, **kl, "version": self.version, "in_game": self._in_game}
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Take over what :meth:`state` gave."""
         if plain["in_game"]:
             self.begin_adversarial()
-        self._reference = {
-            name.removeprefix("reference/"): t.clone()
-            for name, t in tensors.items()
-            if name.startswith("reference/")
-        }
+        self._kl.load_state(tensors, plain)
         self.optimizer.load_state(tensors, plain)
         self.version = int(plain["version"])
 
@@ -381,17 +348,9 @@ class PolicyLearner:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """Sizes of a mini-batch over all ranks: the denominators of every mean."""
-
-    sequences: int
-    tokens: int
-
-    @classmethod
-    def of(cls, groups: Sequence[Sequence[_Sample]]) -> _Totals:
-        rows = [sample.row for group in groups for sample in group]
-        return cls(sequences=len(rows), tokens=sum(row.num_response_tokens for row in rows))
+def _totals(groups: Sequence[Sequence[_Sample]]) -> Totals:
+    rows = [sample.row for group in groups for sample in group]
+    return Totals(sequences=len(rows), tokens=sum(row.num_response_tokens for row in rows))
 
 
 def _pad(rows: Sequence[Tensor], mask: Tensor) -> Tensor:

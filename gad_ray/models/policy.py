@@ -67,7 +67,7 @@ class TokenLogprobs:
 
     Attributes:
         logprobs: [batch, longest response] float32 nats, 0 outside the mask.
-        entropy: The same of the distributions' entropies, without gradient.
+        entropy: The same of the distributions' entropies, without gradient unless it was asked for.
         mask: True on response tokens.
     """
 
@@ -121,6 +121,7 @@ class PolicyModel(nn.Module):
         row: Int[Tensor, " tokens"],
         column: Int[Tensor, " tokens"],
         targets: Int[Tensor, " tokens"],
+        entropy_gradient: bool = False,
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
         """Log-probability of ``targets``, each predicted at position (row, column), and the entropies there."""
         if self._head_is_plain:
@@ -129,16 +130,21 @@ class PolicyModel(nn.Module):
             logits = head(hidden[row, column])
         else:
             logits = self.lm(input_ids=ids, use_cache=False).logits[row, column]
-        return token_logprobs(logits, targets)
+        return token_logprobs(logits, targets, entropy_gradient=entropy_gradient)
 
     def token_logprobs(
-        self, rows: Sequence[SequenceRow], *, reference: Mapping[str, Tensor] | None = None
+        self,
+        rows: Sequence[SequenceRow],
+        *,
+        reference: Mapping[str, Tensor] | None = None,
+        entropy_gradient: bool = False,
     ) -> TokenLogprobs:
         """Log-probabilities of the response tokens of a micro-batch, in one forward pass.
 
         Args:
             rows: Prompts and responses.
             reference: Weights to use in place of the model's own of these names (see ``trainable``).
+            entropy_gradient: Whether the entropies carry their gradient.
         """
         ids = pad_rows([r.ids for r in rows], pad_id=self.chat.pad_token_id, device=self.device)
         lengths = np.asarray([r.num_response_tokens for r in rows])
@@ -147,7 +153,7 @@ class PolicyModel(nn.Module):
         # The token at position p is predicted at p − 1.
         column = np.repeat([r.start for r in rows], lengths) + place - 1
         row_t, place_t, column_t = (torch.from_numpy(a).to(self.device) for a in (row, place, column))
-        arguments = (ids, row_t, column_t, ids[row_t, column_t + 1])
+        arguments = (ids, row_t, column_t, ids[row_t, column_t + 1], entropy_gradient)
         if reference is None:
             flat, flat_entropy = self(*arguments)
         else:

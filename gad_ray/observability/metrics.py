@@ -97,7 +97,20 @@ _REWARD = (
     _gauge("reward/discriminator_mean", "Mean of the discriminator's part of the reward"),
     _gauge("reward/discriminator_std", "Standard deviation of the discriminator's part of the reward"),
     _gauge("format/reward_avg", "Mean of the format rewards' weighted sum"),
-    _gauge("format/no_repetition", "Mean of the format reward against repeated n-grams, before its weight"),
+    _gauge("reward/kl_penalty_mean", "Mean KL penalty taken from the rewards before the advantages"),
+    _counter("reward/failed_samples", "Responses left out of the update because a reward function failed"),
+    *(
+        _gauge(f"format/{name}", f"Mean of the format reward {what}, before its weight")
+        for name, what in {
+            "no_repetition": "against repeated n-grams",
+            "pattern": "for a required pattern",
+            "json": "for JSON",
+            "leaked_control": "against leaked control text",
+            "length_window": "against lengths outside the window",
+            "language": "for the prompt's script",
+            "custom": "of the user's function",
+        }.items()
+    ),
 )
 
 _ACTOR = (
@@ -119,8 +132,17 @@ _ACTOR = (
     _gauge("actor/adv_min", "Smallest advantage"),
     _gauge("actor/adv_max", "Largest advantage"),
     _gauge("actor/zero_spread_groups", "Share of groups whose rewards are all equal", Unit.RATIO),
-    _gauge("actor/importance_weight_mean", "Mean truncated importance weight of the rollout's tokens"),
-    _gauge("actor/importance_clipfrac", "Share of tokens whose importance weight was truncated", Unit.RATIO),
+    _counter("actor/dropped_samples", "Responses left out of the update because their group had no spread"),
+    _gauge("actor/importance_weight_mean", "Mean importance weight of the rollout's tokens, as it was used"),
+    _gauge(
+        "actor/importance_clipfrac",
+        "Share of tokens whose importance weight was truncated or rejected",
+        Unit.RATIO,
+    ),
+    _counter(
+        "actor/importance_rejected_tokens",
+        "Tokens left out because their importance weight was above the cap",
+    ),
     _gauge("actor/lr", "Learning rate of the policy"),
     _gauge("actor/version", "Version of the policy's weights", Unit.UPDATES),
     _counter(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
 from gad_ray.core.policy_loss.stats import PolicyLossStats
 
 
@@ -19,8 +20,9 @@ def ppo_loss(
     clip_high: float,
     num_tokens: int,
     weights: Float[Tensor, "batch seq"] | None = None,
+    aggregate: Aggregate | None = None,
 ) -> tuple[Float[Tensor, ""], PolicyLossStats]:
-    """−min(ρA, clip(ρ, 1 − ε_low, 1 + ε_high)A), token mean over the global batch.
+    """−min(ρA, clip(ρ, 1 − ε_low, 1 + ε_high)A) per token.
 
     Args:
         logprobs: log π of the response tokens (nats), with gradient.
@@ -29,8 +31,9 @@ def ppo_loss(
         mask: True on response tokens.
         clip_low: ε_low.
         clip_high: ε_high.
-        num_tokens: Response tokens of the global batch: the denominator.
+        num_tokens: Response tokens of the global batch: the denominator of the figures.
         weights: Importance weights of the tokens, detached; None: 1.
+        aggregate: How token losses become one number; None: their mean over ``num_tokens``.
 
     Returns:
         The scalar loss and its figures.
@@ -44,7 +47,7 @@ def ppo_loss(
     surrogate = torch.minimum(plain, clipped)
     if weights is not None:
         surrogate = surrogate * weights
-    loss = -torch.where(mask, surrogate, 0.0).sum() / num_tokens
+    loss = -(aggregate or token_mean(num_tokens))(surrogate, mask)
     with torch.no_grad():
         stats = PolicyLossStats(
             pg_loss=loss.detach(),

@@ -1,0 +1,46 @@
+"""The plain policy gradient (Williams, 1992)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
+from gad_ray.core.policy_loss.stats import PolicyLossStats
+
+
+def reinforce_loss(
+    logprobs: Float[Tensor, "batch seq"],
+    *,
+    old_logprobs: Float[Tensor, "batch seq"],
+    advantages: Float[Tensor, " batch"],
+    mask: Bool[Tensor, "batch seq"],
+    num_tokens: int,
+    weights: Float[Tensor, "batch seq"] | None = None,
+    aggregate: Aggregate | None = None,
+) -> tuple[Float[Tensor, ""], PolicyLossStats]:
+    """−A·log π: exact for samples of the policy itself; nothing corrects for its moves since.
+
+    Args:
+        logprobs: log π of the response tokens (nats), with gradient.
+        old_logprobs: log π_old of the same tokens, for the figures alone.
+        advantages: One advantage a response, shared by its tokens.
+        mask: True on response tokens.
+        num_tokens: Response tokens of the global batch: the denominator of the token mean.
+        weights: Importance weights of the tokens, detached; None: 1.
+        aggregate: How token losses become one number; None: their mean over ``num_tokens``.
+
+    Returns:
+        The scalar loss and its figures; nothing is ever clipped.
+    """
+    surrogate = advantages[:, None] * logprobs
+    if weights is not None:
+        surrogate = surrogate * weights
+    loss = -(aggregate or token_mean(num_tokens))(surrogate, mask)
+    with torch.no_grad():
+        gap = torch.where(mask, logprobs - old_logprobs, 0.0).exp() - 1.0
+        stats = PolicyLossStats(
+            pg_loss=loss.detach(), clip_fraction=torch.zeros_like(loss), max_ratio_gap=gap.abs().amax()
+        )
+    return loss, stats

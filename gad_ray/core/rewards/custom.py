@@ -1,0 +1,65 @@
+"""Reward functions of the user's own, by import path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from numbers import Real
+
+from gad_ray.errors import ConfigError
+
+RewardFunction = Callable[[str, str], object]
+"""(prompt, response) → a number."""
+
+
+@cache
+def load_reward_function(path: str) -> RewardFunction:
+    """The function that ``module:function`` names.
+
+    Raises:
+        ConfigError: If the module cannot be imported or has no such function.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigError(
+            f"the module '{module_name}' of the reward function '{path}' cannot be imported: "
+            f"{type(error).__name__}: {error}",
+            where="reward.format",
+            mend="install it, or put its directory on PYTHONPATH",
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        what = "no such name" if function is None else f"a {type(function).__name__} of that name"
+        raise ConfigError(
+            f"the reward function '{path}' is none: '{module_name}' has {what}",
+            where="reward.format",
+            mend="name a function of two arguments, prompt and response",
+        )
+    return function
+
+
+def call_reward_function(
+    function: RewardFunction, prompt: str, response: str, *, low: float, high: float
+) -> float | str:
+    """What the function gives for a response, or why that cannot be used.
+
+    Args:
+        function: A function of the user's.
+        prompt: Text of the prompt.
+        response: Text of the response.
+        low: Smallest value it may give.
+        high: Largest value it may give.
+    """
+    try:
+        value = function(prompt, response)
+    except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything
+        return f"raised {type(error).__name__}: {error}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return f"gave a {type(value).__name__}, not a number"
+    number = float(value)
+    if not low <= number <= high:  # NaN is not either
+        return f"gave {number}, which is not between {low} and {high}"
+    return number

@@ -1,0 +1,152 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gad_ray.core.advantages import (
+    dr_grpo_advantages,
+    grpo_advantages,
+    opo_advantages,
+    rank_advantages,
+    reinforce_pp_advantages,
+    rloo_advantages,
+)
+
+Array = NDArray[np.float64]
+FLOOR = 1e-6
+
+
+def np_grpo(groups: list[Array], lengths: list[Array]) -> list[Array]:
+    def one(r: Array) -> Array:
+        std = r.std(ddof=1) if len(r) > 1 else 0.0
+        return np.clip((r - r.mean()) / max(std, 0.1), -5.0, 5.0)
+
+    return [one(r) for r in groups]
+
+
+def np_dr_grpo(groups: list[Array], lengths: list[Array]) -> list[Array]:
+    return [r - r.mean() for r in groups]
+
+
+def np_rloo(groups: list[Array], lengths: list[Array]) -> list[Array]:
+    return [
+        np.asarray([r[i] - np.delete(r, i).mean() if len(r) > 1 else 0.0 for i in range(len(r))])
+        for r in groups
+    ]
+
+
+def np_rank(groups: list[Array], lengths: list[Array]) -> list[Array]:
+    def one(r: Array) -> Array:
+        if len(r) == 1:
+            return np.zeros(1)
+        # Place of each reward in the descending order; equal rewards share the mean of their places.
+        places = np.empty(len(r))
+        places[np.argsort(-r, kind="stable")] = np.arange(len(r))
+        shared = np.asarray([places[r == value].mean() for value in r])
+        return 1.0 - 2.0 * shared / (len(r) - 1)
+
+    return [one(r) for r in groups]
+
+
+def np_reinforce_pp(groups: list[Array], lengths: list[Array]) -> list[Array]:
+    flat = np.concatenate([r - r.mean() for r in groups])
+    if len(flat) == 1:
+        return [np.zeros(1)]
+    flat = (flat - flat.mean()) / max(flat.std(ddof=1), FLOOR)
+    return np.split(flat, np.cumsum([len(r) for r in groups])[:-1])
+
+
+def np_opo(groups: list[Array], lengths: list[Array]) -> list[Array]:
+    return [r - np.average(r, weights=n) for r, n in zip(groups, lengths, strict=True)]
+
+
+Ours = Callable[[Tensor, Tensor, Tensor], Tensor]
+Reference = Callable[[list[Array], list[Array]], list[Array]]
+
+VARIANTS: dict[str, tuple[Ours, Reference]] = {
+    "grpo": (lambda r, g, n: grpo_advantages(r, group=g, std_floor=0.1, clip=5.0), np_grpo),
+    "dr_grpo": (lambda r, g, n: dr_grpo_advantages(r, group=g), np_dr_grpo),
+    "rloo": (lambda r, g, n: rloo_advantages(r, group=g), np_rloo),
+    "rank": (lambda r, g, n: rank_advantages(r, group=g), np_rank),
+    "reinforce_pp": (lambda r, g, n: reinforce_pp_advantages(r, group=g, std_floor=FLOOR), np_reinforce_pp),
+    "opo": (lambda r, g, n: opo_advantages(r, group=g, lengths=n), np_opo),
+}
+EACH = pytest.mark.parametrize("name", VARIANTS)
+
+# Multiples of 1/8 tie often and are exact, so that a group of equal rewards is one in every arithmetic.
+REWARD = st.integers(-80000, 80000).map(lambda i: i / 8) | st.sampled_from([-1e4, 0.0, 1.0, 1e4])
+GROUP = st.lists(st.tuples(REWARD, st.integers(1, 2000)), min_size=1, max_size=6) | st.builds(
+    lambda r, lengths: [(r, n) for n in lengths], REWARD, st.lists(st.integers(1, 9), min_size=1, max_size=5)
+)
+BATCH = st.lists(GROUP, min_size=1, max_size=4)
+
+
+def tensors_of(batch: list[list[tuple[float, int]]]) -> tuple[Tensor, Tensor, Tensor]:
+    rewards = torch.tensor([r for group in batch for r, _ in group], dtype=torch.float64)
+    group = torch.tensor([i for i, members in enumerate(batch) for _ in members])
+    lengths = torch.tensor([n for members in batch for _, n in members])
+    return rewards, group, lengths
+
+
+@EACH
+@settings(deadline=None)
+@given(batch=BATCH)
+def test_an_advantage_is_that_of_an_independent_computation(name: str, batch: list[list[tuple[float, int]]]):
+    ours, reference = VARIANTS[name]
+    rewards, lengths = (
+        [np.asarray([pair[k] for pair in group], dtype=np.float64) for group in batch] for k in (0, 1)
+    )
+    wanted = np.concatenate(reference(rewards, lengths))
+    found = ours(*tensors_of(batch)).numpy()
+    # What is left of 1e4 − mean in double precision, over the smallest divisor that a spread of 1/8 leaves.
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-7)
+
+
+@EACH
+@settings(deadline=None)
+@given(batch=BATCH, seed=st.integers(0, 99))
+def test_the_order_of_the_responses_does_not_matter(
+    name: str, batch: list[list[tuple[float, int]]], seed: int
+):
+    ours, _ = VARIANTS[name]
+    rewards, group, lengths = tensors_of(batch)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rewards)))
+    shuffled = ours(rewards[order], group[order], lengths[order])
+    torch.testing.assert_close(shuffled, ours(rewards, group, lengths)[order], rtol=1e-9, atol=1e-7)
+
+
+@EACH
+def test_a_group_of_equal_rewards_and_one_of_a_single_response_have_no_advantage(name: str):
+    ours, _ = VARIANTS[name]
+    rewards = torch.tensor([-1e4, -1e4, -1e4, 1e4])
+    found = ours(rewards, torch.tensor([0, 0, 0, 1]), torch.tensor([1, 5, 7, 3]))
+    assert found.tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+@EACH
+def test_an_empty_batch_has_no_advantages(name: str):
+    empty = torch.zeros(0)
+    assert VARIANTS[name][0](empty, empty.long(), empty.long()).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        # Groups (1, 3) and (0, 0, 6), of lengths (1, 3) and (1, 1, 2).
+        ("dr_grpo", [-1.0, 1.0, -2.0, -2.0, 4.0]),
+        ("rloo", [-2.0, 2.0, -3.0, -3.0, 6.0]),
+        ("rank", [-1.0, 1.0, -0.5, -0.5, 1.0]),
+        ("opo", [-1.5, 0.5, -3.0, -3.0, 3.0]),
+        # Centred: −1, 1, −2, −2, 4; their mean is 0 and Σ squares 26, so that std = √(26/4) = 2.5495098.
+        ("reinforce_pp", [-0.3922323, 0.3922323, -0.7844645, -0.7844645, 1.5689291]),
+    ],
+)
+def test_an_advantage_is_that_worked_out_by_hand(name: str, wanted: list[float]):
+    rewards = torch.tensor([1.0, 3.0, 0.0, 0.0, 6.0])
+    found = VARIANTS[name][0](rewards, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([1, 3, 1, 1, 2]))
+    assert found.tolist() == pytest.approx(wanted, abs=1e-6)
