@@ -21,7 +21,8 @@ from gad_ray.batch import (
 )
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.models import ModelConfig, OptimizerConfig
-from gad_ray.config.policy import PolicyConfig, RewardConfig
+from gad_ray.config.policy import PolicyConfig
+from gad_ray.config.reward import RewardConfig
 from gad_ray.learners.collective import Collective, LocalCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.optim import StepResult

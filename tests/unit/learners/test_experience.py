@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gad_ray.batch import Ragged, StopReason
-from gad_ray.config.policy import FormatReward, GrpoAdvantage, RewardConfig
+from gad_ray.config.policy import GrpoAdvantage
+from gad_ray.config.reward import NoRepetition, RewardConfig
 from gad_ray.learners.experience import (
     advantages_of,
     group_index,
@@ -34,9 +35,9 @@ def test_without_format_rewards_the_reward_is_the_critics_score(chat: ChatFormat
 
 def test_the_reward_is_the_weighted_sum_of_its_terms(chat: ChatFormat):
     # Bigrams of "a b a b": 2 of 3 distinct, −1/3; all others 0. Weighed 3 and 0.5: −1 and 0.5·score.
-    config = RewardConfig(discriminator_weight=0.5, format=(FormatReward(ngram=2, weight=3.0),))
+    config = RewardConfig(discriminator_weight=0.5, format=(NoRepetition(ngram=2, weight=3.0),))
     rollouts = rollouts_of(chat)
-    rewards = rewards_of(rollouts, score_batch(SCORES), config)
+    rewards = rewards_of(rollouts, score_batch(SCORES), config, prompt_batch(2))
     assert rewards.format.tolist() == pytest.approx([-1.0, 0.0, 0.0, 0.0, 0.0])
     assert rewards.total.tolist() == pytest.approx([-0.5, 1.5, -1.0, -1.0, -1.0])
     metrics = reward_metrics(rollouts, rewards, with_format=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import gad_ray.learners.policy as policy_module
+import gad_ray.learners.policy_loss as policy_module
 from gad_ray.batch import PromptBatch, RolloutBatch, StopReason
 from gad_ray.config.models import LoraConfig, OptimizerConfig
-from gad_ray.config.policy import GspoLoss, ImportanceConfig, KlConfig, PpoLoss
+from gad_ray.config.policy import GspoLoss, KlConfig, PpoLoss, TruncatedImportance
 from gad_ray.core.advantages import grpo_advantages
 from gad_ray.core.policy_loss import PolicyLossStats, ppo_loss
 from gad_ray.errors import TrainingError
@@ -160,7 +160,7 @@ def test_micro_batches_change_neither_weights_nor_metrics(
             epochs_per_step=2,
             loss=loss,
             kl=KlConfig(coefficient=0.1),
-            importance=ImportanceConfig(),
+            importance=TruncatedImportance(),
             micro_batch_tokens=budget,
         )
         stats = learner.update(rollouts, spread_scores(rollouts))
@@ -170,7 +170,7 @@ def test_micro_batches_change_neither_weights_nor_metrics(
 
 
 def test_importance_weights_correct_for_the_engines_probabilities(tied_model: Path, rollouts: RolloutBatch):
-    learner = learner_of(tied_model, kl=NO_KL, importance=ImportanceConfig(cap=1.5))
+    learner = learner_of(tied_model, kl=NO_KL, importance=TruncatedImportance(cap=1.5))
     scores = spread_scores(rollouts)
     with torch.no_grad():
         out = learner.model.token_logprobs(rows_of_rollouts(rollouts))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from gad_ray.config.critic import BradleyTerryLoss, FixedTemperature, ScoreReg
-from gad_ray.config.policy import ImportanceConfig, KlConfig
+from gad_ray.config.policy import KlConfig, TruncatedImportance
 from gad_ray.learners.collective import Collective, TorchCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
@@ -68,7 +68,7 @@ def run_cases(model_dir: Path, out_dir: Path, group: Collective) -> None:
             config = policy_config(
                 model_dir,
                 kl=KlConfig(coefficient=0.1),
-                importance=ImportanceConfig(),
+                importance=TruncatedImportance(),
                 epochs_per_step=2,
                 micro_batch_tokens=150,
             )
