@@ -184,6 +184,10 @@ class ReplayConfig(StrictModel):
     max_age: int | None = Field(default=None, ge=1)
     """Steps after which a response is no longer replayed; absent: any age."""
 
+    def num_replayed(self, num_fresh: int) -> int:
+        """Replayed responses that make up the share ``ratio`` of a batch with so many fresh ones."""
+        return round(num_fresh * self.ratio / (1.0 - self.ratio))
+
 
 class CriticConfig(StrictModel):
     """The discriminator: a backbone with a linear value head."""

@@ -57,8 +57,7 @@ class ReplayBuffer:
         if oldest is not None:
             young = [past for past in self._past if step - past.step <= oldest]
             self._past = deque(young, maxlen=self._config.size)
-        ratio = self._config.ratio
-        wanted = min(len(self._past), round(num_fresh * ratio / (1.0 - ratio)))
+        wanted = min(len(self._past), self._config.num_replayed(num_fresh))
         chosen = np.sort(self._rng.choice(len(self._past), size=wanted, replace=False)) if wanted else []
         return [self._past[int(i)] for i in chosen]
 

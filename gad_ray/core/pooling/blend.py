@@ -19,7 +19,7 @@ def blend_share(updates: int, *, start: int, end: int) -> float:
     """
     if updates >= end:
         return 1.0
-    return max(0.0, (updates - start) / (end - start))
+    return 0.0 if updates <= start else (updates - start) / (end - start)
 
 
 def blend_pool(
