@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 import ray
 
 from gad_ray.errors import GadError
+
+_CONNECT_S = 10.0
 
 
 class RaySession:
@@ -21,6 +24,7 @@ class RaySession:
             "logging_level": logging.WARNING,
             "configure_logging": True,
         }
+        _refuse_silent_address()
         try:
             # Without an address: RAY_ADDRESS, or what `ray start` made, or a cluster of our own. The address "auto"
             # would also take the private cluster of another run, and lose it when that run ends.
@@ -28,8 +32,9 @@ class RaySession:
         except ConnectionError:
             if os.environ.get("RAY_ADDRESS"):
                 raise GadError(
-                    f"no Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}",
-                    mend="start it, correct the address, or unset RAY_ADDRESS for a local cluster",
+                    f"the Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} does not let us in",
+                    mend="where it asks for a token: export RAY_AUTH_MODE=token, with the cluster's token in "
+                    "~/.ray/auth_token or RAY_AUTH_TOKEN",
                 ) from None
             # `ray start` left the address of a cluster that is gone.
             ray.init(address="local", **options)
@@ -37,3 +42,18 @@ class RaySession:
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
+
+
+def _refuse_silent_address() -> None:
+    """Raise at once if nothing listens at RAY_ADDRESS: Ray would try for minutes."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise GadError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}: {error}",
+            mend="start it, correct the address, or unset RAY_ADDRESS for a local cluster",
+        ) from None

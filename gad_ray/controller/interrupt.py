@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupted(BaseException):
     """The run is to end now. Not an ``Exception``: nothing that handles failures may swallow it."""
@@ -34,8 +36,8 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
+        self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.listen()
         return self
 
     def __exit__(
@@ -43,6 +45,11 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+
+    def listen(self) -> None:
+        """Take the signals over once more, from a library that has put a handler of its own in place."""
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
 
     def check(self) -> None:
         """Raise :class:`Interrupted` if waiting has no point any more."""

@@ -56,17 +56,13 @@ class Progress:
         """Log one step, judge its health, show it."""
         findings = self._health.observe(step=step, stage=stage, metrics=metrics)
         memory = self._memory_bytes()
-        self.peak_memory_gib = max(self.peak_memory_gib, memory / _GIB)
-        for name, value in metrics.items():
-            if name.startswith("timing_s/"):
-                part = name.removeprefix("timing_s/")
-                self.timing[part] = self.timing.get(part, 0.0) + value
         logged = {
             **metrics,
             "perf/memory_bytes": float(memory),
             "health/findings": float(len(findings)),
             "health/active_rules": float(len(self._health.active)),
         }
+        self._count(logged)
         self._sinks.log(step=step, stage=stage, metrics=logged)
         self._line.step(step=step, stage=stage, metrics=metrics)
         for finding in findings:
@@ -97,6 +93,26 @@ class Progress:
             self._directory.records, max_rows_per_step=self._config.records.max_rows_per_step
         )
         records.discard_after(step)
+        self._remember()
+
+    def _remember(self) -> None:
+        """Take up what the steps before a checkpoint have told: health rules look back, and sums go on."""
+        for line in self._directory.metrics_jsonl.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            nonfinite = row.pop("nonfinite", {})
+            step, stage = row.pop("step"), row.pop("stage")
+            del row["time"]
+            metrics = {name: float(nonfinite.get(name, value)) for name, value in row.items()}
+            # What it finds was reported when it happened.
+            self._health.observe(step=step, stage=stage, metrics=metrics)
+            self._count(metrics)
+
+    def _count(self, metrics: Metrics) -> None:
+        self.peak_memory_gib = max(self.peak_memory_gib, metrics["perf/memory_bytes"] / _GIB)
+        for name, value in metrics.items():
+            if name.startswith("timing_s/"):
+                part = name.removeprefix("timing_s/")
+                self.timing[part] = self.timing.get(part, 0.0) + value
 
     def _report(self, finding: Finding) -> None:
         self._line.warn(finding.rule, finding.text)

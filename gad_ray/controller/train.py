@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def train(config: RunConfig, *, resume: str | None) -> int:
             return _train(config, resume, stop)
         except Interrupted as interrupted:
             return interrupted.exit_code
+        except SystemExit as left:
+            # What Ray makes of SIGTERM while it starts.
+            if left.code != signal.SIGTERM:
+                raise
+            return 128 + signal.SIGTERM
 
 
 def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
@@ -57,6 +63,8 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     logs = ActorLogs(directory.logs)
     waiter = Waiter({name: logs.path(name) for name in Groups.names(config)}, stop)
     with RaySession():
+        # Ray handles SIGTERM by leaving at once.
+        stop.listen()
         groups = Groups(config, logs, waiter)
         try:
             return _play(config, directory, data, groups, stop, checkpoint)

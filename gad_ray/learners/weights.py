@@ -22,7 +22,16 @@ def plain_weights(model: PolicyModel, optimizer: MasterOptimizer, dtype: torch.d
 
     Tied weights appear under each of their names and share one tensor.
     """
-    state = optimizer.master_of(merged_state_dict(cast(Any, model.lm)))
+    lm = cast(Any, model.lm)
+    state = merged_state_dict(lm)
+    # What adapters were merged into shares no memory with the model. It is merged anew where another precision
+    # is wanted: rounded to the model's own first, small changes would be lost.
+    live = {tensor.data_ptr() for tensor in lm.state_dict().values()}
+    merged = [name for name, t in state.items() if t.data_ptr() not in live and t.dtype != dtype]
+    if merged:
+        exact = merged_state_dict(lm, dtype=dtype)
+        state |= {name: exact[name] for name in merged}
+    state = optimizer.master_of(state)
     cast_once: dict[int, Tensor] = {}
     return {name: cast_once.setdefault(t.data_ptr(), t.to(dtype)) for name, t in state.items()}
 

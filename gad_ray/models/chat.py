@@ -186,31 +186,22 @@ class _StandIn:
         return re.sub(f"\ue000{self._salt}\\.(\\d+)\ue001", lambda m: self._pieces[int(m.group(1))], text)
 
 
-def load_chat_format(
-    model_dir: Path, *, chat_template: str | None = None, tokenizer: str | None = None
-) -> ChatFormat:
+def load_chat_format(model_dir: Path, *, chat_template: str | None = None) -> ChatFormat:
     """Load the tokenizer of a model and the chat template to use with it.
 
     Args:
         model_dir: The model's Hugging Face directory.
         chat_template: A Jinja file, or the name of a packaged template; the tokenizer's own when None.
-        tokenizer: A directory with tokenizer files, or a model's name, to use in place of the model's own.
 
     Raises:
         ModelError: If the tokenizer cannot be loaded, or there is no chat template to use.
     """
-    from gad_ray.models.source import resolve_model
-
-    directory = model_dir
-    if tokenizer is not None:
-        given = Path(tokenizer).expanduser()
-        directory = given if (given / "tokenizer.json").is_file() else resolve_model(tokenizer)
-    loaded = _load_tokenizer(directory)
+    loaded = _load_tokenizer(model_dir)
     text = _own_template(loaded) if chat_template is None else _given_template(chat_template)
     if text is None:
         raise ModelError(
             "its tokenizer has no chat template",
-            where=str(directory),
+            where=str(model_dir),
             mend=f"set the key chat_template to a .jinja file or to one of {', '.join(packaged_templates())}",
         )
     return ChatFormat(loaded, text, generation_eos=_generation_eos(model_dir))

@@ -36,10 +36,11 @@ FLOORS: dict[str, int] = {
     "dry_run": 8,
     "commands": 9,
     "cli": 10,
+    "__main__": 11,
 }
 """Room → its floor. A room may import from its own floor and those below, never from above."""
 
-MAY_IMPORT_RAY = {"actors", "controller", "serving", "commands", "cli", "observability"}
+MAY_IMPORT_RAY = {"actors", "controller", "serving", "commands", "cli", "__main__", "observability"}
 WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "cli"}
 
 

@@ -204,12 +204,6 @@ def test_unknown_roles_and_empty_conversations_are_refused(chatml: ChatFormat):
         chatml.prompt_ids([])
 
 
-def test_another_tokenizer_can_be_given(tmp_path: Path):
-    directory = make_tiny_model(tmp_path / "model")
-    other = make_tiny_tokenizer(tmp_path / "tokenizer", style="bracket")
-    assert load_chat_format(directory, tokenizer=str(other)).tokenizer.eos_token == "</s>"
-
-
 def test_a_directory_without_tokenizer_is_refused(tmp_path: Path):
     with pytest.raises(ModelError, match="tokenizer cannot be loaded"):
         load_chat_format(tmp_path)

@@ -47,6 +47,7 @@ def rollouts(*, ids: tuple[str, ...] = ("b", "b", "a", "a")) -> RolloutBatch:
         sampling=SamplingSettings(
             num_responses=2, temperature=0.6, top_p=0.9, repetition_penalty=1.2, max_tokens=64, seed=99
         ),
+        teacher_lengths=np.full(len(ids), 7, dtype=np.int32),
     )
 
 

@@ -1,0 +1,39 @@
+"""Fixtures of all tests, and the environment in which Ray is used by them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.game import Game
+from tests.processes import wait_until_gone
+
+# Before anything imports ray, which reads them once. The token is the tests' own: clusters that other people run
+# on this machine do not know it, and no file in the home directory is made.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("RAY_ADDRESS", None)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """A Ray cluster on this machine that is there for as long as the tests are."""
+    cluster = Cluster()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def game(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Game]:
+    """Runs with tiny models on the tests' cluster; none of their processes may outlive the tests."""
+    directory = tmp_path_factory.mktemp("games")
+    yield Game(directory, ray_cluster.address)
+    wait_until_gone(directory)

