@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -19,3 +19,18 @@ class StrictModel(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+
+def unnamed_means(name: str) -> BeforeValidator:
+    """For a union told apart by ``name``: settings that give none are those of the variant called so.
+
+    A setting of the default variant can then be changed alone: ``critic.loss.margin=0.5``.
+    """
+
+    def with_name(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        settings = cast("dict[str, Any]", value)
+        return settings if "name" in settings else {"name": name, **settings}
+
+    return BeforeValidator(with_name)

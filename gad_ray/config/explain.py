@@ -52,9 +52,15 @@ def _policy(config: RunConfig) -> str:
 def _critic(config: RunConfig) -> str:
     critic, prompts = config.critic, config.prompts_per_step
     responses = prompts * config.rollout.responses_per_prompt
+    learned_from = _count(responses, "policy response")
+    if critic.truncated == "exclude":
+        learned_from += ", less those cut at the limit"
+    if critic.replay is not None:
+        replayed = min(critic.replay.size, critic.replay.num_replayed(responses))
+        learned_from += f", and up to {replayed} replayed ones of at most {critic.replay.size} kept"
     return (
         f"critic: {_count(critic.updates_per_step, 'optimiser step')} on {_count(prompts, 'teacher response')} and "
-        f"{_count(responses, 'policy response')}; {_micro_batches(critic.micro_batch_tokens, critic.max_tokens)}"
+        f"{learned_from}; {_micro_batches(critic.micro_batch_tokens, critic.max_tokens)}"
         f"{_ranks(critic.group, prompts)}"
     )
 

@@ -182,7 +182,8 @@ def _resolve(location: Sequence[str | int]) -> tuple[list[str], list[str]]:
     candidates: list[type[BaseModel]] = [RunConfig]
     for position, part in enumerate(location):
         infos = [info for candidate in candidates if (info := candidate.model_fields.get(str(part)))]
-        if infos or isinstance(part, int) or position == len(location) - 1:
+        is_tag = len(candidates) > 1 and any(_tag_of(c) == part for c in candidates)
+        if infos or isinstance(part, int) or (position == len(location) - 1 and not is_tag):
             keys.append(str(part))
             beside = candidates
             candidates = [model for info in infos for model in _models_in(info.annotation)] or candidates

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gad_ray.config import RunConfig
+from gad_ray.config.critic import AdaptiveTemperature, BradleyTerryLoss, FixedTemperature
 
 Value = float | int | bool | str
 
@@ -40,15 +41,35 @@ def _as_yaml(value: Value) -> str:
     return str(value)
 
 
-def _higher_temperature(config: RunConfig) -> float:
+def _fixed_temperature(config: RunConfig) -> float | None:
+    temperature = config.critic.loss.temperature
+    return temperature.value if isinstance(temperature, FixedTemperature) else None
+
+
+def _higher_temperature(config: RunConfig) -> float | None:
     """The next of 2, 5 and 7, then half as much again."""
-    present = config.critic.loss.temperature.value
+    present = _fixed_temperature(config)
+    if present is None:
+        return None
     return next((step for step in (2.0, 5.0, 7.0) if step > present), 1.5 * present)
 
 
-def _lower_temperature(config: RunConfig) -> float:
-    present = config.critic.loss.temperature.value
+def _lower_temperature(config: RunConfig) -> float | None:
+    present = _fixed_temperature(config)
+    if present is None:
+        return None
     return 3.0 if present > 3.0 else 0.6 * present
+
+
+def _other_preset(config: RunConfig, *, present: str, other: str) -> str | None:
+    temperature = config.critic.loss.temperature
+    has_it = isinstance(temperature, AdaptiveTemperature) and temperature.preset == present
+    return other if has_it else None
+
+
+def _batch_norm(config: RunConfig, *, on: bool) -> bool | None:
+    loss = config.critic.loss
+    return on if isinstance(loss, BradleyTerryLoss) and loss.batch_norm is not on else None
 
 
 def _lower_reg_threshold(config: RunConfig) -> float | None:
@@ -79,12 +100,14 @@ RAISE_TEMPERATURE = Advice(key="critic.loss.temperature.value", change=_higher_t
 LOWER_TEMPERATURE = Advice(key="critic.loss.temperature.value", change=_lower_temperature)
 LOWER_REG_THRESHOLD = Advice(key="critic.loss.score_reg.threshold", change=_lower_reg_threshold)
 RAISE_REG_WEIGHT = Advice(key="critic.loss.score_reg.weight", change=_higher_reg_weight)
-BATCH_NORM_ON = Advice(
-    key="critic.loss.batch_norm", change=lambda c: None if c.critic.loss.batch_norm else True
+SMOOTHER_TEMPERATURE = Advice(
+    key="critic.loss.temperature.preset", change=lambda c: _other_preset(c, present="sharp", other="smooth")
 )
-BATCH_NORM_OFF = Advice(
-    key="critic.loss.batch_norm", change=lambda c: False if c.critic.loss.batch_norm else None
+SHARPER_TEMPERATURE = Advice(
+    key="critic.loss.temperature.preset", change=lambda c: _other_preset(c, present="smooth", other="sharp")
 )
+BATCH_NORM_ON = Advice(key="critic.loss.batch_norm", change=lambda c: _batch_norm(c, on=True))
+BATCH_NORM_OFF = Advice(key="critic.loss.batch_norm", change=lambda c: _batch_norm(c, on=False))
 LOWER_CRITIC_LR = Advice(key="critic.optimizer.lr", change=_lower_critic_lr)
 RAISE_CRITIC_LR = Advice(key="critic.optimizer.lr", change=_higher_critic_lr)
 CLIP_CRITIC_GRADIENT = Advice(

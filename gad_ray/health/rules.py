@@ -76,6 +76,7 @@ RULES: tuple[Rule, ...] = (
         ),
         advice=(
             change.RAISE_TEMPERATURE,
+            change.SMOOTHER_TEMPERATURE,
             change.LOWER_REG_THRESHOLD,
             change.RAISE_REG_WEIGHT,
             change.BATCH_NORM_ON,
@@ -89,7 +90,7 @@ RULES: tuple[Rule, ...] = (
             "The critic hardly tells teacher from student, so that its score is mostly noise as a reward. Late "
             "in the game this is success if the held-out measures rose, and collapse if they did not."
         ),
-        advice=(change.LOWER_TEMPERATURE, change.BATCH_NORM_OFF),
+        advice=(change.LOWER_TEMPERATURE, change.SHARPER_TEMPERATURE, change.BATCH_NORM_OFF),
     ),
     Rule(
         name="scores-too-far-apart",
@@ -97,6 +98,7 @@ RULES: tuple[Rule, ...] = (
         meaning="Teacher and student are scored so far apart that the ranking loss has little left to teach.",
         advice=(
             change.RAISE_TEMPERATURE,
+            change.SMOOTHER_TEMPERATURE,
             change.LOWER_REG_THRESHOLD,
             change.RAISE_REG_WEIGHT,
             change.BATCH_NORM_ON,
@@ -115,7 +117,7 @@ RULES: tuple[Rule, ...] = (
         name="loss-saturated",
         condition=_SATURATED,
         meaning="The sigmoid of the ranking loss sits at its end, where the loss has next to no gradient.",
-        advice=(change.RAISE_TEMPERATURE,),
+        advice=(change.RAISE_TEMPERATURE, change.SMOOTHER_TEMPERATURE),
     ),
     Rule(
         name="score-collapse",
@@ -151,7 +153,7 @@ RULES: tuple[Rule, ...] = (
         meaning="The critic's gradient is so small that it stands still.",
         # A saturated loss asks for a higher temperature; where nothing is saturated the scores are small
         # against it, and the learning rate is the setting left.
-        advice=(change.RAISE_TEMPERATURE, change.RAISE_CRITIC_LR),
+        advice=(change.RAISE_TEMPERATURE, change.SMOOTHER_TEMPERATURE, change.RAISE_CRITIC_LR),
     ),
     Rule(
         name="discriminator-reward-out-of-range",

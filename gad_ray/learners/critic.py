@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gad_ray.batch import PromptBatch, RolloutBatch, ScoreBatch, TrainStats
-from gad_ray.config.critic import CriticConfig
-from gad_ray.core.discriminator import BradleyTerryStats, bradley_terry_loss
+from gad_ray.batch import Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
+from gad_ray.config.critic import AdaptiveTemperature, CriticConfig, CrossEntropyLoss
+from gad_ray.core.discriminator import (
+    AdaptiveRange,
+    DiscriminatorStats,
+    bradley_terry_loss,
+    cross_entropy_loss,
+)
 from gad_ray.core.packing import plan_group_batches
-from gad_ray.errors import TrainingError
-from gad_ray.learners.collective import Collective, own_share
+from gad_ray.learners.collective import Collective
+from gad_ray.learners.critic_batch import (
+    Group,
+    Totals,
+    by_side,
+    collect_scores,
+    fresh_groups,
+    keep_scores,
+    learned_from,
+    no_scores,
+    past_responses,
+    replayed_groups,
+)
 from gad_ray.learners.critic_metrics import CriticLosses, critic_metrics
+from gad_ray.learners.experience import group_index
 from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
+from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.models.critic import TORCH_DTYPES, CriticModel
 from gad_ray.models.fingerprint import Fingerprint
-from gad_ray.models.pairs import Pair, TokenRow, deduplicate
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """One prompt's distinct rows, and which of them are the teacher's and each response's."""
-
-    rows: tuple[TokenRow, ...]
-    teacher: int
-    students: tuple[int, ...]
-    positions: tuple[int, ...]
-    """Places of the responses in the RolloutBatch."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    """Sizes of the global batch: the denominators of every mean."""
-
-    prompts: int
-    responses: int
+from gad_ray.models.pairs import Pair
 
 
 class CriticLearner:
@@ -72,9 +70,15 @@ class CriticLearner:
         self.config = config
         self.collective = collective
         self.model = CriticModel.build(
-            config.model, pooling=config.pooling, max_tokens=config.max_tokens, seed=seed
+            config.model,
+            pooling=config.pooling,
+            max_tokens=config.max_tokens,
+            seed=seed,
+            packing=config.packing,
         ).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
+        self.replay = None if config.replay is None else ReplayBuffer(config.replay, seed=seed)
+        self._temperature = _first_temperature(config)
         self._forward_seconds = 0.0
         lr = config.optimizer.lr
         self.optimizer = MasterOptimizer(
@@ -115,21 +119,32 @@ class CriticLearner:
         started = time.perf_counter()
         self._forward_seconds = 0.0
         version = self.version
-        groups, totals = self._tokenise(prompts, rollouts)
-        scores, losses, result = self._update(groups, totals)
-        batch = self._collect(groups, scores, len(rollouts), version)
-        results = [result]
-        for _ in range(self.config.updates_per_step - 1):
-            _, _, result = self._update(groups, totals)
-            results.append(result)
-        last = results[-1]
+        learned = learned_from(rollouts, truncated=self.config.truncated)
+        groups, totals = self._fresh(prompts, rollouts, learned)
+        past = self._draw(totals, rollouts.step)
+        if past:
+            more, sizes = replayed_groups(past, encoder=self.model.encoder, collective=self.collective)
+            groups = [*groups, *more]
+            totals = Totals(totals.prompts + sizes.prompts, totals.responses + sizes.responses)
+        scores, losses, results = self._updates(groups, totals)
+        batch = collect_scores(
+            groups, scores, collective=self.collective, num_responses=len(rollouts), version=version
+        )
+        if past:
+            # What is logged tells of the fresh responses alone.
+            losses = self._losses_of(batch, rollouts, learned)
         metrics = {
             **critic_metrics(batch, rollouts, losses=losses, config=self.config),
-            "critic/grad_norm": last.grad_norm,
-            "critic/grad_norm_before_clip": last.grad_norm_before_clip,
-            "critic/lr": last.lr,
+            **_update_metrics(results),
             "timing_s/score": self._forward_seconds,
         }
+        if self.config.truncated == "exclude":
+            metrics["critic/truncated_excluded"] = float(len(rollouts) - learned.sum())
+        if self.replay is not None:
+            self.replay.add(past_responses(prompts, rollouts, learned=learned))
+            metrics["critic/replay_size"] = float(len(self.replay))
+            if past:
+                metrics["critic/replay_age"] = float(np.mean([rollouts.step - one.step for one in past]))
         skipped = sum(r.skipped for r in results)
         return batch, TrainStats(
             metrics=metrics,
@@ -140,9 +155,11 @@ class CriticLearner:
 
     def score_batch(self, prompts: PromptBatch, rollouts: RolloutBatch) -> ScoreBatch:
         """Score the step's samples without learning from them, in the order of ``rollouts``."""
-        groups, _ = self._tokenise(prompts, rollouts)
+        groups, _ = self._fresh(prompts, rollouts, learned_from(rollouts, truncated="keep"))
         scores = self._score_groups(groups, self._micro_batches(groups))
-        return self._collect(groups, scores, len(rollouts), self.version)
+        return collect_scores(
+            groups, scores, collective=self.collective, num_responses=len(rollouts), version=self.version
+        )
 
     def score(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """[N] float32 scores of pairs of text."""
@@ -154,84 +171,101 @@ class CriticLearner:
 
     def export(self, out_dir: Path) -> Fingerprint:
         """Write a directory that scores without the run."""
-        temperature = self.config.loss.temperature.value
-        return self.model.export(out_dir, step=self.version, temperature=temperature)
+        return self.model.export(out_dir, step=self.version, temperature=self._temperature)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training needs to go on, for a checkpoint."""
-        return self.optimizer.state()
+        tensors, plain = self.optimizer.state()
+        plain["temperature"] = self._temperature
+        if self.replay is not None:
+            # Text can be long: as a tensor it is not bound to the size of a file's header.
+            tensors["replay"], plain["replay_rng"] = self.replay.state()
+        return tensors, plain
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Take over what :meth:`state` gave."""
         self.optimizer.load_state(tensors, plain)
+        self.model.updates = self.version
+        self._temperature = float(plain["temperature"])
+        if self.replay is not None:
+            self.replay.load_state(tensors["replay"], plain["replay_rng"])
 
     # -- one update ---------------------------------------------------------------------------------
 
-    def _tokenise(self, prompts: PromptBatch, rollouts: RolloutBatch) -> tuple[list[_Group], _Totals]:
-        """This rank's groups, and the sizes of the whole batch."""
-        examples = {example.id: example for example in prompts.examples}
-        bounds = rollouts.groups()
-        groups: list[_Group] = []
-        for start, stop in own_share(bounds, self.collective):
-            example = examples[rollouts.example_ids[start]]
-            texts = [example.teacher_response, *rollouts.texts[start:stop]]
-            distinct, index = deduplicate([Pair(example.messages, text) for text in texts])
-            groups.append(
-                _Group(
-                    rows=tuple(self.model.encoder.encode(pair) for pair in distinct),
-                    teacher=int(index[0]),
-                    students=tuple(int(i) for i in index[1:]),
-                    positions=tuple(range(start, stop)),
-                )
-            )
-        return groups, _Totals(prompts=len(bounds), responses=len(rollouts))
+    def _fresh(
+        self, prompts: PromptBatch, rollouts: RolloutBatch, learned: NDArray[np.bool_]
+    ) -> tuple[list[Group], Totals]:
+        return fresh_groups(
+            prompts, rollouts, learned=learned, encoder=self.model.encoder, collective=self.collective
+        )
 
-    def _micro_batches(self, groups: Sequence[_Group]) -> list[list[int]]:
+    def _draw(self, fresh: Totals, step: int) -> list[PastResponse]:
+        return [] if self.replay is None else self.replay.draw(num_fresh=fresh.responses, step=step)
+
+    def _updates(
+        self, groups: Sequence[Group], totals: Totals
+    ) -> tuple[list[NDArray[np.float32]], CriticLosses | None, list[StepResult]]:
+        """All optimiser steps on a batch; scores and losses are those before the first.
+
+        A batch without any response to learn from is scored only.
+        """
+        if totals.responses == 0:
+            return self._score_groups(groups, self._micro_batches(groups)), None, []
+        scores, losses, result = self._update(groups, totals)
+        results = [result]
+        for _ in range(self.config.updates_per_step - 1):
+            _, _, result = self._update(groups, totals)
+            results.append(result)
+        return scores, losses, results
+
+    def _micro_batches(self, groups: Sequence[Group]) -> list[list[int]]:
         lengths = [[len(row) for row in group.rows] for group in groups]
         return plan_group_batches(lengths, max_tokens=self.config.micro_batch_tokens)
 
-    def _forward(self, groups: Sequence[_Group]) -> Tensor:
+    def _forward(self, groups: Sequence[Group]) -> Tensor:
         started = time.perf_counter()
         scores = self.model.scores([row for group in groups for row in group.rows])
         self._forward_seconds += time.perf_counter() - started
         return scores
 
     def _update(
-        self, groups: Sequence[_Group], totals: _Totals
+        self, groups: Sequence[Group], totals: Totals
     ) -> tuple[list[NDArray[np.float32]], CriticLosses, StepResult]:
         """One optimiser step; returns the scores before it, the parts of the loss, and the step's result."""
         micro_batches = self._micro_batches(groups)
-        if self.config.loss.batch_norm and (len(micro_batches) > 1 or self.collective.size > 1):
+        if self.config.loss.needs_whole_batch and (len(micro_batches) > 1 or self.collective.size > 1):
             scores, losses = self._backward_in_two_passes(groups, micro_batches)
         else:
             scores, losses = self._backward(groups, micro_batches, totals)
-        return scores, losses, self.optimizer.step(losses.rank + losses.reg)
+        if losses.temperature is not None:
+            self._temperature = losses.temperature
+        result = self.optimizer.step(losses.rank + losses.reg)
+        self.model.updates = self.version
+        return scores, losses, result
 
     def _backward(
-        self, groups: Sequence[_Group], micro_batches: Sequence[Sequence[int]], totals: _Totals
+        self, groups: Sequence[Group], micro_batches: Sequence[Sequence[int]], totals: Totals
     ) -> tuple[list[NDArray[np.float32]], CriticLosses]:
         """Gradients where the loss is a sum over groups, or one micro-batch holds them all: one pass."""
-        scores = _no_scores(groups)
+        scores = no_scores(groups)
         rank = reg = 0.0
-        mean, std = 0.0, 1.0
+        whole: DiscriminatorStats | None = None
         for members in micro_batches:
             part = [groups[i] for i in members]
             flat = self._forward(part)
-            teacher, student, index = _by_side(part, flat)
+            teacher, student, index = by_side(part, flat)
             loss, stats = self._loss(teacher, student, index, totals)
             loss.backward()
             self.optimizer.accumulate()
             rank, reg = rank + float(stats.rank), reg + float(stats.reg)
-            mean, std = float(stats.batch_mean), float(stats.batch_std)
-            _keep(scores, groups, members, flat)
+            whole = stats
+            keep_scores(scores, groups, members, flat)
         shares = torch.tensor([rank, reg], dtype=torch.float64)
         self.collective.add_up([shares])
-        return scores, CriticLosses(
-            rank=float(shares[0]), reg=float(shares[1]), batch_mean=mean, batch_std=std
-        )
+        return scores, self._losses(whole, rank=float(shares[0]), reg=float(shares[1]))
 
     def _backward_in_two_passes(
-        self, groups: Sequence[_Group], micro_batches: Sequence[Sequence[int]]
+        self, groups: Sequence[Group], micro_batches: Sequence[Sequence[int]]
     ) -> tuple[list[NDArray[np.float32]], CriticLosses]:
         """Gradients where the loss needs every score of the global batch at once, and they do not fit.
 
@@ -239,48 +273,73 @@ class CriticLearner:
         that through the model, one micro-batch after the other.
         """
         scores = self._score_groups(groups, micro_batches)
-        teacher = _leaf([scores[i][g.teacher] for i, g in enumerate(groups)])
-        student = _leaf([scores[i][k] for i, g in enumerate(groups) for k in g.students])
-        sizes = np.asarray([len(g.students) for g in groups], dtype=np.float32)
+        # Places of each group's scores among those of this rank that enter the loss.
+        sizes = np.asarray([len(g.trained) for g in groups], dtype=np.int64)
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        place = np.cumsum(sizes > 0) - 1
+        teacher = _leaf([scores[i][g.teacher] for i, g in enumerate(groups) if g.trained])
+        student = _leaf([scores[i][k] for i, g in enumerate(groups) for k in g.trained])
         all_teacher, all_student = self._join(teacher), self._join(student)
-        all_sizes = np.concatenate(self.collective.gather(sizes)).astype(np.int64)
+        all_sizes = np.concatenate(self.collective.gather(sizes[sizes > 0].astype(np.float32))).astype(
+            np.int64
+        )
         index = torch.repeat_interleave(torch.arange(len(all_sizes)), torch.from_numpy(all_sizes))
-        totals = _Totals(prompts=len(all_teacher), responses=len(all_student))
+        totals = Totals(prompts=len(all_teacher), responses=len(all_student))
         loss, stats = self._loss(all_teacher, all_student, index, totals)
         to_teacher, to_student = torch.autograd.grad(loss, [teacher, student])
-        first = np.concatenate([[0], np.cumsum([len(g.students) for g in groups])])
         for members in micro_batches:
             part = [groups[i] for i in members]
-            got_teacher, got_student, _ = _by_side(part, self._forward(part))
+            got_teacher, got_student, _ = by_side(part, self._forward(part))
             wanted = [to_student[int(first[i]) : int(first[i + 1])] for i in members]
             torch.autograd.backward(
                 [got_teacher, got_student],
-                [to_teacher[list(members)].to(got_teacher), torch.cat(wanted).to(got_student)],
+                [
+                    to_teacher[[int(place[i]) for i in members if sizes[i]]].to(got_teacher),
+                    torch.cat(wanted).to(got_student),
+                ],
             )
             self.optimizer.accumulate()
-        return scores, CriticLosses(
-            rank=float(stats.rank),
-            reg=float(stats.reg),
+        return scores, self._losses(stats, rank=float(stats.rank), reg=float(stats.reg))
+
+    def _losses(self, stats: DiscriminatorStats | None, *, rank: float, reg: float) -> CriticLosses:
+        """The parts of a loss; what concerns the whole batch is taken where the loss looks at the whole batch."""
+        if stats is None or not self.config.loss.needs_whole_batch:
+            return CriticLosses(rank=rank, reg=reg, batch_mean=0.0, batch_std=1.0)
+        adaptive = isinstance(self.config.loss.temperature, AdaptiveTemperature)
+        return CriticLosses(
+            rank=rank,
+            reg=reg,
             batch_mean=float(stats.batch_mean),
             batch_std=float(stats.batch_std),
+            temperature=float(stats.temperature) if adaptive else None,
         )
 
+    def _losses_of(
+        self, scores: ScoreBatch, rollouts: RolloutBatch, learned: NDArray[np.bool_]
+    ) -> CriticLosses:
+        """The loss of fresh responses alone, from their scores."""
+        _, firsts, index = np.unique(group_index(rollouts)[learned], return_index=True, return_inverse=True)
+        teacher = torch.from_numpy(scores.teacher[learned][firsts])
+        student = torch.from_numpy(scores.student[learned])
+        totals = Totals(prompts=len(teacher), responses=len(student))
+        _, stats = self._loss(teacher, student, torch.from_numpy(index), totals)
+        return self._losses(stats, rank=float(stats.rank), reg=float(stats.reg))
+
     def _loss(
-        self, teacher: Tensor, student: Tensor, index: Tensor, totals: _Totals
-    ) -> tuple[Tensor, BradleyTerryStats]:
+        self, teacher: Tensor, student: Tensor, index: Tensor, totals: Totals
+    ) -> tuple[Tensor, DiscriminatorStats]:
         loss = self.config.loss
-        return bradley_terry_loss(
-            teacher,
-            student,
-            group=index.to(student.device),
-            temperature=loss.temperature.value,
-            margin=loss.margin,
-            reg_threshold=loss.score_reg.threshold,
-            reg_weight=loss.score_reg.weight,
-            batch_norm=loss.batch_norm,
-            num_prompts=totals.prompts,
-            num_responses=totals.responses,
-        )
+        shared: dict[str, Any] = {
+            "group": index.to(student.device),
+            "temperature": _temperature_setting(self.config),
+            "reg_threshold": loss.score_reg.threshold,
+            "reg_weight": loss.score_reg.weight,
+            "num_prompts": totals.prompts,
+            "num_responses": totals.responses,
+        }
+        if isinstance(loss, CrossEntropyLoss):
+            return cross_entropy_loss(teacher, student, **shared)
+        return bradley_terry_loss(teacher, student, margin=loss.margin, batch_norm=loss.batch_norm, **shared)
 
     def _join(self, own: Tensor) -> Tensor:
         """The scores of all ranks in rank order, this rank's with its gradient."""
@@ -289,71 +348,39 @@ class CriticLearner:
         return torch.cat(parts)
 
     def _score_groups(
-        self, groups: Sequence[_Group], micro_batches: Sequence[Sequence[int]]
+        self, groups: Sequence[Group], micro_batches: Sequence[Sequence[int]]
     ) -> list[NDArray[np.float32]]:
-        scores = _no_scores(groups)
+        scores = no_scores(groups)
         with torch.no_grad():
             for members in micro_batches:
-                _keep(scores, groups, members, self._forward([groups[i] for i in members]))
+                keep_scores(scores, groups, members, self._forward([groups[i] for i in members]))
         return scores
-
-    def _collect(
-        self,
-        groups: Sequence[_Group],
-        scores: Sequence[NDArray[np.float32]],
-        num_responses: int,
-        version: int,
-    ) -> ScoreBatch:
-        """Join the ranks' scores in the order of the RolloutBatch.
-
-        Raises:
-            TrainingError: If a score is not finite.
-        """
-        positions = [p for g in groups for p in g.positions]
-        own_teacher = [s[g.teacher] for g, s in zip(groups, scores, strict=True) for _ in g.students]
-        own_student = [s[k] for g, s in zip(groups, scores, strict=True) for k in g.students]
-        # float32 holds every position exactly up to 2**24 responses.
-        where = np.concatenate(self.collective.gather(np.asarray(positions, dtype=np.float32))).astype(
-            np.int64
-        )
-        student, teacher = np.empty(num_responses, np.float32), np.empty(num_responses, np.float32)
-        student[where] = np.concatenate(self.collective.gather(np.asarray(own_student, dtype=np.float32)))
-        teacher[where] = np.concatenate(self.collective.gather(np.asarray(own_teacher, dtype=np.float32)))
-        finite = np.isfinite(student) & np.isfinite(teacher)
-        if not finite.all():
-            raise TrainingError(
-                f"{int((~finite).sum())} of {num_responses} pairs have a score that is not finite, after "
-                f"{version} steps of the critic: there is no reward to be made of them",
-                mend="lower critic.optimizer.lr or critic.head_lr, or set critic.model.compute=float32",
-            )
-        return ScoreBatch(student=student, teacher=teacher, critic_version=version)
-
-
-def _by_side(groups: Sequence[_Group], flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Teacher scores [P], student scores [R] and each response's prompt [R], out of scores of distinct rows."""
-    teacher: list[int] = []
-    student: list[int] = []
-    index: list[int] = []
-    offset = 0
-    for g, group in enumerate(groups):
-        teacher.append(offset + group.teacher)
-        student.extend(offset + k for k in group.students)
-        index.extend([g] * len(group.students))
-        offset += len(group.rows)
-    return flat[teacher], flat[student], torch.tensor(index, dtype=torch.int64)
-
-
-def _no_scores(groups: Sequence[_Group]) -> list[NDArray[np.float32]]:
-    return [np.zeros(len(group.rows), dtype=np.float32) for group in groups]
-
-
-def _keep(
-    scores: list[NDArray[np.float32]], groups: Sequence[_Group], members: Sequence[int], flat: Tensor
-) -> None:
-    sizes = [len(groups[i].rows) for i in members]
-    for i, piece in zip(members, flat.detach().cpu().split(sizes), strict=True):
-        scores[i] = piece.numpy()
 
 
 def _leaf(values: Sequence[Any]) -> Tensor:
     return torch.tensor(np.asarray(values, dtype=np.float32)).requires_grad_()
+
+
+def _temperature_setting(config: CriticConfig) -> float | AdaptiveRange:
+    temperature = config.loss.temperature
+    if not isinstance(temperature, AdaptiveTemperature):
+        return temperature.value
+    a, b, lo, hi = temperature.coefficients
+    return AdaptiveRange(a=a, b=b, lo=lo, hi=hi)
+
+
+def _first_temperature(config: CriticConfig) -> float:
+    """τ before any update: an adaptive one's where all scores are equal."""
+    setting = _temperature_setting(config)
+    return min(max(setting.a, setting.lo), setting.hi) if isinstance(setting, AdaptiveRange) else setting
+
+
+def _update_metrics(results: Sequence[StepResult]) -> Metrics:
+    if not results:
+        return {}
+    last = results[-1]
+    return {
+        "critic/grad_norm": last.grad_norm,
+        "critic/grad_norm_before_clip": last.grad_norm_before_clip,
+        "critic/lr": last.lr,
+    }

@@ -12,25 +12,28 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gad_ray.config.critic import MeanPooling
+from gad_ray.config.critic import Pooling
 from gad_ray.config.models import ModelConfig
-from gad_ray.core.packing import pad_rows, plan_micro_batches
-from gad_ray.core.pooling import mean_pool
+from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
 from gad_ray.errors import ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.fingerprint import Fingerprint, hash_tensors, hash_text, hash_tokenizer
 from gad_ray.models.load import apply_lora, load_backbone, merged_state_dict, plain_model, save_clean
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
+from gad_ray.models.pooling import AnyPooling, describe_pooling, pool
 from gad_ray.models.source import resolve_model
 
 _FORMAT = 1
 _META = "critic.json"
 _HEAD = "head.safetensors"
+
+_POOLING: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -51,7 +54,11 @@ class ValueHead(nn.Module):
 
 
 class CriticModel(nn.Module):
-    """Scores of (prompt, response) pairs. The one scoring path: training, evaluation and serving call it."""
+    """Scores of (prompt, response) pairs. The one scoring path: training, evaluation and serving call it.
+
+    Attributes:
+        updates: Optimiser steps that the critic has taken: a blended pooling depends on them.
+    """
 
     def __init__(
         self,
@@ -59,9 +66,11 @@ class CriticModel(nn.Module):
         head: ValueHead,
         *,
         chat: ChatFormat,
-        pooling: MeanPooling,
+        pooling: AnyPooling,
         max_tokens: int,
         dtype: str,
+        packing: bool = False,
+        updates: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -69,10 +78,21 @@ class CriticModel(nn.Module):
         self.encoder = PairEncoder(chat, max_tokens=max_tokens)
         self.pooling = pooling
         self.dtype = dtype
+        self.packing = packing
+        self.updates = updates
 
     @classmethod
-    def build(cls, config: ModelConfig, *, pooling: MeanPooling, max_tokens: int, seed: int) -> CriticModel:
+    def build(
+        cls, config: ModelConfig, *, pooling: AnyPooling, max_tokens: int, seed: int, packing: bool = False
+    ) -> CriticModel:
         """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.compute``.
+
+        Args:
+            config: The backbone.
+            pooling: How the tokens' values become a score.
+            max_tokens: Longest prompt plus response.
+            seed: Seed of the value head.
+            packing: Put the pairs of one forward pass end to end in one row, in place of padding each.
 
         Raises:
             ModelError: If the model cannot be found or loaded.
@@ -97,6 +117,7 @@ class CriticModel(nn.Module):
             pooling=pooling,
             max_tokens=max_tokens,
             dtype=config.compute,
+            packing=packing,
         )
 
     @property
@@ -110,12 +131,27 @@ class CriticModel(nn.Module):
 
     def scores(self, rows: Sequence[TokenRow]) -> Float[Tensor, " batch"]:
         """float32 scores of tokenised pairs in one forward pass, with gradient where that is enabled."""
-        ids = pad_rows([row.ids for row in rows], pad_id=self.encoder.chat.pad_token_id, device=self.device)
-        position = torch.arange(ids.shape[1], device=self.device)
+        values = self._packed_values(rows) if self.packing else self._padded_values(rows)
+        return pool(values, self._mask(rows), pooling=self.pooling, updates=self.updates)
+
+    def _padded_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:
+        pad_id = self.encoder.chat.pad_token_id
+        return self.values(pad_rows([row.ids for row in rows], pad_id=pad_id, device=self.device))
+
+    def _packed_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:
+        """The same from one row of all tokens, laid out again a pair a row."""
+        ids, positions = pack_rows([row.ids for row in rows], device=self.device)
+        # transformers takes positions that begin anew for a border that attention does not cross.
+        hidden = self.backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+        pieces = self.head(hidden)[0].split([len(row) for row in rows])
+        return nn.utils.rnn.pad_sequence(list(pieces), batch_first=True)
+
+    def _mask(self, rows: Sequence[TokenRow]) -> Bool[Tensor, "batch seq"]:
+        """True on the tokens that are scored."""
+        position = torch.arange(max(len(row) for row in rows), device=self.device)
         start = torch.tensor([row.start for row in rows], device=self.device)
         end = torch.tensor([len(row) for row in rows], device=self.device)
-        mask = (position >= start[:, None]) & (position < end[:, None])
-        return mean_pool(self.values(ids), mask)
+        return (position >= start[:, None]) & (position < end[:, None])
 
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair], *, micro_batch_tokens: int) -> NDArray[np.float32]:
@@ -149,7 +185,7 @@ class CriticModel(nn.Module):
             head=hash_tensors(dict(self.head.state_dict())),
             template=hash_text(self.encoder.chat.template_text),
             tokenizer=hash_tokenizer(self.encoder.chat),
-            pooling=hash_text(self.pooling.model_dump_json()),
+            pooling=hash_text(describe_pooling(self.pooling, updates=self.updates)),
             dtype=self.dtype,
         )
 
@@ -159,7 +195,7 @@ class CriticModel(nn.Module):
         Args:
             out_dir: Where to write; it appears whole, by a rename, and replaces one of that name.
             step: Optimiser steps that the critic has taken.
-            temperature: τ of its loss, for probabilities of a comparison.
+            temperature: τ of its loss, for probabilities of a comparison; the latest where it is adaptive.
 
         Raises:
             ModelError: If the directory cannot be written.
@@ -170,6 +206,7 @@ class CriticModel(nn.Module):
             "step": step,
             "temperature": temperature,
             "pooling": self.pooling.model_dump(mode="json"),
+            "updates": self.updates,
             "max_tokens": self.encoder.max_tokens,
             "dtype": self.dtype,
             "chat_template": self.encoder.chat.template_text,
@@ -206,9 +243,10 @@ class CriticModel(nn.Module):
             backbone,
             head,
             chat=load_chat_format(directory),
-            pooling=MeanPooling.model_validate(meta["pooling"]),
+            pooling=_POOLING.validate_python(meta["pooling"]),
             max_tokens=int(meta["max_tokens"]),
             dtype=meta["dtype"],
+            updates=int(meta.get("updates", 0)),
         )
         recorded, found = meta["fingerprint"], asdict(critic.fingerprint())
         differing = [part for part, digest in found.items() if recorded.get(part) != digest]

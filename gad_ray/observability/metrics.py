@@ -68,7 +68,10 @@ _CRITIC = (
         Unit.RATIO,
     ),
     _gauge("critic/d_loss", "Discriminator loss: ranking loss plus score regularisation"),
-    _gauge("critic/ranking_loss", "Mean softplus(-(d - margin) / temperature)"),
+    _gauge(
+        "critic/ranking_loss",
+        "Mean softplus(-(d - margin) / temperature), or the cross-entropy of both sides",
+    ),
     _gauge("critic/score_reg", "Score regularisation, weighted, as it enters the loss"),
     _gauge(
         "critic/score_diff", "Mean of teacher's minus student's raw score on fresh pairs, before the update"
@@ -81,6 +84,11 @@ _CRITIC = (
     _gauge("critic/temperature", "Temperature of the ranking loss"),
     _gauge("critic/batch_mean", "Mean that batch normalisation removed from the scores"),
     _gauge("critic/batch_std", "Standard deviation that batch normalisation divided the scores by"),
+    _counter(
+        "critic/truncated_excluded", "Responses cut at the token limit that the critic did not learn from"
+    ),
+    _gauge("critic/replay_size", "Past responses in the critic's replay buffer"),
+    _gauge("critic/replay_age", "Mean age, in steps, of the responses that were replayed"),
     _gauge("critic/grad_norm", "Global gradient norm of the critic after clipping"),
     _gauge("critic/grad_norm_before_clip", "Global gradient norm of the critic before clipping"),
     _gauge("critic/lr", "Learning rate of the critic's backbone"),

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gad_ray.core.discriminator.score_reg import score_penalty
+from gad_ray.core.discriminator.stats import DiscriminatorStats
+from gad_ray.core.discriminator.temperature import AdaptiveRange, temperature_of
+
 _STD_FLOOR = 1e-4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BradleyTerryStats:
-    """Figures of one call, detached; sums where a mean over the global batch is to be made of them."""
-
-    rank: Tensor
-    """Share of the ranking loss."""
-    reg: Tensor
-    """Share of the score penalty, already weighted."""
-    batch_mean: Tensor
-    """Mean that the scores were normalised by; 0 without batch normalisation."""
-    batch_std: Tensor
-    """Standard deviation that the scores were normalised by; 1 without batch normalisation."""
 
 
 def bradley_terry_loss(
@@ -31,14 +19,14 @@ def bradley_terry_loss(
     student: Float[Tensor, " responses"],
     *,
     group: Int[Tensor, " responses"],
-    temperature: float,
+    temperature: float | AdaptiveRange,
     margin: float = 0.0,
     reg_threshold: float = 0.0,
     reg_weight: float = 0.0,
     batch_norm: bool = False,
     num_prompts: int | None = None,
     num_responses: int | None = None,
-) -> tuple[Float[Tensor, ""], BradleyTerryStats]:
+) -> tuple[Float[Tensor, ""], DiscriminatorStats]:
     """softplus(−(d − margin)/τ) over all pairs, plus w · mean relu(|s| − c)² on the raw scores of both sides.
 
     d = s_T − s_S is taken after batch normalisation, if that is on. The teacher's score of a prompt is
@@ -48,7 +36,7 @@ def bradley_terry_loss(
         teacher: Raw float32 scores of the teacher's responses, one a prompt.
         student: Raw float32 scores of the student's responses.
         group: For each response, the index of its prompt in ``teacher``.
-        temperature: τ > 0.
+        temperature: τ > 0, or how it follows d: then give it the whole batch.
         margin: Difference below which a pair still counts as badly ranked.
         reg_threshold: c, the size up to which a score costs nothing.
         reg_weight: w of the penalty.
@@ -69,11 +57,21 @@ def bradley_terry_loss(
         mean, std = both.mean(), both.std(correction=0).clamp_min(_STD_FLOOR)
         ranked_teacher, ranked_student = (teacher - mean) / std, (student - mean) / std
     difference = ranked_teacher[group] - ranked_student
-    rank = F.softplus(-(difference - margin) / temperature).sum() / num_responses
-    excess_teacher = F.relu(teacher.abs() - reg_threshold).square().sum() / num_prompts
-    excess_student = F.relu(student.abs() - reg_threshold).square().sum() / num_responses
-    reg = reg_weight * (excess_teacher + excess_student)
-    stats = BradleyTerryStats(
-        rank=rank.detach(), reg=reg.detach(), batch_mean=mean.detach(), batch_std=std.detach()
+    tau = temperature_of(temperature, difference)
+    rank = F.softplus(-(difference - margin) / tau).sum() / num_responses
+    reg = score_penalty(
+        teacher,
+        student,
+        threshold=reg_threshold,
+        weight=reg_weight,
+        num_prompts=num_prompts,
+        num_responses=num_responses,
+    )
+    stats = DiscriminatorStats(
+        rank=rank.detach(),
+        reg=reg.detach(),
+        temperature=torch.as_tensor(tau),
+        batch_mean=mean.detach(),
+        batch_std=std.detach(),
     )
     return rank + reg, stats

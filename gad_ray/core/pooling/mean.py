@@ -1,4 +1,4 @@
-"""From a value per token to one score per response."""
+"""The mean of the scored tokens' values."""
 
 from __future__ import annotations
 
