@@ -22,7 +22,9 @@ PANELS = (
 
 def plot(run: Path, out: Path) -> None:
     """Draw four panels with the stage border, over the steps of a run."""
-    rows: list[dict[str, Any]] = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows: list[dict[str, Any]] = [
+        json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
     border = next((row["step"] - 0.5 for row in rows if row["stage"] == "adversarial"), None)
     figure, axes = plt.subplots(2, 2, figsize=(10, 6), sharex=True, layout="constrained")
     for axis, (title, names) in zip(axes.flat, PANELS, strict=True):

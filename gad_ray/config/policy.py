@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
+from gad_ray.config.base import StrictModel, unnamed_means
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
 
 
@@ -61,9 +61,11 @@ class OpoAdvantage(_GroupAdvantage):
     name: Literal["opo"] = "opo"
 
 
-AdvantageConfig = (
-    GrpoAdvantage | DrGrpoAdvantage | RlooAdvantage | RankAdvantage | ReinforcePpAdvantage | OpoAdvantage
-)
+AdvantageConfig = Annotated[
+    GrpoAdvantage | DrGrpoAdvantage | RlooAdvantage | RankAdvantage | ReinforcePpAdvantage | OpoAdvantage,
+    Field(discriminator="name"),
+    unnamed_means("grpo"),
+]
 
 
 class TokenLoss(StrictModel):
@@ -122,7 +124,9 @@ class ReinforceLoss(TokenLoss):
     name: Literal["reinforce"] = "reinforce"
 
 
-PolicyLossConfig = PpoLoss | GspoLoss | CispoLoss | ReinforceLoss
+PolicyLossConfig = Annotated[
+    PpoLoss | GspoLoss | CispoLoss | ReinforceLoss, Field(discriminator="name"), unnamed_means("ppo")
+]
 
 
 class AdaptiveKl(StrictModel):
@@ -183,20 +187,22 @@ class RejectedImportance(StrictModel):
     its tokens'."""
 
 
-ImportanceConfig = TruncatedImportance | RejectedImportance
+ImportanceConfig = Annotated[
+    TruncatedImportance | RejectedImportance, Field(discriminator="name"), unnamed_means("truncated")
+]
 
 
 class PolicyConfig(StrictModel):
     """The student: a causal language model trained by policy gradient on the critic's score."""
 
     model: ModelConfig
-    advantage: AdvantageConfig = Field(default=GrpoAdvantage(), discriminator="name")
-    loss: PolicyLossConfig = Field(default=PpoLoss(), discriminator="name")
+    advantage: AdvantageConfig = GrpoAdvantage()
+    loss: PolicyLossConfig = PpoLoss()
     kl: KlConfig = KlConfig()
     entropy_coefficient: float = Field(default=0.0, ge=0.0)
     """Weight of the mean entropy per token, which is taken from the loss; 0 spends no gradient on it."""
 
-    importance: ImportanceConfig | None = Field(default=None, discriminator="name")
+    importance: ImportanceConfig | None = None
     """Absent: the trainer's own log-probabilities are taken as those of the sample."""
 
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-6)
