@@ -7,9 +7,10 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.cluster import Cluster
-from tests.game import Game
+from tests.game import Game, Outcome
 from tests.processes import wait_until_gone
 
 # Before anything imports ray, which reads them once. The token is the tests' own: clusters that other people run
@@ -19,6 +20,11 @@ os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
+
+# A change is judged on the same examples every time; at a desk each run draws new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +43,9 @@ def game(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
     directory = tmp_path_factory.mktemp("games")
     yield Game(directory, ray_cluster.address)
     wait_until_gone(directory)
+
+
+@pytest.fixture(scope="session")
+def whole_run(game: Game) -> Outcome:
+    """Both stages from beginning to end, without a break."""
+    return game.play("whole")

@@ -259,7 +259,9 @@ class Game:
         command += ["train", str(self.config(name)), *overrides]
         if resume is not None:
             command += ["--resume", resume]
-        return Running(command, self.directory / "runs" / name, environment)
+        root = self.directory / "runs" / name
+        assert resume is not None or not root.exists(), f"another test has made a run called {name}"
+        return Running(command, root, environment)
 
     def play(self, name: str, *overrides: str, **options: Any) -> Outcome:
         """Start a run and wait for its end."""
