@@ -8,7 +8,7 @@ Every container is checked when it is built.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -212,6 +212,19 @@ class RolloutBatch:
                 bounds.append((start, i))
                 start = i
         return bounds
+
+    def take(self, indices: Sequence[int]) -> RolloutBatch:
+        """The responses of these indices, in their order; those of one group must stay adjacent."""
+        return replace(
+            self,
+            example_ids=tuple(self.example_ids[i] for i in indices),
+            texts=tuple(self.texts[i] for i in indices),
+            prompt_tokens=self.prompt_tokens.take(indices),
+            response_tokens=self.response_tokens.take(indices),
+            logprobs=self.logprobs.take(indices),
+            stop_reasons=tuple(self.stop_reasons[i] for i in indices),
+            teacher_lengths=self.teacher_lengths[list(indices)],
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[RolloutBatch]) -> RolloutBatch:

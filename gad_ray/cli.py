@@ -32,7 +32,9 @@ app = typer.Typer(
 recipes_app = typer.Typer(help="Show and copy the recipes that come with GAD-Ray.", no_args_is_help=True)
 data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
+bench_app = typer.Typer(help="Measurements that anyone can repeat.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
@@ -183,6 +185,28 @@ def data_collect(
             max_attempts=max_attempts,
         )
     )
+
+
+@bench_app.command("methods")
+def bench_methods(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE-or-PATH", help="Gives model, data and sizes to every method.")
+    ] = "quickstart",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings for every method.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only this method; may be given several times.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Students of each method.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs and figures go.")] = Path(
+        "runs/bench-methods"
+    ),
+) -> None:
+    """Base, SeqKD, SODA and the game at about equal time, judged on held-out prompts by fresh critics."""
+    from gad_ray.commands.bench import bench_methods as run
+
+    run(recipe, overrides or [], methods=method or [], num_seeds=seeds, out=out)
 
 
 @app.command()

@@ -1,0 +1,69 @@
+"""How sure a figure is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gad_ray.batch import Float32
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A figure with the ends of its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auc(teacher: Float32, student: Float32) -> float:
+    """Chance that a teacher's response scores above a student's, whatever their prompts; a tie counts half.
+
+    The area under the ROC curve of the score as a detector of the teacher: 0.5 where it cannot tell them apart.
+    Meant for a critic whose score is absolute, as one trained by cross-entropy.
+
+    Args:
+        teacher: [N] scores.
+        student: [M] scores.
+    """
+    wins = float(stats.mannwhitneyu(teacher, student).statistic)
+    return wins / (len(teacher) * len(student))
+
+
+def bootstrap(figure: Callable[[NDArray[np.int64]], float], *, size: int, seed: int) -> Interval:
+    """The percentile bootstrap of a figure over units that were drawn independently (Efron, 1979).
+
+    Args:
+        figure: The figure of the units with these indices; a unit may come more than once.
+        size: Number of units.
+        seed: Of the draws.
+    """
+    units = np.arange(size)
+    drawn = stats.bootstrap(
+        (units,),
+        figure,
+        vectorized=False,
+        method="percentile",
+        n_resamples=2000,
+        confidence_level=_CONFIDENCE,
+        rng=seed,
+    )
+    interval = drawn.confidence_interval
+    return Interval(value=figure(units), low=float(interval.low), high=float(interval.high))
+
+
+def over_repeats(values: Sequence[float]) -> Interval:
+    """The mean of independent repeats with Student's interval; its ends are infinite for a single repeat."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Interval(value=mean, low=-np.inf, high=np.inf)
+    error = float(stats.sem(values))
+    half = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, len(values) - 1)) * error
+    return Interval(value=mean, low=mean - half, high=mean + half)

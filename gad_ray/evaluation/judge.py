@@ -1,0 +1,121 @@
+"""One student on the held-out prompts: likelihood, length, variety, and a freshly trained critic's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gad_ray.batch import Example, PromptBatch, RolloutBatch, SamplingSettings, StopReason
+from gad_ray.config import RunConfig
+from gad_ray.data.dataset import LoadedData, load_dataset
+from gad_ray.evaluation.fresh_critic import FreshVerdict, fresh_verdict
+from gad_ray.evaluation.heldout import distinct_n
+from gad_ray.learners.collective import LocalCollective
+from gad_ray.learners.policy import PolicyLearner
+from gad_ray.models.chat import load_chat_format
+from gad_ray.models.source import resolve_model
+from gad_ray.rollout.worker import RolloutWorker
+
+_HELDOUT_RESPONSES = 4
+_FRESH_PROMPTS_PER_STEP = 16
+# Other draws than those of training, which count up from the run's seed.
+_SEED_OFFSET = 1_000_003
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What was measured of one student.
+
+    Attributes:
+        nll: Mean negative log-likelihood (nats a token) of the teacher's text, over prompts.
+        length_ratio: Mean response length over the teacher's, both in the student's tokens.
+        cut: Share of responses that reached the token limit.
+        distinct_1: Distinct words over all words of the responses.
+        distinct_2: The same of pairs of words.
+        fresh: The verdict of a critic trained anew.
+    """
+
+    nll: float
+    length_ratio: float
+    cut: float
+    distinct_1: float
+    distinct_2: float
+    fresh: FreshVerdict
+
+
+def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
+    """Sample the policy that a config names, and judge it. Uses no Ray; loads a student, then a critic.
+
+    Args:
+        config: Gives the policy's model, the data, the sampling, and the critic to train anew.
+        seed: Of the samples and of the fresh critic.
+        scratch: Directory for the rows of the data that are not used.
+
+    Raises:
+        GadError: If data or models cannot be used.
+    """
+    data = _load(config, scratch)
+    train, heldout = _answer(config, data, seed=seed)
+    learner = PolicyLearner(
+        config.policy,
+        config.reward,
+        mini_batch_prompts=config.mini_batch_prompts,
+        total_steps=1,
+        warmup_lr=None,
+        collective=LocalCollective(),
+        max_nonfinite_steps=0,
+    )
+    nll = float(learner.teacher_nll(data.heldout).mean())
+    del learner
+    fresh = fresh_verdict(
+        config.critic,
+        train=(data.train, train),
+        test=(data.heldout, heldout),
+        prompts_per_step=_FRESH_PROMPTS_PER_STEP,
+        epochs=1.0,
+        seed=seed,
+    )
+    return Judgement(
+        nll=nll,
+        length_ratio=float(heldout.response_tokens.lengths.mean() / heldout.teacher_lengths.mean()),
+        cut=float(np.mean([reason is StopReason.LENGTH for reason in heldout.stop_reasons])),
+        distinct_1=distinct_n(heldout.texts, 1),
+        distinct_2=distinct_n(heldout.texts, 2),
+        fresh=fresh,
+    )
+
+
+def _load(config: RunConfig, scratch: Path) -> LoadedData:
+    model = config.policy.model
+    chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
+    return load_dataset(
+        config.data,
+        count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)),
+        count_response_tokens=lambda text: len(chat.response_ids(text)),
+        quarantine_path=scratch / "quarantine.jsonl",
+    )
+
+
+def _answer(config: RunConfig, data: LoadedData, *, seed: int) -> tuple[RolloutBatch, RolloutBatch]:
+    """One response to every training prompt, several to every held-out one."""
+    rollout = config.rollout
+    worker = RolloutWorker.build(config)
+
+    def draw(examples: Sequence[Example], num_responses: int) -> RolloutBatch:
+        sampling = SamplingSettings(
+            num_responses=num_responses,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            repetition_penalty=rollout.repetition_penalty,
+            max_tokens=rollout.max_response_tokens,
+            seed=_SEED_OFFSET + seed,
+        )
+        return worker.generate(PromptBatch(step=0, examples=tuple(examples)), sampling)
+
+    try:
+        return draw(data.train, 1), draw(data.heldout, _HELDOUT_RESPONSES)
+    finally:
+        worker.close()
