@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tests.game import Game, Outcome
+
+_ASK_VLLM = """
+import sys
+from vllm import LLM, SamplingParams
+
+llm = LLM(model=sys.argv[1], dtype="float32", max_model_len=128, max_num_seqs=1, enforce_eager=True)
+question = [{"role": "user", "content": "What is the capital of France?"}]
+print("answer:", llm.chat(question, SamplingParams(temperature=0.0, max_tokens=12))[0].outputs[0].text)
+"""
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -62,3 +75,17 @@ def test_the_policy_that_vllm_served_loads_in_transformers(real_run: Outcome) ->
     )
     answer = model.generate(**prompt, max_new_tokens=12, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :])
+
+
+def test_the_export_loads_in_a_vllm_of_its_own(real_run: Outcome) -> None:
+    """As a user would serve it: weights, tokenizer and chat template from the directory alone."""
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_VLLM, str(real_run.root / "exports" / "policy")],
+        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert "Paris" in asked.stdout.partition("answer:")[2]

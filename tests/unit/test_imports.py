@@ -32,6 +32,7 @@ FLOORS: dict[str, int] = {
     "actors": 6,
     "controller": 7,
     "serving": 7,
+    "bench": 8,
     "doctor": 8,
     "dry_run": 8,
     "commands": 9,
