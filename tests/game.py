@@ -242,6 +242,7 @@ class Game:
         resume: str | None = None,
         own_cluster: bool = False,
         program: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Running:
         """Start ``gad-ray train`` on the tests' cluster, or with no cluster to be found.
 
@@ -251,17 +252,18 @@ class Game:
             resume: As on the command line.
             own_cluster: Whether the run must start a cluster itself.
             program: Module that is run in place of ``gad-ray``.
+            environment: Variables besides the tests' own.
         """
-        environment = ray_environment()
+        variables = {**ray_environment(), **(environment or {})}
         if not own_cluster:
-            environment["RAY_ADDRESS"] = self._address
+            variables["RAY_ADDRESS"] = self._address
         command = ["gad-ray"] if program is None else [sys.executable, "-m", program]
         command += ["train", str(self.config(name)), *overrides]
         if resume is not None:
             command += ["--resume", resume]
         root = self.directory / "runs" / name
         assert resume is not None or not root.exists(), f"another test has made a run called {name}"
-        return Running(command, root, environment)
+        return Running(command, root, variables)
 
     def play(self, name: str, *overrides: str, **options: Any) -> Outcome:
         """Start a run and wait for its end."""

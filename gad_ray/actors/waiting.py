@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from gad_ray.actors.process import log_tail
 from gad_ray.errors import ActorDiedError, DeadlineError, GadError
@@ -70,12 +70,28 @@ class Waiter:
             if isinstance(cause, GadError):
                 raise cause from None
             raise GadError(f"{what} failed: {error}") from error
-        except RayActorError as error:
+        except OutOfMemoryError as error:
+            raise ActorDiedError(
+                f"the machine's memory was nearly full during {what}, and Ray ended an actor to save the rest\n"
+                f"{_memory_users(str(error))}",
+                mend="end other programs that are in the list, or make the run smaller: micro_batch_tokens of policy "
+                "and critic, rollout.batch_sequences, gradient checkpointing, LoRA; then --resume auto",
+            ) from error
+        except RayError as error:
+            # Actors, nodes and objects are lost in many ways.
             self._raise_death(error, what)
 
-    def _raise_death(self, error: RayActorError, what: str) -> NoReturn:
+    def _raise_death(self, error: RayError, what: str) -> NoReturn:
         tails = "\n".join(f"--- last lines of {path}\n{log_tail(path)}" for path in self._logs.values())
         raise ActorDiedError(
             f"an actor died during {what}: {error}\n{tails}",
             mend="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
         ) from error
+
+
+def _memory_users(report: str) -> str:
+    """What Ray's long report on a full memory says of who used it."""
+    _, heading, users = report.partition("Top 10 memory users:")
+    if not heading:
+        return report.strip()
+    return heading + users.partition("Refer to the documentation")[0].rstrip()

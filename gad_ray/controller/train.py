@@ -7,6 +7,8 @@ import signal
 import warnings
 from pathlib import Path
 
+from ray.exceptions import RayError
+
 from gad_ray.actors.groups import ActorLogs, Groups
 from gad_ray.actors.session import RaySession
 from gad_ray.actors.waiting import Waiter
@@ -18,7 +20,7 @@ from gad_ray.controller.interrupt import Interrupted, StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.data.dataset import LoadedData, load_dataset
 from gad_ray.data.stats import describe
-from gad_ray.errors import CheckpointError
+from gad_ray.errors import CheckpointError, GadError
 from gad_ray.learners.format_rewards import check_reward_functions
 from gad_ray.models.chat import load_chat_format
 from gad_ray.models.source import resolve_model
@@ -53,6 +55,11 @@ def train(config: RunConfig, *, resume: str | None) -> int:
             if left.code != signal.SIGTERM:
                 raise
             return 128 + signal.SIGTERM
+        except RayError as error:
+            # What no wait was there to explain, as the loss of the cluster itself.
+            raise GadError(
+                f"Ray failed: {error}", mend="see ray status and Ray's own logs; continue with --resume auto"
+            ) from error
 
 
 def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
