@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from gad_ray.config.base import StageLength
 from gad_ray.config.models import GroupConfig
-from gad_ray.config.run import RunConfig, StageLength
+from gad_ray.config.run import RunConfig
 
 
 def batch_arithmetic(config: RunConfig, num_prompts: int) -> list[str]:

@@ -374,7 +374,7 @@ def grumpy(user_module: ModuleType) -> CustomTerm:
 def test_a_response_on_which_the_users_function_fails_is_never_trained_on(
     directory: Path, rollouts: RolloutBatch, prompts: PromptBatch, grumpy: CustomTerm
 ):
-    reward = RewardConfig(format=(grumpy,))
+    reward = RewardConfig(format=(grumpy,), max_failed_fraction=0.5)
     found = gradients_of(learner_of(directory, reward=reward), rollouts, scored(SCORES), prompts)
     rest = [0, 1, 2, 4, 5, 7]
     # The first prompt's responses are all given 0.5 more, which no advantage sees.
@@ -385,7 +385,11 @@ def test_a_response_on_which_the_users_function_fails_is_never_trained_on(
 def test_failures_of_the_users_function_are_counted_named_and_left_out_of_the_means(
     rollouts: RolloutBatch, prompts: PromptBatch, grumpy: CustomTerm, caplog: pytest.LogCaptureFixture
 ):
-    config = RewardConfig(discriminator_weight=2.0, format=(grumpy, NoRepetition(ngram=1, weight=3.0)))
+    config = RewardConfig(
+        discriminator_weight=2.0,
+        format=(grumpy, NoRepetition(ngram=1, weight=3.0)),
+        max_failed_fraction=0.5,
+    )
     rewards = rewards_of(rollouts, scored(SCORES), config, prompts)
     metrics = reward_metrics(rollouts, rewards, with_format=True)
     check_metrics("adversarial", metrics)
@@ -404,7 +408,7 @@ def test_a_batch_on_which_the_users_function_always_fails_moves_nothing(
     directory: Path, rollouts: RolloutBatch, prompts: PromptBatch, user_module: ModuleType
 ):
     user_module.broken = lambda prompt, response: None  # type: ignore[attr-defined]
-    reward = RewardConfig(format=(CustomTerm(function="rewards_of_a_user:broken"),))
+    reward = RewardConfig(format=(CustomTerm(function="rewards_of_a_user:broken"),), max_failed_fraction=1.0)
     learner = learner_of(directory, reward=reward)
     before = weights_of(learner)
     assert learner.update(rollouts, scored(SCORES), prompts).num_steps == 0
