@@ -145,5 +145,5 @@ def test_an_advantage_of_groups_refuses_groups_of_one(small: str, name: str) -> 
 
 
 def test_a_refill_of_stale_samples_is_refused(small: str) -> None:
-    with pytest.raises(ConfigError, match="max_staleness = 2 goes without policy.advantage.refill"):
+    with pytest.raises(ConfigError, match=r"max_staleness = 2 goes without policy\.advantage\.refill"):
         load_config(small, ["policy.advantage={zero_spread: drop, refill: {}}", "max_staleness=2"])
