@@ -169,7 +169,7 @@ def _describe_fault(error: Any, overridden: Iterable[str]) -> str:
         return f"  {key}: is needed and not given"
     if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         tags = [str(_tag_of(variant)) for variant in place.below]
-        given = cast("dict[str, Any]", value).get("name") if _is_mapping(value) else None
+        given = value.get("name") if _is_mapping(value) else None
         if given is None:
             return f"  {key}.name{origin}: is needed and not given; it is one of: {', '.join(tags)}"
         return f"  {key}.name = {given!r}{origin}: no such variant. {_suggest(str(given), tags, 'variants')}"

@@ -140,19 +140,39 @@ def load_dataset(
     return LoadedData(
         train=tuple(row.example for row in train_rows),
         heldout=tuple(row.example for row in heldout_rows),
-        report=DataReport(
-            sources=tuple(source.name for source in (*heldout_inputs, *train_inputs)),
+        report=_data_report(
+            train_rows,
+            sources=(*heldout_inputs, *train_inputs),
             quarantine=report,
             heldout_drawn=not config.heldout,
             num_heldout_unused=unused,
             num_filtered=num_usable - len(train_rows),
-            num_repeated_prompts=len(train_rows) - len(_prompt_keys(train_rows)),
-            num_with_history=sum(_has_history(row.example) for row in train_rows),
-            num_with_system=sum(row.example.messages[0].role == "system" for row in train_rows),
-            prompt_lengths=Lengths.of(row.num_prompt_tokens for row in train_rows),
-            response_lengths=Lengths.of(row.num_response_tokens for row in train_rows),
         ),
         difficulty=difficulty,
+    )
+
+
+def _data_report(
+    rows: Sequence[ValidRow],
+    *,
+    sources: Sequence[Input],
+    quarantine: QuarantineReport,
+    heldout_drawn: bool,
+    num_heldout_unused: int,
+    num_filtered: int,
+) -> DataReport:
+    """The report on training rows; arguments as the attributes of :class:`DataReport`."""
+    return DataReport(
+        sources=tuple(source.name for source in sources),
+        quarantine=quarantine,
+        heldout_drawn=heldout_drawn,
+        num_heldout_unused=num_heldout_unused,
+        num_filtered=num_filtered,
+        num_repeated_prompts=len(rows) - len(_prompt_keys(rows)),
+        num_with_history=sum(_has_history(row.example) for row in rows),
+        num_with_system=sum(row.example.messages[0].role == "system" for row in rows),
+        prompt_lengths=Lengths.of(row.num_prompt_tokens for row in rows),
+        response_lengths=Lengths.of(row.num_response_tokens for row in rows),
     )
 
 
