@@ -166,7 +166,7 @@ class KlConfig(StrictModel):
     """Penalty for leaving the reference: the policy as it was when the adversarial stage began."""
 
     estimator: Literal["k1", "k2", "k3"] = "k3"
-    """With δ = log π_ref − log π. k1: −δ; k2: δ²/2; k3: e^δ − δ − 1. In the loss, the gradient of k2 is that
+    """With δ = log π_ref − log π. k1: −δ; k2: δ²/2; k3: e^δ − δ − 1, of δ up to 20. In the loss, the gradient of k2 is that
     of KL(π‖π_ref) and the gradient of k3 that of KL(π_ref‖π), for fresh samples; that of k1 has mean 0: noise
     that holds nothing back. In the reward, k1 is the unbiased choice."""
 

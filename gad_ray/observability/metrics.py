@@ -174,7 +174,9 @@ _ROLLOUT = (
     ),
     _gauge("prompt_length/mean", "Mean length of the rendered prompts", Unit.TOKENS),
     _gauge("prompt_length/max", "Longest of the rendered prompts", Unit.TOKENS),
-    _gauge("rollout/mismatch_kl", "Mean of the rollout's minus the trainer's log-probability", Unit.NATS),
+    _gauge(
+        "rollout/mismatch_kl", "KL divergence of the rollout from the trainer, by k3 per token", Unit.NATS
+    ),
     _gauge(
         "rollout/mismatch_abs", "Mean size of the rollout's minus the trainer's log-probability", Unit.NATS
     ),
