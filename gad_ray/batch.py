@@ -310,6 +310,31 @@ class ScoreBatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptFigures:
+    """What a step has shown of its prompts, a number or two each: the controller may read it.
+
+    Attributes:
+        example_ids: [P] the prompts, in the order of the responses.
+        gap: [P] float32 mean of s_T − s_S over a prompt's responses.
+        has_spread: [P] whether its responses' rewards differ.
+    """
+
+    example_ids: tuple[str, ...]
+    gap: Float32
+    has_spread: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        count = len(self.example_ids)
+        _check(len(self.gap) == count, f"{len(self.gap)} gaps for {count} prompts")
+        _check(len(self.has_spread) == count, f"{len(self.has_spread)} spreads for {count} prompts")
+
+    @property
+    def num_with_spread(self) -> int:
+        """Prompts whose responses' rewards differ."""
+        return int(self.has_spread.sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsSnapshot:
     """Policy weights of one version, as they cross the object store.
 

@@ -62,6 +62,7 @@ def dry_run(config: RunConfig) -> DryRun:
     formats = {role: _chat_format(role, of(config), facts, found) for role, of in _FIELDS_OF_ROLES}
     _check_positions(config, facts, found)
     data = _load_data(config, formats["policy"], found)
+    _check_rewards(config, data, found)
     if data is not None:
         _check_pairs(config, data, formats["critic"], found)
         num_prompts = len(data.train)
@@ -72,6 +73,7 @@ def dry_run(config: RunConfig) -> DryRun:
                 mend="lower prompts_per_step, hold fewer prompts out, or name more data",
             ),
         )
+        _check_curriculum(config, data, found)
         found.sections["batches"] = batch_arithmetic(config, num_prompts)
     _check_gpus(config, found)
     if len(facts) == len(_FIELDS_OF_ROLES):
@@ -96,6 +98,36 @@ def _check_engine(config: RunConfig, found: DryRun) -> str:
         f"rollout by {engine}" + (", which rollout.engine = auto comes to" if wanted == "auto" else "")
     ]
     return engine
+
+
+def _check_rewards(config: RunConfig, data: LoadedData | None, found: DryRun) -> None:
+    """Whether the user's reward functions can be imported and, with data, give a reward."""
+    from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
+
+    try:
+        check_reward_functions(config.reward)
+        if data is not None:
+            try_reward_functions(config.reward, data.train[0])
+    except GadError as error:
+        found.problems.append(error)
+
+
+def _check_curriculum(config: RunConfig, data: LoadedData, found: DryRun) -> None:
+    """Whether the curriculum leaves a step's prompts; that there are any at all is checked before."""
+    from gad_ray.data.curriculum import make_curriculum
+
+    num_prompts = len(data.train)
+    if num_prompts < config.prompts_per_step:
+        return
+    try:
+        make_curriculum(
+            config.data.curriculum,
+            difficulty=data.difficulty,
+            num_rows=num_prompts,
+            batch_size=config.prompts_per_step,
+        )
+    except GadError as error:
+        found.problems.append(error)
 
 
 def _describe_models(config: RunConfig, found: DryRun) -> dict[str, ModelFacts]:

@@ -22,6 +22,13 @@ _MLP_WIDTH = 3
 """Width of the feed-forward layers, in hidden sizes: between those of the common architectures."""
 
 
+_BYTES_PER_TOKEN = 4
+"""Text of one token, in bytes of Python: English in the common tokenizers."""
+
+_BYTES_PER_KEPT_RESPONSE = 400
+"""A replayed response before its text: the objects that hold it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorMemory:
     """One kind of actor.
@@ -61,19 +68,26 @@ def estimate_memory(
         critic: Facts of the critic's model.
         engine: The rollout engine, ``vllm`` or ``transformers``.
     """
-    # The reference is a second set of weights, unless it is the same weights with the adapters off.
-    keeps_reference = config.policy.kl.coefficient > 0 and config.policy.model.lora is None
-    reference = policy.num_parameters * _BYTES[config.policy.model.compute] if keeps_reference else 0
+    # A sequence longer than the budget, or a group of them for the critic, is passed in one piece.
+    longest = config.data.max_prompt_tokens + max(
+        config.rollout.max_response_tokens, config.data.max_teacher_tokens
+    )
+    group = (config.rollout.responses_per_prompt + 1) * min(longest, config.critic.max_tokens)
+    policy_tokens = max(config.policy.micro_batch_tokens, longest)
+    critic_tokens = max(config.critic.micro_batch_tokens, group)
     # The entropy's own gradient keeps the softmax and its product with the logits, in float32.
     with_entropy = config.policy.entropy_coefficient > 0
-    entropy = config.policy.micro_batch_tokens * policy.vocab_size * 8 if with_entropy else 0
+    entropy = policy_tokens * policy.vocab_size * 8 if with_entropy else 0
+    reference = _reference(config, policy)
+    replay = _replay(config)
+    packing = _packing(config, critic, critic_tokens)
     return (
         ActorMemory(
             role="policy",
             num=config.policy.group.num_ranks,
             on_gpu=config.policy.group.gpus_per_rank > 0,
             parts={
-                **_learner(policy, config.policy.model, config.policy.micro_batch_tokens, has_logits=True),
+                **_learner(policy, config.policy.model, policy_tokens, has_logits=True),
                 **({"reference": reference} if reference else {}),
                 **({"entropy": entropy} if entropy else {}),
             },
@@ -82,7 +96,11 @@ def estimate_memory(
             role="critic",
             num=config.critic.group.num_ranks,
             on_gpu=config.critic.group.gpus_per_rank > 0,
-            parts=_learner(critic, config.critic.model, config.critic.micro_batch_tokens, has_logits=False),
+            parts={
+                **_learner(critic, config.critic.model, critic_tokens, has_logits=False),
+                **({"packing": packing} if packing else {}),
+                **({"replay": replay} if replay else {}),
+            },
         ),
         ActorMemory(
             role="rollout",
@@ -91,6 +109,37 @@ def estimate_memory(
             parts=_engine(config, policy, engine),
         ),
     )
+
+
+def _reference(config: RunConfig, facts: ModelFacts) -> int:
+    """The reference's own weights: a copy of what is trained, adapters in float32."""
+    model = config.policy.model
+    if config.policy.kl.coefficient == 0.0:
+        return 0
+    if model.lora is not None:
+        return _adapter_parameters(facts, model.lora) * _BYTES["float32"]
+    return facts.num_parameters * _BYTES[model.compute]
+
+
+def _replay(config: RunConfig) -> int:
+    """Past responses as text, and their JSON while a checkpoint is saved; a step's share prompt and teacher's text."""
+    replay = config.critic.replay
+    if replay is None:
+        return 0
+    shared = config.data.max_prompt_tokens + config.data.max_teacher_tokens
+    kept = shared / config.rollout.responses_per_prompt + config.rollout.max_response_tokens
+    saved = shared + config.rollout.max_response_tokens
+    # The text, its bytes, and the tensor that they are copied to.
+    return int(replay.size * (_BYTES_PER_KEPT_RESPONSE + (kept + 3 * saved) * _BYTES_PER_TOKEN))
+
+
+def _packing(config: RunConfig, facts: ModelFacts, tokens: int) -> int:
+    """The mask that keeps packed pairs apart, as every layer keeps it for its backward pass."""
+    if not config.critic.packing:
+        return 0
+    model = config.critic.model
+    layers = 1 if model.gradient_checkpointing else facts.num_layers
+    return tokens * tokens * (1 + layers * _BYTES[model.compute])
 
 
 def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: bool) -> dict[str, int]:

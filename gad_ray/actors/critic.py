@@ -10,10 +10,17 @@ import numpy as np
 import ray
 
 from gad_ray.actors.learner import LearnerActor
-from gad_ray.batch import PromptBatch, RolloutBatch, ScoreBatch, TrainStats, merge_metrics
+from gad_ray.batch import (
+    PromptBatch,
+    PromptFigures,
+    RolloutBatch,
+    ScoreBatch,
+    TrainStats,
+    merge_metrics,
+)
 from gad_ray.config.run import RunConfig
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.learners.experience import response_metrics, reward_metrics, rewards_of
+from gad_ray.learners.experience import prompt_figures, response_metrics, reward_metrics, rewards_of
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
 
@@ -46,10 +53,10 @@ class CriticActor(LearnerActor):
         assert self._learner is not None, "setup() comes first"
         return self._learner
 
-    @ray.method(num_returns=2)
+    @ray.method(num_returns=3)
     def judge(
         self, with_fingerprint: bool, prompts: PromptBatch, *rollouts: RolloutBatch
-    ) -> tuple[ScoreBatch, TrainStats]:
+    ) -> tuple[ScoreBatch, TrainStats, PromptFigures]:
         """Score the step's samples and learn from them.
 
         Args:
@@ -66,8 +73,10 @@ class CriticActor(LearnerActor):
             reward_metrics(joined, rewards, with_format=bool(self._config.reward.format)),
             response_metrics(joined),
         )
-        return dataclasses.replace(scores, fingerprint=fingerprint), dataclasses.replace(
-            stats, metrics=metrics
+        return (
+            dataclasses.replace(scores, fingerprint=fingerprint),
+            dataclasses.replace(stats, metrics=metrics),
+            prompt_figures(joined, scores, rewards),
         )
 
     @ray.method(num_returns=2)
@@ -75,6 +84,13 @@ class CriticActor(LearnerActor):
         """Score samples without learning from them; the second value is their number."""
         scores = self.learner.score_batch(prompts, RolloutBatch.concat(rollouts))
         return scores, len(scores)
+
+    @ray.method
+    def look_at(self, prompts: PromptBatch, *rollouts: RolloutBatch) -> PromptFigures:
+        """Which prompts' responses differ in their rewards, by the critic as it is; nothing is learned."""
+        joined = RolloutBatch.concat(rollouts)
+        scores = self.learner.score_batch(prompts, joined)
+        return prompt_figures(joined, scores, rewards_of(joined, scores, self._config.reward, prompts))
 
     @ray.method
     def export(self, directory: str) -> str:

@@ -117,6 +117,10 @@ class Groups:
         setups += [actor.setup.remote(policy_at, policy_steps) for actor in self.policy]
         self.pids = self.waiter.get(setups, what="loading the models", deadline_s=deadline)
 
+    def share(self, prompts: PromptBatch) -> Ref:
+        """A reference with which actors take the prompts from the object store."""
+        return ray.put(prompts)
+
     def generate(self, prompts: PromptBatch, sampling: SamplingSettings) -> RolloutRefs:
         """Ask every rollout worker for its share of the responses."""
         count = len(self.rollout)

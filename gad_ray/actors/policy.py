@@ -36,6 +36,7 @@ class PolicyActor(LearnerActor):
             warmup_lr=self._config.stages.warmup.policy_lr,
             collective=self._collective,
             max_nonfinite_steps=self._config.limits.max_nonfinite_steps,
+            max_prompts=self._config.prompts_per_step,
             device=device,
         )
         return os.getpid()

@@ -53,7 +53,7 @@ class RunPosition(StrictModel):
     """Version of the policy's weights."""
 
     data: dict[str, JsonValue]
-    """Position of the data cursor."""
+    """Position of the data cursor, and what a curriculum has learned."""
 
     metrics_bytes: int = Field(ge=0)
     """Length of metrics.jsonl at that step, in bytes; a resumed run cuts off what came after."""

@@ -2,6 +2,12 @@
 
 from gad_ray.config.base import Precision, StrictModel
 from gad_ray.config.critic import BradleyTerryLoss, CriticConfig, MeanPooling, ScoreReg
+from gad_ray.config.curriculum import (
+    CurriculumConfig,
+    DifficultyCurriculum,
+    GapCurriculum,
+    SpreadCurriculum,
+)
 from gad_ray.config.data import DataConfig
 from gad_ray.config.load import config_hash, load_config, to_yaml
 from gad_ray.config.models import GroupConfig, LoraConfig, ModelConfig, OptimizerConfig
@@ -16,6 +22,7 @@ from gad_ray.config.policy import (
     PolicyConfig,
     PpoLoss,
     RankAdvantage,
+    RefillConfig,
     ReinforceLoss,
     ReinforcePpAdvantage,
     RejectedImportance,
@@ -40,9 +47,12 @@ __all__ = [
     "BradleyTerryLoss",
     "CispoLoss",
     "CriticConfig",
+    "CurriculumConfig",
     "CustomTerm",
     "DataConfig",
+    "DifficultyCurriculum",
     "DrGrpoAdvantage",
+    "GapCurriculum",
     "GroupConfig",
     "GrpoAdvantage",
     "GspoLoss",
@@ -61,6 +71,7 @@ __all__ = [
     "PpoLoss",
     "Precision",
     "RankAdvantage",
+    "RefillConfig",
     "ReinforceLoss",
     "ReinforcePpAdvantage",
     "RejectedImportance",
@@ -71,6 +82,7 @@ __all__ = [
     "RunConfig",
     "SameLanguage",
     "ScoreReg",
+    "SpreadCurriculum",
     "StrictModel",
     "TruncatedImportance",
     "config_hash",

@@ -212,7 +212,9 @@ class CriticConfig(StrictModel):
     """Tokens, padding included, in one forward pass; gradients accumulate over the passes."""
 
     packing: bool = False
-    """Put the pairs of a micro-batch end to end in one row, none seeing another, in place of padding each."""
+    """Put the pairs of a micro-batch end to end in one row, none seeing another, in place of padding each. The
+    mask that keeps them apart grows with the square of the row, and every layer keeps it: micro_batch_tokens
+    should be a few thousand."""
 
     max_tokens: int = Field(default=4096, ge=2)
     """Longest prompt plus response, in the critic's tokens; a longer pair is refused by name."""

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from gad_ray.config.base import StrictModel
+from gad_ray.config.curriculum import CurriculumConfig
 
 
 class DataConfig(StrictModel):
@@ -34,7 +35,11 @@ class DataConfig(StrictModel):
     """Longest teacher response, in tokens of the policy's tokenizer; longer rows are quarantined."""
 
     max_quarantined_fraction: float = Field(default=0.05, ge=0.0, le=1.0)
-    """Share of unusable rows above which the run refuses to start."""
+    """Share of unusable rows, of all rows read from ``train`` and ``heldout`` together, above which the run
+    refuses to start. Rows left out because their prompt is held out are not unusable, and do not count."""
+
+    curriculum: CurriculumConfig | None = None
+    """Absent: every epoch is all prompts in random order."""
 
     @model_validator(mode="after")
     def _something_is_held_out(self) -> Self:

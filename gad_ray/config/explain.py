@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+from gad_ray.config.base import StageLength
+from gad_ray.config.curriculum import CurriculumConfig, DifficultyCurriculum, GapCurriculum
 from gad_ray.config.models import GroupConfig
-from gad_ray.config.run import RunConfig, StageLength
+from gad_ray.config.run import RunConfig
 
 
 def batch_arithmetic(config: RunConfig, num_prompts: int) -> list[str]:
@@ -45,8 +49,23 @@ def _policy(config: RunConfig) -> str:
     )
     if policy.epochs_per_step > 1:
         text += f", {policy.epochs_per_step} passes over each sample"
+    text += _dropped(config)
     longest = config.data.max_prompt_tokens + config.rollout.max_response_tokens
     return f"{text}; {_micro_batches(policy.micro_batch_tokens, longest)}{_ranks(policy.group, prompts)}"
+
+
+def _dropped(config: RunConfig) -> str:
+    """What becomes of groups without spread, where they are not kept."""
+    advantage, prompts = config.policy.advantage, config.prompts_per_step
+    if advantage.zero_spread == "keep":
+        return ""
+    if advantage.refill is None:
+        return "; groups without spread are dropped"
+    rounds, drawn = advantage.refill.max_rounds, math.ceil(prompts * advantage.refill.oversample)
+    return (
+        f"; groups without spread are dropped, and prompts drawn in their place, up to {_count(rounds, 'time')} a step: "
+        f"at most {prompts + rounds * drawn} prompts in all, which the critic learns from"
+    )
 
 
 def _critic(config: RunConfig) -> str:
@@ -70,6 +89,8 @@ def _stages(config: RunConfig, num_prompts: int) -> list[str]:
     lines = [
         f"data: {_count(num_prompts, 'prompt')}, so an epoch is {num_prompts / config.prompts_per_step:.4g} steps"
     ]
+    if config.data.curriculum is not None:
+        lines.append(_curriculum(config, config.data.curriculum, num_prompts))
     doing = "the policy is frozen"
     if warmup.policy == "cross_entropy":
         doing = "the policy is fitted to the teacher's text"
@@ -78,6 +99,25 @@ def _stages(config: RunConfig, num_prompts: int) -> list[str]:
     lines.append(f"warm-up: {_length(config, warmup, num_prompts)}; {doing}")
     lines.append(f"adversarial: {_length(config, config.stages.adversarial, num_prompts)}")
     return lines
+
+
+def _curriculum(config: RunConfig, curriculum: CurriculumConfig, num_prompts: int) -> str:
+    if isinstance(curriculum, DifficultyCurriculum):
+        column, order = curriculum.column, curriculum.order
+        how = "random order" if order == "shuffled" else f"{order} order of '{column}'"
+        bounds = (("from", curriculum.min), ("to", curriculum.max))
+        told = " ".join(f"{word} {value:g}" for word, value in bounds if value is not None)
+        return f"curriculum: every epoch in {how}" + (
+            f"; only prompts with '{column}' {told}" if told else ""
+        )
+    if isinstance(curriculum, GapCurriculum):
+        kept = math.ceil(curriculum.keep * num_prompts)
+        which = "smallest" if curriculum.order == "ascending" else "largest"
+        order = "in random order" if curriculum.shuffle else f"the {which} first"
+        text = f"from the second epoch on by the critic's gap so far, {order}"
+        return f"curriculum: {text}" + (f"; an epoch is {kept} prompts" if kept < num_prompts else "")
+    steps = curriculum.in_steps(num_prompts=num_prompts, prompts_per_step=config.prompts_per_step)
+    return f"curriculum: in the first {_count(steps, 'step')} of the adversarial stage no prompts whose latest group had no spread"
 
 
 def _length(config: RunConfig, stage: StageLength, num_prompts: int) -> str:

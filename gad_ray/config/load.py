@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, cast, get_args
 
@@ -156,40 +157,84 @@ def _apply_override(raw: dict[str, Any], item: str) -> str:
 
 
 def _describe_fault(error: Any, overridden: Iterable[str]) -> str:
-    keys, fields = _resolve(error["loc"])
-    key = ".".join(keys)
+    place = _resolve(error["loc"])
+    key = ".".join(place.keys)
     value = error.get("input")
     # An override that goes on below an unknown key (foo.bar=1) is reported at that key.
     around = [o for o in overridden if f"{key}.".startswith(f"{o}.") or f"{o}.".startswith(f"{key}.")]
     origin = " (from the command line)" if around else ""
     if error["type"] == "extra_forbidden":
-        return f"  {key}{origin}: no such setting. {_suggest(keys[-1], fields, 'settings here')}"
+        return f"  {key}{origin}: {_told_of_unknown(place)}"
     if error["type"] == "missing":
         return f"  {key}: is needed and not given"
+    if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        tags = [str(_tag_of(variant)) for variant in place.below]
+        given = value.get("name") if _is_mapping(value) else None
+        if given is None:
+            return f"  {key}.name{origin}: is needed and not given; it is one of: {', '.join(tags)}"
+        return f"  {key}.name = {given!r}{origin}: no such variant. {_suggest(str(given), tags, 'variants')}"
     message = str(error["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     shown = "" if _is_mapping(value) else f" = {value!r}"
     return f"  {key}{shown}{origin}: {message}" if key else f"  {message}"
 
 
-def _resolve(location: Sequence[str | int]) -> tuple[list[str], list[str]]:
-    """A validation error's location as keys of the file, and the field names beside the last of them.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the configuration a fault is.
+
+    Attributes:
+        keys: Keys of the file, from the top.
+        beside: Models that the last key was looked up in: one, or all variants of which none was named.
+        variants: All variants that the one in ``beside`` was chosen from; none if it is no variant.
+        below: Models that the last key may hold.
+    """
+
+    keys: Sequence[str]
+    beside: Sequence[type[BaseModel]]
+    variants: Sequence[type[BaseModel]]
+    below: Sequence[type[BaseModel]]
+
+
+def _told_of_unknown(place: _Place) -> str:
+    """What is said of a setting that does not exist where it was given: often it is another variant's."""
+    last = place.keys[-1]
+    fields = sorted({name for model in place.beside for name in model.model_fields})
+    owners = [str(_tag_of(variant)) for variant in place.variants if last in variant.model_fields]
+    if len(place.beside) != 1 or not owners:
+        return f"no such setting. {_suggest(last, fields, 'settings here')}"
+    chosen, parent = _tag_of(place.beside[0]), ".".join(place.keys[:-1])
+    named = " and ".join(f"'{owner}'" for owner in owners)
+    has = "has" if len(owners) == 1 else "have"
+    return (
+        f"'{chosen}' has no such setting, {named} {has}. Leave it out, or set {parent}.name to '{owners[0]}' "
+        f"(settings of '{chosen}': {', '.join(fields)})"
+    )
+
+
+def _resolve(location: Sequence[str | int]) -> _Place:
+    """A validation error's location as keys of the file, with the models around the last of them.
 
     pydantic puts the tag of a discriminated union into the location, as if it were a key.
     """
     keys: list[str] = []
     beside: list[type[BaseModel]] = []
+    variants: list[type[BaseModel]] = []
+    chosen_from: list[type[BaseModel]] = []
     candidates: list[type[BaseModel]] = [RunConfig]
     for position, part in enumerate(location):
         infos = [info for candidate in candidates if (info := candidate.model_fields.get(str(part)))]
         is_tag = len(candidates) > 1 and any(_tag_of(c) == part for c in candidates)
         if infos or isinstance(part, int) or (position == len(location) - 1 and not is_tag):
             keys.append(str(part))
-            beside = candidates
+            beside, variants = candidates, chosen_from
             candidates = [model for info in infos for model in _models_in(info.annotation)] or candidates
+            # The number of an entry in a list does not choose among its variants; its tag does.
+            chosen_from = chosen_from if isinstance(part, int) else []
         else:
+            chosen_from = candidates
             candidates = [c for c in candidates if _tag_of(c) == part] or candidates
-    return keys, sorted({name for model in beside for name in model.model_fields})
+    return _Place(keys=keys, beside=beside, variants=variants, below=candidates)
 
 
 def _tag_of(model: type[BaseModel]) -> object:

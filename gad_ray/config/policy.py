@@ -10,12 +10,35 @@ from gad_ray.config.base import StrictModel, unnamed_means
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
 
 
+class RefillConfig(StrictModel):
+    """New prompts in place of groups without spread, within the step (DAPO's dynamic sampling, 2503.14476).
+
+    Spread is judged by the critic as it is when the step begins. The critic learns from every response once,
+    those of dropped groups too; the policy from at most ``prompts_per_step`` groups.
+    """
+
+    max_rounds: int = Field(default=2, ge=1)
+    """Most times that a step draws again; places that are still empty then stay empty."""
+
+    oversample: float = Field(default=1.0, ge=1.0)
+    """Prompts drawn for each empty place. Above 1 a round fills more surely; the surplus is not trained on."""
+
+
 class _GroupAdvantage(StrictModel):
     """What the advantages share."""
 
     zero_spread: Literal["keep", "drop"] = "keep"
     """Groups whose rewards are all equal carry no signal: keep them (they add zeros, and tokens to the
     denominators), or drop them from the loss and its denominators."""
+
+    refill: RefillConfig | None = None
+    """With ``drop``, and only then: draw new prompts in place of those dropped; absent: the batch is smaller."""
+
+    @model_validator(mode="after")
+    def _only_what_is_dropped_is_refilled(self) -> Self:
+        if self.refill is not None and self.zero_spread != "drop":
+            raise ValueError("refill replaces groups that are dropped: set zero_spread to 'drop' with it")
+        return self
 
 
 class GrpoAdvantage(_GroupAdvantage):
@@ -143,7 +166,7 @@ class KlConfig(StrictModel):
     """Penalty for leaving the reference: the policy as it was when the adversarial stage began."""
 
     estimator: Literal["k1", "k2", "k3"] = "k3"
-    """With δ = log π_ref − log π. k1: −δ; k2: δ²/2; k3: e^δ − δ − 1. In the loss, the gradient of k2 is that
+    """With δ = log π_ref − log π. k1: −δ; k2: δ²/2; k3: e^δ − δ − 1, of δ up to 20. In the loss, the gradient of k2 is that
     of KL(π‖π_ref) and the gradient of k3 that of KL(π_ref‖π), for fresh samples; that of k1 has mean 0: noise
     that holds nothing back. In the reward, k1 is the unbiased choice."""
 

@@ -136,6 +136,8 @@ class RewardConfig(StrictModel):
 
     discriminator_weight: float = Field(default=1.0, ge=0.0)
     format: tuple[FormatReward, ...] = ()
+    max_failed_fraction: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Share of a step's responses on which a function of yours may fail, above which the run stops."""
 
     @model_validator(mode="after")
     def _something_is_rewarded(self) -> Self:

@@ -6,35 +6,12 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
+from gad_ray.config.base import StageLength, StrictModel
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.data import DataConfig
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.reward import RewardConfig
 from gad_ray.config.rollout import RolloutConfig
-
-
-class StageLength(StrictModel):
-    """How long a stage lasts: a number of steps, or of epochs over the training prompts."""
-
-    steps: int | None = Field(default=None, ge=0)
-    """Steps; each takes ``prompts_per_step`` prompts."""
-
-    epochs: float | None = Field(default=None, ge=0.0)
-    """Epochs; rounded to whole steps."""
-
-    @model_validator(mode="after")
-    def _one_of_the_two(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs")
-        return self
-
-    def in_steps(self, *, num_prompts: int, prompts_per_step: int) -> int:
-        """Length in steps for a data set of ``num_prompts`` training prompts."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
-        return round(self.epochs * num_prompts / prompts_per_step)
 
 
 class WarmupStage(StageLength):
@@ -176,6 +153,15 @@ class RunConfig(StrictModel):
             raise ValueError(
                 f"rollout.num_workers = {self.rollout.num_workers} exceeds prompts_per_step = "
                 f"{self.prompts_per_step}: a worker would have nothing to do"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refills_are_fresh(self) -> Self:
+        if self.policy.advantage.refill is not None and self.max_staleness > 0:
+            raise ValueError(
+                f"max_staleness = {self.max_staleness} goes without policy.advantage.refill: what is drawn within the "
+                "step comes from a newer policy than the rest of it; set max_staleness to 0, or leave refill out"
             )
         return self
 

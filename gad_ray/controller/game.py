@@ -5,7 +5,7 @@
     prompts ─► rollout workers ─► critic group ─► policy group ─► weights ─► rollout workers
                (RolloutBatch)     (ScoreBatch)    (update)        (snapshot, verified)
 
-Each step takes ``prompts_per_step`` prompts. In the warm-up the policy stands still or is fitted to the
+Each step takes ``prompts_per_step`` prompts, and more where groups without spread are refilled. In the warm-up the policy stands still or is fitted to the
 teacher's text while the critic learns to rank; then both play. Responses are asked for up to
 ``max_staleness`` steps ahead; with 0, the default, every sample comes from the policy that it trains.
 """
@@ -13,43 +13,28 @@ teacher's text while the critic learns to rank; then both play. Responses are as
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
-from gad_ray.actors.groups import Groups, RolloutRefs
+from gad_ray.actors.groups import Groups
 from gad_ray.actors.tasks import write_records
-from gad_ray.batch import Metrics, PromptBatch, SamplingSettings, TrainStats, merge_metrics
-from gad_ray.checkpoint.store import CheckpointStore, RunPosition
-from gad_ray.config import RunConfig, config_hash
+from gad_ray.batch import Metrics, TrainStats, merge_metrics
+from gad_ray.config import RunConfig
+from gad_ray.controller.asking import Answered, Asking
 from gad_ray.controller.heldout import WARMUP_CRITIC, HeldOut
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
-from gad_ray.data.cursor import PromptCursor
+from gad_ray.controller.saving import Saving
 from gad_ray.data.dataset import LoadedData
-from gad_ray.errors import CheckpointError, TrainingError
+from gad_ray.errors import TrainingError
 from gad_ray.observability.run_dir import RunDirectory
 
 # Large enough that one stale kind of tensor shows above the rounding of bfloat16: on SmolLM2-135M the mean gap is
 # 0.05-0.07 nats when all are taken, and 0.21 or more when one is not. At 0.02 some would pass unseen.
 _SELF_TEST_PERTURBATION = 0.1
 END_OF_WARMUP = "end_of_warmup"
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """Prompts whose responses were asked for, and where the data stood before they were drawn."""
-
-    step: int
-    prompts: Any
-    responses: RolloutRefs
-    cursor_before: dict[str, Any]
-    epoch: float
 
 
 class Controller:
@@ -84,17 +69,18 @@ class Controller:
         self.warmup_steps = config.stages.warmup.in_steps(**sizes)
         self.total_steps = self.warmup_steps + config.stages.adversarial.in_steps(**sizes)
         self.step = 0
-        self.store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+        self._saving = Saving(config, directory=directory, groups=groups)
         self.heldout = HeldOut(config, directory=directory, examples=data.heldout, groups=groups)
-        self._cursor = PromptCursor(
-            [e.id for e in data.train], seed=config.data.seed, batch_size=config.prompts_per_step
+        self._asking = Asking(
+            config,
+            data=data,
+            groups=groups,
+            warmup_steps=self.warmup_steps,
+            total_steps=self.total_steps,
         )
-        self._queue: deque[_Pending] = deque()
-        self._asked = 0
         self._policy_version = 0
         self._in_game = False
         self._records: list[Any] = []
-        self._saved_step = -1
 
     # -- the run ------------------------------------------------------------------------------------------
 
@@ -157,100 +143,71 @@ class Controller:
     def _play_step(self) -> None:
         """Consumes the oldest responses; waits for them, for the critic, for the policy, for the engines."""
         started = time.perf_counter()
-        stage = "adversarial" if self._in_game else "warmup"
-        timing: Metrics = {}
-        self._ask_ahead()
-        pending = self._queue.popleft()
-        with self._timed(timing, "rollout"), self.progress.activity("rollout"):
-            receipts = self.groups.receipts(pending.responses, what=f"the responses of step {pending.step}")
+        self._asking.ahead()
+        with self.progress.activity("rollout"):
+            answered = self._asking.next_step()
+        receipts = answered.receipts
         staleness = self._policy_version - min(r.policy_version for r in receipts)
         if staleness > self.config.max_staleness:
             raise TrainingError(
-                f"step {pending.step} holds samples {staleness} versions old; max_staleness = {self.config.max_staleness}"
+                f"step {answered.step} holds samples {staleness} versions old; max_staleness = {self.config.max_staleness}"
             )
         num_tokens = sum(r.num_tokens for r in receipts)
-        metrics: Metrics = {
-            "rollout/staleness": float(staleness),
-            "rollout/tokens": float(num_tokens),
-            "perf/rollout_tokens_per_s": num_tokens / max(r.seconds for r in receipts),
-            "data/epoch": pending.epoch,
-        }
-        learned = self._learn(pending, timing)
-        self.step = pending.step
+        timing = {name: s for name, s in answered.metrics.items() if name.startswith("timing_s/")}
+        metrics = {name: value for name, value in answered.metrics.items() if name not in timing}
+        metrics["rollout/staleness"] = float(staleness)
+        metrics["rollout/tokens"] = float(num_tokens)
+        metrics["perf/rollout_tokens_per_s"] = num_tokens / answered.generation_s
+        learned = self._learn(answered, timing)
+        self.step = answered.step
         metrics = merge_metrics(metrics, learned, self._evaluate(timing))
         timing["timing_s/step"] = time.perf_counter() - started
+        stage = "adversarial" if self._in_game else "warmup"
         self.progress.step(step=self.step, stage=stage, metrics=merge_metrics(metrics, timing))
 
-    def _ask_ahead(self) -> None:
-        """Ask for responses until ``max_staleness`` steps are under way besides the one to be trained."""
-        while len(self._queue) <= self.config.max_staleness and self._asked < self.total_steps:
-            before = dict(self._cursor.state())
-            examples = tuple(self.data.train[i] for i in self._cursor.next_batch())
-            self._asked += 1
-            prompts = PromptBatch(step=self._asked, examples=examples)
-            self._queue.append(
-                _Pending(
-                    step=self._asked,
-                    prompts=ray.put(prompts),
-                    responses=self.groups.generate(prompts, self._sampling()),
-                    cursor_before=before,
-                    epoch=self._cursor.epoch,
-                )
-            )
-
-    def _sampling(self) -> SamplingSettings:
-        rollout = self.config.rollout
-        return SamplingSettings(
-            num_responses=rollout.responses_per_prompt,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            repetition_penalty=rollout.repetition_penalty,
-            max_tokens=rollout.max_response_tokens,
-            seed=self.config.seed,
-        )
-
-    def _learn(self, pending: _Pending, timing: Metrics) -> Metrics:
+    def _learn(self, answered: Answered, timing: Metrics) -> Metrics:
         """Critic, then policy; with ``overlap`` both at once, on scores from a pass of their own."""
-        record = self._is_due(self.config.records.every, pending.step)
-        batches = pending.responses.batches
+        record = self._is_due(self.config.records.every, answered.step)
+        batches = answered.batches
         update_s = self.config.limits.update_s
         if self.config.overlap and self._in_game:
             with self._timed(timing, "score"):
-                scored = [a.score_batch.remote(pending.prompts, *batches) for a in self.groups.critic]
-                what = f"the scores of step {pending.step}"
+                scored = [a.score_batch.remote(answered.prompts, *batches) for a in self.groups.critic]
+                what = f"the scores of step {answered.step}"
                 self.groups.waiter.get(
                     [r[1] for r in scored], what=what, deadline_s=self.config.limits.score_s
                 )
-            policy = [a.update.remote(pending.prompts, scored[0][0], *batches) for a in self.groups.policy]
+            policy = [a.update.remote(answered.prompts, scored[0][0], *batches) for a in self.groups.policy]
         else:
             policy = []
+        scored_apart = bool(policy)
         # Rank 0 alone answers for the group: the others need not take the fingerprint.
         judged = [
-            a.judge.remote(record and rank == 0, pending.prompts, *batches)
+            a.judge.remote(record and rank == 0, answered.prompts, *batches)
             for rank, a in enumerate(self.groups.critic)
         ]
         with self._timed(timing, "update_critic"), self.progress.activity("critic"):
-            what = f"the critic's update of step {pending.step}"
-            critic_stats: TrainStats = self.groups.waiter.get(
-                [r[1] for r in judged], what=what, deadline_s=update_s
-            )[0]
+            what = f"the critic's update of step {answered.step}"
+            told = [*(r[1] for r in judged), judged[0][2]]
+            critic_stats, *_, figures = self.groups.waiter.get(told, what=what, deadline_s=update_s)
+        self._asking.observe(figures)
         scores = judged[0][0]
         if record:
-            self._record(pending, scores)
+            self._record(answered, scores)
         metrics = dict(critic_stats.metrics)
         metrics["critic/skipped_steps"] = float(critic_stats.num_skipped)
         # The forward pass that trains the critic is also the one that scores.
         score_s = metrics.pop("timing_s/score")
-        if "timing_s/score" not in timing:
-            timing["timing_s/score"] = score_s
+        if not scored_apart:
+            timing["timing_s/score"] = timing.get("timing_s/score", 0.0) + score_s
             timing["timing_s/update_critic"] -= score_s
         if self._in_game and not policy:
-            policy = [a.update.remote(pending.prompts, scores, *batches) for a in self.groups.policy]
-        if not self._in_game and self._policy_is_fitted(pending.step):
-            policy = [a.fit.remote(pending.prompts) for a in self.groups.policy]
+            policy = [a.update.remote(answered.prompts, scores, *batches) for a in self.groups.policy]
+        if not self._in_game and self._policy_is_fitted(answered.step):
+            policy = [a.fit.remote(answered.prompts) for a in self.groups.policy]
         if policy:
             with self._timed(timing, "update_actor"), self.progress.activity("policy"):
-                what = f"the policy's update of step {pending.step}"
+                what = f"the policy's update of step {answered.step}"
                 stats: TrainStats = self.groups.waiter.get(policy, what=what, deadline_s=update_s)[0]
             metrics = merge_metrics(metrics, stats.metrics, {"actor/skipped_steps": float(stats.num_skipped)})
             with self._timed(timing, "sync"), self.progress.activity("weight sync"):
@@ -273,16 +230,16 @@ class Controller:
         with self._timed(timing, "eval"), self.progress.activity("evaluation"):
             return self.heldout.score_fixed_set()
 
-    def _record(self, pending: _Pending, scores: Any) -> None:
+    def _record(self, answered: Answered, scores: Any) -> None:
         self._finish_records()
         self._records = [
             write_records.remote(
                 str(self.directory.records),
                 self.config.records.max_rows_per_step,
-                pending.step,
-                pending.prompts,
+                answered.step,
+                answered.prompts,
                 scores,
-                *pending.responses.batches,
+                *answered.batches,
             )
         ]
 
@@ -294,64 +251,28 @@ class Controller:
     # -- checkpoints ------------------------------------------------------------------------------------------
 
     def _save(self, pin: str | None = None) -> None:
-        """Save the whole state, as of the last step that was trained."""
-        if self._saved_step == self.step and pin is None:
-            return
         with self.progress.activity("saving a checkpoint"):
             self._finish_records()
-            staging = self.store.begin(self.step)
-            try:
-                saves = []
-                for name, actors in (("critic", self.groups.critic), ("policy", self.groups.policy)):
-                    (staging.path / name).mkdir()
-                    saves.append(actors[0].save.remote(str(staging.path / name)))
-                self._wait(saves, "saving a checkpoint")
-            except BaseException:
-                self.store.abandon(staging)
-                raise
-            # What was asked for but not trained yet will be asked for again.
-            cursor = self._queue[0].cursor_before if self._queue else self._cursor.state()
-            self.store.commit(
-                staging,
-                RunPosition(
-                    stage="adversarial" if self._in_game else "warmup",
-                    step=self.step,
-                    stage_step=self.step - (self.warmup_steps if self._in_game else 0),
-                    policy_version=self._policy_version,
-                    data=cursor,  # pyright: ignore[reportArgumentType] - plain JSON values
-                    metrics_bytes=self.progress.position(),
-                    rng={},
-                    config_hash=config_hash(self.config),
-                    pin=pin,
-                ),
+            self._saving.save(
+                step=self.step,
+                stage="adversarial" if self._in_game else "warmup",
+                stage_step=self.step - (self.warmup_steps if self._in_game else 0),
+                policy_version=self._policy_version,
+                data=self._asking.state(),
+                metrics_bytes=self.progress.position(),
+                pin=pin,
             )
-        self._saved_step = self.step
 
     def _restore(self, checkpoint: Path) -> None:
-        position = self.store.load_meta(checkpoint)
-        if position.config_hash != config_hash(self.config):
-            raise CheckpointError(
-                "was made with other settings of data, models, losses or sampling",
-                where=str(checkpoint),
-                mend=f"resume with the run's own settings ({self.directory.config_yaml}); only the length of the "
-                "adversarial stage, deadlines, records and checkpoints may differ",
-            )
+        position = self._saving.position(checkpoint)
         with self.progress.activity(f"restoring step {position.step}"):
-            self.store.verify(checkpoint)
-            loads = [a.load.remote(str(checkpoint / "critic")) for a in self.groups.critic]
-            loads += [a.load.remote(str(checkpoint / "policy")) for a in self.groups.policy]
-            self._wait(loads, "restoring the checkpoint")
-            self._cursor = PromptCursor.from_state(
-                position.data,
-                [e.id for e in self.data.train],
-                seed=self.config.data.seed,
-                batch_size=self.config.prompts_per_step,
-            )
-            self.step = self._asked = self._saved_step = position.step
+            self._saving.restore(checkpoint)
+            self._asking.load_state(position.data, step=position.step)
+            self.step = position.step
             self._in_game = position.stage == "adversarial"
             self._sync()
             self.heldout.load_before()
-        self.store.discard_after(position.step)
+        self._saving.go_on_from(position.step)
         self.progress.rewind(step=position.step, metrics_bytes=position.metrics_bytes)
         self.progress.info(f"resumed at step {position.step} from {checkpoint}")
 
@@ -367,4 +288,5 @@ class Controller:
     def _timed(self, timing: Metrics, name: str) -> Generator[None]:
         started = time.perf_counter()
         yield
-        timing[f"timing_s/{name}"] = time.perf_counter() - started
+        key = f"timing_s/{name}"
+        timing[key] = timing.get(key, 0.0) + time.perf_counter() - started

@@ -21,7 +21,7 @@ from gad_ray.controller.progress import Progress
 from gad_ray.data.dataset import LoadedData, load_dataset
 from gad_ray.data.stats import describe
 from gad_ray.errors import CheckpointError, GadError
-from gad_ray.learners.format_rewards import check_reward_functions
+from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
 from gad_ray.models.chat import load_chat_format
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.console import print_summary
@@ -68,6 +68,7 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
     data = _load_data(config, directory)
+    try_reward_functions(config.reward, data.train[0])
     stop.check()
     logs = ActorLogs(directory.logs)
     waiter = Waiter({name: logs.path(name) for name in Groups.names(config)}, stop)

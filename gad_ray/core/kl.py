@@ -3,6 +3,11 @@
 What an estimator's *value* estimates and what its *gradient* does are two things. With samples of the policy
 itself, in the loss: E ∇k1 = 0, so that k1 holds nothing back; E ∇k2 = ∇KL(π‖π_ref); E ∇k3 = ∇KL(π_ref‖π), as
 E_π[(1 − e^δ) ∇log π] = −E_ref[∇log π]. In the reward, where the value counts, k1 and k3 are unbiased and k2 is not.
+
+In k3, δ is bounded from above by 20, because e^δ leaves float32 at 88.7: beyond the bound a token's value is that at
+the bound, 4.85e8, and it has no gradient, where the true one would be as large and drown the batch. (verl bounds by
+±20, and the result by ±10. Below, nothing overflows: −δ − 1 is exact there, and its gradient is what holds the
+policy back, so both stay.)
 """
 
 from __future__ import annotations
@@ -12,6 +17,8 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+_MAX_DELTA = 20.0
 
 
 def k1_kl(
@@ -50,7 +57,7 @@ def k3_kl(
     mask: Bool[Tensor, "batch seq"],
     num_tokens: int,
 ) -> Float[Tensor, ""]:
-    """Mean of e^δ − δ − 1 with δ = log π_ref − log π: unbiased, never negative, of low variance.
+    """Mean of e^δ − δ − 1 with δ = min(log π_ref − log π, 20): unbiased below the bound, never negative.
 
     Args:
         logprobs: log π of the sampled tokens (nats), with gradient.
@@ -58,7 +65,7 @@ def k3_kl(
         mask: True on response tokens.
         num_tokens: Response tokens of the global batch: the denominator.
     """
-    delta = torch.where(mask, ref_logprobs - logprobs, 0.0)
+    delta = torch.where(mask, ref_logprobs - logprobs, 0.0).clamp_max(_MAX_DELTA)
     return (delta.exp() - delta - 1.0).sum() / num_tokens
 
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gad_ray.batch import Example
+from gad_ray.config.curriculum import DifficultyCurriculum
 from gad_ray.config.data import DataConfig
+from gad_ray.data.difficulty import difficulty_flaw, refuse_missing_difficulty, within_bounds
 from gad_ray.data.quarantine import Quarantine, QuarantineReport
 from gad_ray.data.read import read_rows
 from gad_ray.data.rows import Place, Reason, Rejection, excerpt_of
@@ -50,6 +52,7 @@ class DataReport:
         heldout_drawn: Whether the held-out rows were drawn from ``train``, having no files of their own.
         num_heldout_unused: Usable rows of the held-out files beyond ``heldout_prompts``: neither trained on
             nor evaluated on.
+        num_filtered: Usable training rows that the curriculum's bounds leave out.
         num_repeated_prompts: Training rows whose prompt an earlier training row has too.
         num_with_history: Training rows with earlier turns of the conversation.
         num_with_system: Training rows with a system message.
@@ -61,6 +64,7 @@ class DataReport:
     quarantine: QuarantineReport
     heldout_drawn: bool
     num_heldout_unused: int
+    num_filtered: int
     num_repeated_prompts: int
     num_with_history: int
     num_with_system: int
@@ -70,11 +74,15 @@ class DataReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedData:
-    """The rows of a run. ``train`` is in the order of the files; no prompt of it is in ``heldout``."""
+    """The rows of a run. ``train`` is in the order of the files; no prompt of it is in ``heldout``.
+
+    ``difficulty`` goes with ``train`` where a curriculum goes by one; else it is empty.
+    """
 
     train: tuple[Example, ...]
     heldout: tuple[Example, ...]
     report: DataReport
+    difficulty: tuple[float, ...] = ()
 
 
 def load_dataset(
@@ -94,19 +102,24 @@ def load_dataset(
 
     Raises:
         DataError: If a source cannot be read or holds no rows, if prompts are too long and ``long_prompts`` is
-            ``refuse``, if too large a share of the rows is unusable, or if nothing is left to train on.
+            ``refuse``, if too large a share of the rows is unusable, if a row lacks the difficulty that the
+            curriculum goes by and that is to be refused, or if nothing is left to train on.
     """
+    curriculum = config.curriculum if isinstance(config.curriculum, DifficultyCurriculum) else None
     validator = RowValidator(
         max_prompt_tokens=config.max_prompt_tokens,
         max_teacher_tokens=config.max_teacher_tokens,
         count_prompt_tokens=count_prompt_tokens,
         count_response_tokens=count_response_tokens,
+        difficulty_column=curriculum and curriculum.column,
     )
     heldout_inputs, train_inputs = _resolve(config)
     with Quarantine(quarantine_path) as quarantine:
         reader = _Reader(validator, quarantine)
         heldout_rows = reader.read(heldout_inputs)
         train_rows = reader.read(train_inputs, withheld=_prompt_keys(heldout_rows))
+        if curriculum is not None:
+            train_rows = reader.with_difficulty(train_rows, curriculum)
         # What the data are to blame for comes first: a draw from too few good rows would only hide it.
         if config.long_prompts == "refuse":
             _refuse_long_prompts(reader.report())
@@ -120,20 +133,46 @@ def load_dataset(
             train_rows = reader.withhold(train_rows, heldout_rows)
         report = reader.report()
     _require_rows(config, train_rows, heldout_rows, report)
+    difficulty: tuple[float, ...] = ()
+    num_usable = len(train_rows)
+    if curriculum is not None:
+        train_rows, difficulty = within_bounds(train_rows, curriculum)
     return LoadedData(
         train=tuple(row.example for row in train_rows),
         heldout=tuple(row.example for row in heldout_rows),
-        report=DataReport(
-            sources=tuple(source.name for source in (*heldout_inputs, *train_inputs)),
+        report=_data_report(
+            train_rows,
+            sources=(*heldout_inputs, *train_inputs),
             quarantine=report,
             heldout_drawn=not config.heldout,
             num_heldout_unused=unused,
-            num_repeated_prompts=len(train_rows) - len(_prompt_keys(train_rows)),
-            num_with_history=sum(_has_history(row.example) for row in train_rows),
-            num_with_system=sum(row.example.messages[0].role == "system" for row in train_rows),
-            prompt_lengths=Lengths.of(row.num_prompt_tokens for row in train_rows),
-            response_lengths=Lengths.of(row.num_response_tokens for row in train_rows),
+            num_filtered=num_usable - len(train_rows),
         ),
+        difficulty=difficulty,
+    )
+
+
+def _data_report(
+    rows: Sequence[ValidRow],
+    *,
+    sources: Sequence[Input],
+    quarantine: QuarantineReport,
+    heldout_drawn: bool,
+    num_heldout_unused: int,
+    num_filtered: int,
+) -> DataReport:
+    """The report on training rows; arguments as the attributes of :class:`DataReport`."""
+    return DataReport(
+        sources=tuple(source.name for source in sources),
+        quarantine=quarantine,
+        heldout_drawn=heldout_drawn,
+        num_heldout_unused=num_heldout_unused,
+        num_filtered=num_filtered,
+        num_repeated_prompts=len(rows) - len(_prompt_keys(rows)),
+        num_with_history=sum(_has_history(row.example) for row in rows),
+        num_with_system=sum(row.example.messages[0].role == "system" for row in rows),
+        prompt_lengths=Lengths.of(row.num_prompt_tokens for row in rows),
+        response_lengths=Lengths.of(row.num_response_tokens for row in rows),
     )
 
 
@@ -142,6 +181,7 @@ class _Reader:
 
     def __init__(self, validator: RowValidator, quarantine: Quarantine) -> None:
         self._validator = validator
+        self._extra_columns = [validator.difficulty_column] if validator.difficulty_column else []
         self._quarantine = quarantine
         self._num_rows = 0
         self._place_of_id: dict[str, Place] = {}
@@ -155,7 +195,7 @@ class _Reader:
         kept: list[ValidRow] = []
         for source in inputs:
             before = self._num_rows
-            for raw in read_rows(source):
+            for raw in read_rows(source, extra_columns=self._extra_columns):
                 self._num_rows += 1
                 row = raw if isinstance(raw, Rejection) else self._validator.check(raw)
                 if isinstance(row, ValidRow):
@@ -181,6 +221,22 @@ class _Reader:
                 row, Reason.DUPLICATE_ID, f"id {row.example.id!r} was given first at {first}"
             )
         return _reject_valid(row, Reason.DUPLICATE_ROW, f"prompt and response are those of {first}")
+
+    def with_difficulty(self, rows: Sequence[ValidRow], curriculum: DifficultyCurriculum) -> list[ValidRow]:
+        """The rows with a difficulty; the others are quarantined.
+
+        Raises:
+            DataError: If there are others and they are to be refused.
+        """
+        kept: list[ValidRow] = []
+        for row in rows:
+            if (flaw := difficulty_flaw(row, curriculum)) is None:
+                kept.append(row)
+            else:
+                self._quarantine.add(_reject_valid(row, Reason.NO_DIFFICULTY, flaw))
+        if curriculum.missing == "refuse":
+            refuse_missing_difficulty(self.report(), curriculum)
+        return kept
 
     def withhold(self, rows: Sequence[ValidRow], drawn: Sequence[ValidRow]) -> list[ValidRow]:
         """The rows without those drawn; other rows with a drawn prompt are quarantined."""

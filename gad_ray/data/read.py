@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -30,8 +30,12 @@ _CONVERSION_ERRORS = (ValueError, LookupError, ArithmeticError)
 """What pyarrow raises for a value that Python cannot hold: broken UTF-8, a key given twice, a date out of range."""
 
 
-def read_rows(source: Input) -> Iterator[RawRow | Rejection]:
+def read_rows(source: Input, *, extra_columns: Collection[str] = ()) -> Iterator[RawRow | Rejection]:
     """Stream the rows of one input.
+
+    Args:
+        source: A file, or a data set on the hub.
+        extra_columns: Columns to read besides those that every row is made of, where they are there.
 
     Raises:
         DataError: If the input as a whole cannot be read: missing, truncated, of an unknown kind, without
@@ -41,7 +45,7 @@ def read_rows(source: Input) -> Iterator[RawRow | Rejection]:
         case HubInput():
             return _read_hub(source)
         case FileInput(path=path) if path.suffix == ".parquet":
-            return _read_parquet(path)
+            return _read_parquet(path, extra_columns)
         case FileInput(path=path) if path.suffix == ".jsonl":
             return _read_jsonl(path)
         case FileInput(path=path):
@@ -145,13 +149,13 @@ def _broken(place: Place, reason: Reason, detail: str, line: bytes) -> Rejection
 # --- Parquet
 
 
-def _read_parquet(path: Path) -> Iterator[RawRow | Rejection]:
+def _read_parquet(path: Path, extra_columns: Collection[str]) -> Iterator[RawRow | Rejection]:
     parquet: Any = import_module("pyarrow.parquet")
     arrow: Any = import_module("pyarrow")
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            columns = _columns_to_read(path, list(file.schema_arrow.names))
+            columns = _columns_to_read(path, list(file.schema_arrow.names), extra_columns)
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=columns):
                 for fields in _rows_of_batch(batch):
                     number += 1
@@ -169,7 +173,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow | Rejection]:
         ) from error
 
 
-def _columns_to_read(path: Path, names: Sequence[str]) -> list[str]:
+def _columns_to_read(path: Path, names: Sequence[str], extra: Collection[str]) -> list[str]:
     """The columns that a row is made of; any other is never loaded.
 
     Raises:
@@ -183,7 +187,7 @@ def _columns_to_read(path: Path, names: Sequence[str]) -> list[str]:
                 where=str(path),
                 mend=f"rename {near[0]!r}" if near else "rename the column that holds it",
             )
-    return [name for name in names if name in _KNOWN_FIELDS]
+    return [name for name in names if name in _KNOWN_FIELDS or name in extra]
 
 
 def _rows_of_batch(batch: Any) -> list[dict[str, object] | Exception]:

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     BAD_META = "bad_meta"
     LONG_PROMPT = "long_prompt"
     LONG_RESPONSE = "long_response"
+    NO_DIFFICULTY = "no_difficulty"
     DUPLICATE_ID = "duplicate_id"
     DUPLICATE_ROW = "duplicate_row"
     HELDOUT_PROMPT = "heldout_prompt"

@@ -16,6 +16,7 @@ def describe(data: LoadedData) -> list[str]:
         _heldout(len(data.heldout), report),
         f"prompts: {_lengths(report.prompt_lengths)}; teacher responses: {_lengths(report.response_lengths)}",
         *_kinds(report),
+        *_filtered(report),
         _quarantine(report.quarantine),
     ]
 
@@ -51,6 +52,11 @@ def _kinds(report: DataReport) -> list[str]:
     )
     told = [f"{count} {words}" for count, words in kinds if count]
     return [f"of the rows to train on: {', '.join(told)}"] if told else []
+
+
+def _filtered(report: DataReport) -> list[str]:
+    count = report.num_filtered
+    return [f"outside the bounds of data.curriculum, not trained on: {count} rows"] if count else []
 
 
 def _quarantine(quarantine: QuarantineReport) -> str:

@@ -34,6 +34,8 @@ class ValidRow:
     has_own_id: bool
     num_prompt_tokens: int
     num_response_tokens: int
+    difficulty: object = None
+    """What stands in the column that a curriculum goes by, unchecked; None if there is nothing."""
 
 
 class _UnusableError(Exception):
@@ -54,12 +56,14 @@ class RowValidator:
         max_teacher_tokens: Longest teacher response, in tokens.
         count_prompt_tokens: Counts the tokens of a prompt.
         count_response_tokens: Counts the tokens of a response.
+        difficulty_column: Field, or key of ``meta``, that a curriculum goes by; None if there is no such curriculum.
     """
 
     max_prompt_tokens: int
     max_teacher_tokens: int
     count_prompt_tokens: PromptCounter
     count_response_tokens: ResponseCounter
+    difficulty_column: str | None = None
 
     def check(self, row: RawRow) -> ValidRow | Rejection:
         """The example that a row holds, or why it holds none."""
@@ -92,6 +96,7 @@ class RowValidator:
             has_own_id=own_id is not None,
             num_prompt_tokens=num_prompt_tokens,
             num_response_tokens=num_response_tokens,
+            difficulty=_value_of(row.fields, self.difficulty_column),
         )
 
 
@@ -220,6 +225,16 @@ def _meta_of(fields: Mapping[str, object]) -> dict[str, str]:
         return {str(key): _meta_text(inner) for key, inner in entries if inner is not None}
     except (TypeError, ValueError, RecursionError) as error:
         raise _UnusableError(Reason.BAD_META, f"meta cannot be kept as text: {error}") from error
+
+
+def _value_of(fields: Mapping[str, object], column: str | None) -> object:
+    """What a row has in a column, or else under that key of its ``meta``."""
+    if column is None:
+        return None
+    if (value := fields.get(column)) is not None:
+        return value
+    meta = fields.get("meta")
+    return cast("dict[object, object]", meta).get(column) if isinstance(meta, dict) else None
 
 
 def _meta_text(value: object) -> str:

@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gad_ray.batch import Float32, Metrics, PromptBatch, RolloutBatch, ScoreBatch, StopReason
+from gad_ray.batch import (
+    Float32,
+    Metrics,
+    PromptBatch,
+    PromptFigures,
+    RolloutBatch,
+    ScoreBatch,
+    StopReason,
+)
 from gad_ray.config.policy import (
     AdvantageConfig,
     DrGrpoAdvantage,
@@ -75,17 +83,73 @@ def rewards_of(
     )
 
 
-def trained_rows(rollouts: RolloutBatch, rewards: Rewards, config: PolicyConfig) -> NDArray[np.bool_]:
-    """[R] whether the policy is trained on each response.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRows:
+    """[R] bool each: the responses that the policy is trained on, and why some others with a reward are not.
 
-    Not without a reward; and not in a group without spread, where such groups are dropped. Spread is that of
-    the reward before any KL penalty, which differs between responses that are all alike to the critic.
+    Attributes:
+        kept: Trained on.
+        alone: The only ones of their group: nothing is left to compare them with.
+        no_spread: In a group without spread, where such groups are dropped.
+        surplus: In a group for which the batch has no place left.
     """
-    kept = rewards.usable
-    if config.advantage.zero_spread == "drop":
-        for start, stop in rollouts.groups():
-            kept[start:stop] &= _spread(rewards, start, stop) >= _NO_SPREAD
-    return kept
+
+    kept: NDArray[np.bool_]
+    alone: NDArray[np.bool_]
+    no_spread: NDArray[np.bool_]
+    surplus: NDArray[np.bool_]
+
+
+def trained_rows(
+    rollouts: RolloutBatch,
+    rewards: Rewards,
+    config: PolicyConfig,
+    *,
+    prompts: PromptBatch | None = None,
+    num_places: int | None = None,
+) -> TrainedRows:
+    """Which responses the policy is trained on.
+
+    Spread is that of the reward before any KL penalty, which differs between responses that are all alike to
+    the critic.
+
+    Args:
+        rollouts: The responses.
+        rewards: Their rewards; responses without are never trained on.
+        config: Whether groups without spread are dropped.
+        prompts: The step's prompts in the order in which they were drawn: the first have the places.
+        num_places: Most groups to train on; all when None.
+    """
+    usable = rewards.usable
+    alone, no_spread, surplus = (np.zeros_like(usable) for _ in range(3))
+    drop = config.advantage.zero_spread == "drop"
+    good: list[tuple[int, int]] = []
+    for start, stop in rollouts.groups():
+        size = int(usable[start:stop].sum())
+        if size == 1:
+            alone[start:stop] = usable[start:stop]
+        elif drop and _spread(rewards, start, stop) < _NO_SPREAD:
+            no_spread[start:stop] = usable[start:stop]
+        elif size:
+            good.append((start, stop))
+    if num_places is not None and prompts is not None:
+        place = {example.id: i for i, example in enumerate(prompts.examples)}
+        good.sort(key=lambda bounds: place[rollouts.example_ids[bounds[0]]])
+        for start, stop in good[num_places:]:
+            surplus[start:stop] = usable[start:stop]
+    kept = usable & ~alone & ~no_spread & ~surplus
+    return TrainedRows(kept=kept, alone=alone, no_spread=no_spread, surplus=surplus)
+
+
+def prompt_figures(rollouts: RolloutBatch, scores: ScoreBatch, rewards: Rewards) -> PromptFigures:
+    """Gap and spread of every prompt, in the order of the rollouts."""
+    bounds = rollouts.groups()
+    gap = scores.teacher - scores.student
+    return PromptFigures(
+        example_ids=tuple(rollouts.example_ids[start] for start, _ in bounds),
+        gap=np.asarray([gap[start:stop].mean() for start, stop in bounds], dtype=np.float32),
+        has_spread=np.asarray([_spread(rewards, *b) >= _NO_SPREAD for b in bounds], dtype=np.bool_),
+    )
 
 
 def advantages_of(

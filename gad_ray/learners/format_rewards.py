@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gad_ray.batch import Float32, PromptBatch, RolloutBatch
+from gad_ray.batch import Example, Float32, PromptBatch, RolloutBatch
 from gad_ray.config.reward import (
     CustomTerm,
     FormatReward,
@@ -29,6 +29,7 @@ from gad_ray.core.rewards import (
     required_pattern,
     same_language,
 )
+from gad_ray.errors import ConfigError, TrainingError
 
 _logger = logging.getLogger(__name__)
 _FAILED = float("nan")
@@ -58,11 +59,36 @@ def check_reward_functions(config: RewardConfig) -> None:
     """Import every reward function of the user's.
 
     Raises:
-        ConfigError: If one cannot be imported.
+        ConfigError: If one cannot be imported, or does not take a prompt and a response.
     """
     for term in config.format:
         if isinstance(term, CustomTerm):
             load_reward_function(term.function)
+
+
+def try_reward_functions(config: RewardConfig, example: Example) -> None:
+    """Call every reward function of the user's twice on a prompt with its teacher's response.
+
+    Raises:
+        ConfigError: If one cannot be imported, fails, gives what is no reward, or gives two different numbers.
+    """
+    prompt, response = example.messages[-1].content, example.teacher_response
+    for term in config.format:
+        if not isinstance(term, CustomTerm):
+            continue
+        function = load_reward_function(term.function)
+        first, second = (
+            call_reward_function(function, prompt, response, low=term.low, high=term.high) for _ in range(2)
+        )
+        told = next((value for value in (first, second) if isinstance(value, str)), None)
+        if told is None and first != second:
+            told = f"gave {first}, and then {second}"
+        if told is not None:
+            raise ConfigError(
+                f"the reward function '{term.function}' {told}, on the teacher's response to prompt {example.id!r}",
+                where="reward.format",
+                mend=f"let it give one number from {term.low:g} to {term.high:g} for the same texts, or set low and high",
+            )
 
 
 def format_terms(rollouts: RolloutBatch, config: RewardConfig, prompts: PromptBatch) -> FormatTerms:
@@ -72,6 +98,9 @@ def format_terms(rollouts: RolloutBatch, config: RewardConfig, prompts: PromptBa
         rollouts: The responses.
         config: The terms and their weights.
         prompts: The step's prompts; a term that looks at the prompt is given the text of its last message.
+
+    Raises:
+        TrainingError: If functions of the user's failed on a larger share of the responses than is allowed.
     """
     asked = {example.id: example.messages[-1].content for example in prompts.examples}
     responses = [
@@ -87,8 +116,21 @@ def format_terms(rollouts: RolloutBatch, config: RewardConfig, prompts: PromptBa
         values = np.asarray([judge(response) for response in responses], dtype=np.float32)
         total += np.float32(term.weight) * values
         by_name.setdefault(term.name, []).append(values)
+    _check_failures(total, config)
     means = {name: np.stack(values).mean(axis=0) for name, values in by_name.items()}
     return FormatTerms(total=total, values=means)
+
+
+def _check_failures(total: Float32, config: RewardConfig) -> None:
+    num_failed = int(np.isnan(total).sum())
+    if num_failed > config.max_failed_fraction * len(total):
+        functions = [term.function for term in config.format if isinstance(term, CustomTerm)]
+        raise TrainingError(
+            f"{num_failed} of {len(total)} responses have no reward, more than reward.max_failed_fraction = "
+            f"{config.max_failed_fraction:g} allows: {' or '.join(functions)} failed on them",
+            where="reward.format",
+            mend="see the critic actor's log for how; mend the function, or raise reward.max_failed_fraction",
+        )
 
 
 def _judge_of(term: FormatReward) -> Callable[[_Response], float]:

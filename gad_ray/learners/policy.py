@@ -64,6 +64,7 @@ class PolicyLearner:
         warmup_lr: float | None,
         collective: Collective,
         max_nonfinite_steps: int,
+        max_prompts: int | None = None,
         device: torch.device | None = None,
     ) -> None:
         """Load the student.
@@ -76,6 +77,7 @@ class PolicyLearner:
             warmup_lr: Learning rate of the cross-entropy warm start; the optimiser's when None.
             collective: The ranks that share each batch.
             max_nonfinite_steps: Skipped optimiser steps in a row above which an update raises.
+            max_prompts: Most prompts of one step that are trained on, the first of them; all when None.
             device: Where to compute; the CPU when None.
 
         Raises:
@@ -90,6 +92,7 @@ class PolicyLearner:
         self._mini_batch_prompts = mini_batch_prompts
         self._total_steps = total_steps
         self._max_nonfinite_steps = max_nonfinite_steps
+        self._max_prompts = max_prompts
         self.model = PolicyModel.build(config.model).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
         self._shadow = ShadowModel(self.model)
@@ -124,7 +127,8 @@ class PolicyLearner:
         started = time.perf_counter()
         rewards = self._agreed(rewards_of(rollouts, scores, self.reward, prompts))
         rows = rows_of_rollouts(rollouts)
-        kept = trained_rows(rollouts, rewards, self.config)
+        trained = trained_rows(rollouts, rewards, self.config, prompts=prompts, num_places=self._max_prompts)
+        kept = trained.kept
         sums = PolicySums()
         metrics: Metrics = {}
         self._kl.begin_step(self.model.trainable())
@@ -148,8 +152,11 @@ class PolicyLearner:
             used = advantages[torch.from_numpy(kept)]
             metrics["actor/adv_std"] = float(used.std(correction=0))
             metrics["actor/adv_max"] = float(used.abs().max())
+        metrics["actor/lone_samples"] = float(trained.alone.sum())
         if self.config.advantage.zero_spread == "drop":
-            metrics["actor/dropped_samples"] = float(np.sum(rewards.usable & ~kept))
+            metrics["actor/dropped_samples"] = float(trained.no_spread.sum())
+        if self.config.advantage.refill is not None:
+            metrics["actor/surplus_samples"] = float(trained.surplus.sum())
         return self._stats(metrics, sums.results, started, tokens=sum(len(s.row) for s in samples))
 
     def _train(self, mini_batches: Sequence[Sequence[Sequence[_Sample]]], sums: PolicySums) -> None:

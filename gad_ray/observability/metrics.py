@@ -141,6 +141,10 @@ _ACTOR = (
     _gauge("actor/adv_max", "Largest advantage"),
     _gauge("actor/zero_spread_groups", "Share of groups whose rewards are all equal", Unit.RATIO),
     _counter("actor/dropped_samples", "Responses left out of the update because their group had no spread"),
+    _counter("actor/lone_samples", "Responses left out of the update because the rest of their group failed"),
+    _counter(
+        "actor/surplus_samples", "Responses left out of the update because a refill had filled the batch"
+    ),
     _gauge("actor/importance_weight_mean", "Mean importance weight of the rollout's tokens, as it was used"),
     _gauge(
         "actor/importance_clipfrac",
@@ -170,13 +174,18 @@ _ROLLOUT = (
     ),
     _gauge("prompt_length/mean", "Mean length of the rendered prompts", Unit.TOKENS),
     _gauge("prompt_length/max", "Longest of the rendered prompts", Unit.TOKENS),
-    _gauge("rollout/mismatch_kl", "Mean of the rollout's minus the trainer's log-probability", Unit.NATS),
+    _gauge(
+        "rollout/mismatch_kl", "KL divergence of the rollout from the trainer, by k3 per token", Unit.NATS
+    ),
     _gauge(
         "rollout/mismatch_abs", "Mean size of the rollout's minus the trainer's log-probability", Unit.NATS
     ),
     _gauge(
         "rollout/staleness", "Policy updates by which the samples are older than the policy", Unit.UPDATES
     ),
+    _gauge("rollout/refill_rounds", "Times that the step drew prompts in place of groups without spread"),
+    _counter("rollout/refilled_groups", "Prompts drawn in place of groups without spread"),
+    _counter("rollout/unfilled_groups", "Places in the policy's batch that stayed empty after the refills"),
     _counter("rollout/responses", "Responses that were generated"),
     _counter("rollout/tokens", "Response tokens that were generated"),
     _counter("rollout/failed", "Responses left out because their generation failed even when retried"),
@@ -250,6 +259,7 @@ _RUN = (
     _gauge("train/step", "Steps done"),
     _gauge("train/stage", "Stage: 0 warm-up, 1 adversarial"),
     _gauge("data/epoch", "Passes over the training prompts that have begun or been done", Unit.EPOCHS),
+    _gauge("data/admitted_prompts", "Training prompts that the curriculum lets in at present"),
     _gauge("data/position", "Prompts of the present epoch that have been used"),
     _counter("health/findings", "Health rules that began to hold"),
     _gauge("health/active_rules", "Health rules that hold"),

@@ -47,12 +47,27 @@ def _no_chat_template(place: Path) -> str:
     return f"policy.model.model={make_tiny_model(place / 'base-model', chat=False)}"
 
 
+def _reward_that_takes_no_text(_place: Path) -> str:
+    return "reward.format=[{name: custom, function: 'math:pow'}]"
+
+
+def _difficulty_out_of_reach(place: Path) -> str:
+    path = write_rows(place / "graded.jsonl", [{**row, "difficulty": i} for i, row in enumerate(make_rows())])
+    return f"data={{train: [{path}], heldout_prompts: 0, curriculum: {{name: difficulty, min: 50.0}}}}"
+
+
 BAD = {
     "a data file that is not there": Bad(_missing_file, ("nowhere.jsonl",)),
     "half of the rows unusable": Bad(
         _rows_without_answers, ("10 of 20", "max_quarantined_fraction", "quarantine.jsonl")
     ),
     "a prompt that is too long": Bad(_long_prompt, ("long.jsonl:7", "data.max_prompt_tokens")),
+    "a reward function that fails": Bad(
+        _reward_that_takes_no_text, ("math:pow", "raised TypeError", "prompt 'row-")
+    ),
+    "a filter that leaves nothing": Bad(
+        _difficulty_out_of_reach, ("data.curriculum.min = 50", "none of 40 rows", "from 0 to 39", "widen")
+    ),
     "a model that is not there": Bad(_missing_model, ("no-such-model",)),
     "a policy without a chat template": Bad(_no_chat_template, ("base-model", "chat_template")),
 }

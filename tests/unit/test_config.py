@@ -76,14 +76,14 @@ def test_a_mistyped_key_lists_only_the_settings_of_the_chosen_variant(small: Pat
         ("name=a/b", ["name = 'a/b'"]),
         ("policy.model.compute=float16", ["policy.model.compute = 'float16'", "'float32' or 'bfloat16'"]),
         ("policy.loss={name: gspo, clip_low: 3.0}", ["policy.loss.clip_low = 3.0", "less than 1"]),
-        ("policy.loss.name=trpo", ["policy.loss", "'trpo'", "'ppo', 'gspo'"]),
+        ("policy.loss.name=trpo", ["policy.loss", "'trpo'", "ppo, gspo"]),
         ("critic.model=7", ["critic.model = 7", "object"]),
         ("data.train=[]", ["data.train", "at least 1 item"]),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_its_key(small: Path, override: str, told: list[str]) -> None:
     message = fault_of(small, override)
-    for part in [*told, "(from the command line)"] if "name=trpo" not in override else told:
+    for part in [*told, "(from the command line)"]:
         assert part in message
 
 

@@ -7,18 +7,33 @@ import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from torch import Tensor
 
 from gad_ray import dry_run as module
 from gad_ray import machine
+from gad_ray.batch import Message
 from gad_ray.config import RunConfig, load_config
 from gad_ray.dry_run import DryRun, dry_run
+from gad_ray.learners.collective import LocalCollective
+from gad_ray.learners.critic import CriticLearner
+from gad_ray.learners.kl_penalty import KlPenalty
+from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.machine import GIB, Memory
 from gad_ray.memory_estimate import estimate_memory
+from gad_ray.models.critic import CriticModel
 from gad_ray.models.facts import ModelFacts
+from gad_ray.models.pairs import TokenRow
+from gad_ray.models.policy import PolicyModel
+from gad_ray.models.source import describe_model
 from tests.tiny import make_tiny_model
 
 
@@ -115,6 +130,66 @@ def test_a_tokenizer_without_a_template_is_told_by_its_role(recipe: Path, tmp_pa
     assert told.startswith("critic.model")
     assert "chat_template" in told
     assert run(recipe, f"critic.model.model={bare}", "critic.model.chat_template=plain").problems == []
+
+
+def test_refill_and_curriculum_are_told_in_words(recipe: Path) -> None:
+    refill = "policy.advantage={zero_spread: drop, refill: {max_rounds: 2, oversample: 1.4}}"
+    lines = run(recipe, refill, "data.curriculum={name: gap, order: descending, keep: 0.5}").sections[
+        "batches"
+    ]
+    (told,) = [line for line in lines if line.startswith("policy")]
+    assert "drawn in their place, up to 2 times a step: at most 16 prompts in all" in told
+    assert (
+        "curriculum: from the second epoch on by the critic's gap so far, the largest first; an epoch is 5 prompts"
+        in lines
+    )
+    lines = run(recipe, "policy.advantage.zero_spread=drop").sections["batches"]
+    assert any("; groups without spread are dropped;" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "told"),
+    [
+        ("{name: difficulty, order: descending}", "every epoch in descending order of 'difficulty'"),
+        (
+            "{name: difficulty, order: shuffled, min: 1.0, max: 11.0}",
+            "every epoch in random order; only prompts with 'difficulty' from 1 to 11",
+        ),
+        (
+            "{name: spread_first, epochs: 1.6}",
+            "in the first 4 steps of the adversarial stage no prompts whose latest group had no spread",
+        ),
+    ],
+)
+def test_every_curriculum_is_told_in_words(recipe: Path, tmp_path: Path, curriculum: str, told: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    graded = [{**json.loads(line), "difficulty": i} for i, line in enumerate(rows.read_text().splitlines())]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in graded))
+    found = run(recipe, f"data.curriculum={curriculum}")
+    assert found.problems == []
+    assert f"curriculum: {told}" in found.sections["batches"]
+
+
+def test_a_curriculum_that_leaves_too_few_prompts_is_a_problem(recipe: Path) -> None:
+    told = problem_of(run(recipe, "data.curriculum={name: gap, keep: 0.3}"))
+    assert "data.curriculum.keep = 0.3 leaves 3 of 10 prompts, and a step takes 4" in told
+
+
+def test_rows_without_the_difficulty_that_a_curriculum_goes_by_are_a_problem(recipe: Path) -> None:
+    told = problem_of(run(recipe, "data.curriculum={name: difficulty, column: level}"))
+    assert "data.curriculum.column = 'level', and 12 rows have no such number" in told
+
+
+def test_a_reward_function_that_cannot_be_used_is_a_problem(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rewards_to_try.py").write_text(
+        "def nothing(prompt, response):\n    return None\ndef short(text):\n    return 0.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for function, told in (("nothing", "gave a NoneType"), ("short", "has the arguments (text)")):
+        found = run(recipe, f"reward.format=[{{name: custom, function: 'rewards_to_try:{function}'}}]")
+        assert told in problem_of(found)
 
 
 def test_unusable_rows_are_kept_to_be_looked_at(recipe: Path, tmp_path: Path) -> None:
@@ -214,3 +289,122 @@ def test_adapters_cost_less_than_all_weights_and_checkpointing_less_than_all_act
     assert lora["AdamW"] == 2 * 4 * (4 * 2 + 3 * 4) * 2 * 64 * 4
     assert lora["AdamW"] < plain["AdamW"]
     assert saving["activations"] < plain["activations"]
+
+
+def test_a_group_that_exceeds_the_budget_is_counted_whole(recipe: Path) -> None:
+    def activations(*overrides: str) -> int:
+        return parts_of(load_config(str(recipe), ["critic.micro_batch_tokens=64", *overrides]))["critic"][
+            "activations"
+        ]
+
+    # The teacher's and two responses of up to 128 + 64 tokens each; the critic takes no more than 100 of them.
+    assert activations() == 3 * 192 * 64 * 4 * 17 * 2
+    assert activations("critic.max_tokens=100") == 3 * 100 * 64 * 4 * 17 * 2
+
+
+# -- held against models that are there --------------------------------------------------------------------
+
+
+def real_parts(config: RunConfig, model: Path) -> dict[str, dict[str, int]]:
+    facts = describe_model(str(model))
+    return {
+        actor.role: dict(actor.parts)
+        for actor in estimate_memory(config, policy=facts, critic=facts, engine="transformers")
+    }
+
+
+def num_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [({}, 0.01), ({"compute": "float32"}, 0.01), ({"lora": {"rank": 4, "alpha": 8.0}}, 0.3)],
+)
+def test_the_reference_is_as_large_as_estimated(
+    recipe: Path, model: Path, settings: dict[str, Any], tolerance: float
+) -> None:
+    config = load_config(str(recipe), [f"policy.model={json.dumps({'model': str(model), **settings})}"])
+    penalty = KlPenalty(config.policy.kl)
+    penalty.begin_stage(PolicyModel.build(config.policy.model).trainable())
+    found = num_bytes(penalty.reference.values())
+    assert found > 0
+    assert real_parts(config, model)["policy"]["reference"] == pytest.approx(found, rel=tolerance)
+
+
+def test_a_full_replay_buffer_is_as_large_as_estimated(recipe: Path, model: Path) -> None:
+    config = load_config(str(recipe), ["critic.replay={size: 200}"])
+    assert config.critic.replay is not None
+    tracemalloc.start()
+    try:
+        replay = ReplayBuffer(config.critic.replay, seed=0)
+        for step in range(120):
+            # The longest texts that the limits allow, at four characters a token; both responses share the prompt.
+            prompt, teacher = (f"{step:4}" * 128), (f"{step:4}" * 64)
+            messages = (Message(role="user", content=prompt),)
+            replay.add(
+                PastResponse(messages=messages, teacher=teacher, response=f"{step:3}{i}" * 32, step=step)
+                for i in range(2)
+            )
+        text, _ = replay.state()
+        _, found = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(replay) == 200
+    # Tensors are not traced.
+    estimate = real_parts(config, model)["critic"]["replay"]
+    assert found + num_bytes([text]) == pytest.approx(estimate, rel=0.5)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_what_packing_keeps_for_the_backward_pass_is_what_is_estimated(
+    recipe: Path, model: Path, packing: bool
+) -> None:
+    # The teacher's and two responses of the greatest length at once.
+    lengths = (200, 180, 196)
+    config = load_config(
+        str(recipe), [f"critic.packing={str(packing).lower()}", f"critic.micro_batch_tokens={sum(lengths)}"]
+    )
+    critic = CriticModel.build(
+        config.critic.model, pooling=config.critic.pooling, max_tokens=256, seed=0, packing=packing
+    )
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.shape[-2:] == (sum(lengths), sum(lengths)):
+            kept[tensor.data_ptr()] = num_bytes([tensor])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        critic.scores([TokenRow(ids=np.arange(10, 10 + n, dtype=np.int32), start=3) for n in lengths])
+    parts = real_parts(config, model)["critic"]
+    assert parts.get("packing", 0) == sum(kept.values()) + (sum(lengths) ** 2 if packing else 0)
+
+
+def test_activations_weights_and_gradients_are_about_what_is_estimated(recipe: Path, model: Path) -> None:
+    lengths = [50] * 12
+    config = load_config(str(recipe), [f"critic.micro_batch_tokens={sum(lengths)}", "critic.max_tokens=50"])
+    learner = CriticLearner(
+        config.critic, seed=0, total_steps=1, collective=LocalCollective(), max_nonfinite_steps=0
+    )
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        scores = learner.model.scores(
+            [TokenRow(ids=np.arange(10, 10 + n, dtype=np.int32), start=3) for n in lengths]
+        )
+    scores.sum().backward()
+    learner.optimizer.accumulate()
+    weights = {p.data_ptr(): num_bytes([p]) for p in learner.model.parameters()}
+    found = {
+        "activations": sum(kept.values()) - sum(size for place, size in weights.items() if place in kept),
+        "weights": num_bytes(learner.model.parameters())
+        + num_bytes(t for name, t in learner.optimizer.state()[0].items() if name.startswith("master/")),
+    }
+    parts = real_parts(config, model)["critic"]
+    for name, size in found.items():
+        assert parts[name] == pytest.approx(size, rel=0.35), name

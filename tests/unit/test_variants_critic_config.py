@@ -34,9 +34,9 @@ def advised(rule: str, config: RunConfig) -> list[str]:
             "critic.pooling={name: mix, w_raw: 0.0, w_norm: 0.0}",
             ["critic.pooling ", "every score would be 0"],
         ),
-        ("critic.pooling={name: max}", ["critic.pooling", "'max'", "'mean', 'last', 'blend', 'mix'"]),
+        ("critic.pooling={name: max}", ["critic.pooling", "'max'", "mean, last, blend, mix"]),
         ("critic.loss={name: cross_entropy, margin: 1.0}", ["critic.loss.margin", "no such setting"]),
-        ("critic.loss={name: hinge}", ["critic.loss", "'hinge'", "'bradley_terry', 'cross_entropy'"]),
+        ("critic.loss={name: hinge}", ["critic.loss", "'hinge'", "bradley_terry, cross_entropy"]),
         (
             "critic.loss.temperature={name: adaptive, value: 5.0, preset: sharp}",
             ["critic.loss.temperature.value", "no such setting"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from functools import cache
 from numbers import Real
@@ -18,7 +19,7 @@ def load_reward_function(path: str) -> RewardFunction:
     """The function that ``module:function`` names.
 
     Raises:
-        ConfigError: If the module cannot be imported or has no such function.
+        ConfigError: If the module cannot be imported or has no such function, or it does not take two texts.
     """
     module_name, _, name = path.partition(":")
     try:
@@ -38,7 +39,25 @@ def load_reward_function(path: str) -> RewardFunction:
             where="reward.format",
             mend="name a function of two arguments, prompt and response",
         )
+    if (signature := _signature_of(function)) is not None:
+        try:
+            signature.bind("a prompt", "a response")
+        except TypeError as error:
+            raise ConfigError(
+                f"the reward function '{path}' has the arguments {signature}, and is called with two texts, prompt "
+                f"and response: {error}",
+                where="reward.format",
+                mend="let it take prompt and response, in that order, and nothing else that has no default",
+            ) from None
     return function
+
+
+def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
+    """A function's arguments; None for what does not tell them, as some of C do not."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
 
 
 def call_reward_function(

@@ -10,6 +10,7 @@ from torch import Tensor
 from gad_ray.core.importance import rejected_weights
 from gad_ray.core.kl import adapted_coefficient, k1_kl, k2_kl, k3_kl
 from gad_ray.core.logprobs import token_logprobs
+from gad_ray.learners.policy_metrics import PolicySums
 
 Estimator = Callable[..., Tensor]
 ESTIMATORS: dict[str, tuple[Estimator, Callable[[float], float], Callable[[float], float]]] = {
@@ -52,6 +53,52 @@ def test_value_and_gradient_are_those_of_an_independent_computation(
     np.testing.assert_allclose(
         gradient[mask].numpy(), [slope(d) / num_tokens for d in deltas], rtol=1e-9, atol=1e-9
     )
+
+
+@pytest.mark.parametrize(
+    ("delta", "value", "slope"),
+    [
+        (19.0, np.exp(19.0) - 20.0, 1.0 - np.exp(19.0)),
+        (21.0, np.exp(20.0) - 21.0, 0.0),
+        (89.0, np.exp(20.0) - 21.0, 0.0),
+        (1e4, np.exp(20.0) - 21.0, 0.0),
+        (-21.0, 20.0, 1.0),
+        (-89.0, 88.0, 1.0),
+        (-1e4, 9999.0, 1.0),
+    ],
+)
+def test_k3_stays_finite_in_float32_however_far_apart_the_models_are(
+    delta: float, value: float, slope: float
+):
+    """By δ = log π_ref − log π: bounded above 20, exact below it, where the gradient pulls the policy back."""
+    new = torch.tensor([[-delta if delta > 0 else 0.0, -0.5]], requires_grad=True)
+    ref = torch.tensor([[0.0 if delta > 0 else delta, -0.5]])
+    kl = k3_kl(new, ref_logprobs=ref, mask=torch.ones(1, 2, dtype=torch.bool), num_tokens=1)
+    (gradient,) = torch.autograd.grad(kl, new)
+    assert float(kl.detach()) == pytest.approx(value, rel=1e-6)
+    assert gradient[0].tolist() == pytest.approx([slope, 0.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["k1", "k2"])
+@pytest.mark.parametrize("delta", [1e4, -1e4])
+def test_the_others_need_no_bound(name: str, delta: float):
+    estimate, value, slope = ESTIMATORS[name]
+    new = torch.zeros(1, 1, requires_grad=True)
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    kl = estimate(new, ref_logprobs=torch.tensor([[delta]]), mask=mask, num_tokens=1)
+    (gradient,) = torch.autograd.grad(kl, new)
+    assert float(kl.detach()) == pytest.approx(value(delta))
+    assert float(gradient) == pytest.approx(slope(delta))
+
+
+@pytest.mark.parametrize("gap", [1e4, -1e4])
+def test_the_mismatch_of_rollout_and_trainer_is_finite_however_large(gap: float):
+    sums = PolicySums()
+    sampled = torch.tensor([[-1.0, -1.0]])
+    mask = torch.tensor([[True, False]])
+    sums.add_mismatch(sampled + gap, sampled, mask, num_tokens=1)
+    assert sums.mismatch_abs == pytest.approx(1e4)
+    assert sums.mismatch_kl == pytest.approx(np.exp(20.0) - 21.0 if gap > 0 else 9999.0)
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("k1", -1.0), ("k2", 0.5), ("k3", np.e - 2.0)])

@@ -131,7 +131,12 @@ def test_the_language_is_judged_by_the_prompts_script(prompt: str, response: str
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"rewards_of_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(
-        "NUMBER = 3\ndef length(prompt, response):\n    return len(response) / 10\n", encoding="utf-8"
+        "NUMBER = 3\ndef length(prompt, response):\n    return len(response) / 10\n"
+        "def one(response):\n    return 0.0\n"
+        "def three(prompt, response, extra):\n    return 0.0\n"
+        "def named(*, prompt, response):\n    return 0.0\n"
+        "def free(*texts, weight=1.0):\n    return weight\n",
+        encoding="utf-8",
     )
     (tmp_path / f"{name}_broken.py").write_text("raise RuntimeError('no licence')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -142,6 +147,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_function_is_found_by_its_path(module: str):
     assert load_reward_function(f"{module}:length")("?", "four") == 0.4
+    assert load_reward_function(f"{module}:free")("?", "four") == 1.0
 
 
 @pytest.mark.parametrize(
@@ -151,6 +157,9 @@ def test_a_function_is_found_by_its_path(module: str):
         ("{}_broken:f", ["cannot be imported", "RuntimeError: no licence"]),
         ("{}:widht", ["'{}' has no such name"]),
         ("{}:NUMBER", ["has a int of that name"]),
+        ("{}:one", ["has the arguments (response)", "two texts"]),
+        ("{}:three", ["has the arguments (prompt, response, extra)", "missing a required argument"]),
+        ("{}:named", ["has the arguments (*, prompt, response)", "too many positional arguments"]),
     ],
 )
 def test_a_path_that_leads_nowhere_is_refused_with_its_mend(module: str, path: str, told: list[str]):

@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,7 @@ from gad_ray.config.policy import (
     PolicyConfig,
     PpoLoss,
     RankAdvantage,
+    RefillConfig,
     ReinforceLoss,
     ReinforcePpAdvantage,
     RejectedImportance,
@@ -47,9 +49,11 @@ from gad_ray.config.reward import (
     RewardConfig,
     SameLanguage,
 )
-from gad_ray.errors import ConfigError
+from gad_ray.core.rewards import load_reward_function
+from gad_ray.errors import ConfigError, TrainingError
 from gad_ray.learners.collective import LocalCollective
-from gad_ray.learners.experience import reward_metrics, rewards_of
+from gad_ray.learners.experience import prompt_figures, reward_metrics, rewards_of
+from gad_ray.learners.format_rewards import try_reward_functions
 from gad_ray.learners.optim import StepResult
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat, load_chat_format
@@ -111,7 +115,12 @@ def scored(values: list[float]) -> ScoreBatch:
 
 
 def learner_of(
-    directory: Path, *, mini_batch_prompts: int = 3, reward: RewardConfig | None = None, **changed: Any
+    directory: Path,
+    *,
+    mini_batch_prompts: int = 3,
+    max_prompts: int | None = None,
+    reward: RewardConfig | None = None,
+    **changed: Any,
 ) -> PolicyLearner:
     fields = {
         "model": ModelConfig(model=str(directory), compute="float32"),
@@ -126,6 +135,7 @@ def learner_of(
         warmup_lr=None,
         collective=LocalCollective(),
         max_nonfinite_steps=2,
+        max_prompts=max_prompts,
     )
     learner.begin_adversarial()
     return learner
@@ -374,7 +384,7 @@ def grumpy(user_module: ModuleType) -> CustomTerm:
 def test_a_response_on_which_the_users_function_fails_is_never_trained_on(
     directory: Path, rollouts: RolloutBatch, prompts: PromptBatch, grumpy: CustomTerm
 ):
-    reward = RewardConfig(format=(grumpy,))
+    reward = RewardConfig(format=(grumpy,), max_failed_fraction=0.5)
     found = gradients_of(learner_of(directory, reward=reward), rollouts, scored(SCORES), prompts)
     rest = [0, 1, 2, 4, 5, 7]
     # The first prompt's responses are all given 0.5 more, which no advantage sees.
@@ -385,7 +395,11 @@ def test_a_response_on_which_the_users_function_fails_is_never_trained_on(
 def test_failures_of_the_users_function_are_counted_named_and_left_out_of_the_means(
     rollouts: RolloutBatch, prompts: PromptBatch, grumpy: CustomTerm, caplog: pytest.LogCaptureFixture
 ):
-    config = RewardConfig(discriminator_weight=2.0, format=(grumpy, NoRepetition(ngram=1, weight=3.0)))
+    config = RewardConfig(
+        discriminator_weight=2.0,
+        format=(grumpy, NoRepetition(ngram=1, weight=3.0)),
+        max_failed_fraction=0.5,
+    )
     rewards = rewards_of(rollouts, scored(SCORES), config, prompts)
     metrics = reward_metrics(rollouts, rewards, with_format=True)
     check_metrics("adversarial", metrics)
@@ -404,7 +418,7 @@ def test_a_batch_on_which_the_users_function_always_fails_moves_nothing(
     directory: Path, rollouts: RolloutBatch, prompts: PromptBatch, user_module: ModuleType
 ):
     user_module.broken = lambda prompt, response: None  # type: ignore[attr-defined]
-    reward = RewardConfig(format=(CustomTerm(function="rewards_of_a_user:broken"),))
+    reward = RewardConfig(format=(CustomTerm(function="rewards_of_a_user:broken"),), max_failed_fraction=1.0)
     learner = learner_of(directory, reward=reward)
     before = weights_of(learner)
     assert learner.update(rollouts, scored(SCORES), prompts).num_steps == 0
@@ -412,6 +426,58 @@ def test_a_batch_on_which_the_users_function_always_fails_moves_nothing(
     rewards = rewards_of(rollouts, scored(SCORES), reward, prompts)
     metrics = reward_metrics(rollouts, rewards, with_format=True)
     assert metrics == {"actor/zero_spread_groups": 1.0, "reward/failed_samples": 9.0}
+
+
+@pytest.mark.parametrize(("allowed", "stops"), [(0.33, True), (0.34, False)])
+def test_a_run_stops_where_too_large_a_share_of_responses_has_no_reward(
+    rollouts: RolloutBatch, prompts: PromptBatch, grumpy: CustomTerm, allowed: float, stops: bool
+):
+    config = RewardConfig(format=(grumpy,), max_failed_fraction=allowed)
+    with pytest.raises(TrainingError) if stops else nullcontext() as caught:
+        rewards_of(rollouts, scored(SCORES), config, prompts)
+    if stops:
+        told = "3 of 9 responses have no reward, more than reward.max_failed_fraction = 0.33 allows"
+        assert told in str(caught.value)
+        assert grumpy.function in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([RuntimeError("no")], "raised RuntimeError: no"),
+        ([float("nan")], "gave nan"),
+        ([float("inf")], "gave inf"),
+        ([3.0], "gave 3.0, which is not between -1.0 and 1.0"),
+        ([[0.5, 0.5]], "gave a list, not a number"),
+        ([np.ones(2)], "gave a ndarray, not a number"),
+        ([0.25, 0.5], "gave 0.25, and then 0.5"),
+    ],
+)
+def test_a_function_is_tried_on_a_teachers_response_before_the_run(
+    user_module: ModuleType, prompts: PromptBatch, values: list[object], told: str
+):
+    given = [*values, values[-1]]
+
+    def tried(prompt: str, response: str) -> object:
+        assert (prompt, response) == ("Why is the sky blue?", "Yes.")
+        value = given.pop(0)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    user_module.tried = tried  # type: ignore[attr-defined]
+    load_reward_function.cache_clear()
+    config = RewardConfig(format=(CustomTerm(function="rewards_of_a_user:tried"),))
+    with pytest.raises(ConfigError) as caught:
+        try_reward_functions(config, prompts.examples[0])
+    assert f"the reward function 'rewards_of_a_user:tried' {told}" in str(caught.value)
+    assert "prompt 'e0'" in str(caught.value)
+
+
+def test_a_function_that_gives_a_number_passes_its_trial(user_module: ModuleType, prompts: PromptBatch):
+    user_module.fine = lambda prompt, response: np.float32(0.5)  # type: ignore[attr-defined]
+    config = RewardConfig(format=(CustomTerm(function="rewards_of_a_user:fine"), NoRepetition()))
+    try_reward_functions(config, prompts.examples[0])
 
 
 def test_a_function_that_is_not_there_is_refused_before_the_model_is_loaded():
@@ -445,3 +511,73 @@ def test_every_term_is_logged_under_its_own_name_and_adds_up(rollouts: RolloutBa
     assert len(rewards.terms) == 6
     assert metrics["format/reward_avg"] == pytest.approx(total, rel=1e-5)
     assert metrics["critic/rewards/mean"] == pytest.approx(np.mean(SCORES) + total, rel=1e-5)
+
+
+# -- groups that are not trained on --------------------------------------------------------------------
+
+
+def test_a_response_that_is_alone_in_its_group_is_counted_and_not_trained_on(
+    directory: Path, rollouts: RolloutBatch, prompts: PromptBatch
+):
+    # What generation failures leave of the second prompt's responses: one.
+    few, rest = [0, 1, 2, 4, 6, 7, 8], [0, 1, 2, 6, 7, 8]
+    found = gradients_of(
+        learner_of(directory), subset(rollouts, few), scored([SCORES[i] for i in few]), prompts
+    )
+    wanted = gradients_of(learner_of(directory), subset(rollouts, rest), scored([SCORES[i] for i in rest]))
+    assert_close(found, wanted)
+    learner = learner_of(directory)
+    metrics = learner.update(subset(rollouts, few), scored([SCORES[i] for i in few]), prompts).metrics
+    check_metrics("adversarial", dict(metrics))
+    assert metrics["actor/lone_samples"] == 1.0
+
+
+@pytest.mark.parametrize("zero_spread", ["keep", "drop"])
+def test_a_batch_of_lone_responses_moves_nothing(directory: Path, rollouts: RolloutBatch, zero_spread: Any):
+    learner = learner_of(directory, advantage=GrpoAdvantage(zero_spread=zero_spread))
+    before = weights_of(learner)
+    stats = learner.update(subset(rollouts, [0, 3, 6]), scored([1.0, 2.0, 3.0]))
+    assert stats.num_steps == 0
+    assert stats.metrics["actor/lone_samples"] == 3.0
+    assert all(torch.equal(before[name], after) for name, after in weights_of(learner).items())
+
+
+def test_a_batch_takes_the_first_groups_with_spread_and_leaves_the_surplus(
+    directory: Path, rollouts: RolloutBatch, prompts: PromptBatch
+):
+    """Three groups with spread for two places; the responses lie in another order than the prompts were drawn in."""
+    refill = GrpoAdvantage(zero_spread="drop", refill=RefillConfig())
+    drawn = PromptBatch(step=1, examples=tuple(prompts.examples[i] for i in (2, 0, 1)))
+    learner = learner_of(directory, advantage=refill, max_prompts=2)
+    found = gradients_of(learner, rollouts, scored(SCORES), drawn)
+    rest = [0, 1, 2, 6, 7, 8]
+    wanted = gradients_of(learner_of(directory), subset(rollouts, rest), scored([SCORES[i] for i in rest]))
+    assert_close(found, wanted)
+    metrics = (
+        learner_of(directory, advantage=refill, max_prompts=2).update(rollouts, scored(SCORES), drawn).metrics
+    )
+    check_metrics("adversarial", dict(metrics))
+    assert metrics["actor/surplus_samples"] == 3.0
+    assert metrics["actor/dropped_samples"] == 0.0
+
+
+def test_a_group_without_spread_takes_no_place(directory: Path, rollouts: RolloutBatch, prompts: PromptBatch):
+    refill = GrpoAdvantage(zero_spread="drop", refill=RefillConfig())
+    scores = [0.5, 0.5, 0.5, *SCORES[3:]]
+    learner = learner_of(directory, advantage=refill, max_prompts=2)
+    metrics = learner.update(rollouts, scored(scores), prompts).metrics
+    assert metrics["actor/dropped_samples"] == 3.0
+    assert metrics["actor/surplus_samples"] == 0.0
+
+
+def test_figures_of_prompts_are_gap_and_spread_of_their_groups(rollouts: RolloutBatch):
+    scores = ScoreBatch(
+        student=np.asarray([0.5, 0.5, 0.5, 1.0, 2.0, 3.0, 0.0, 0.0, 1e-7], dtype=np.float32),
+        teacher=np.asarray([2.0] * 3 + [-1.0] * 3 + [0.0] * 3, dtype=np.float32),
+        critic_version=0,
+    )
+    figures = prompt_figures(rollouts, scores, rewards_of(rollouts, scores, RewardConfig()))
+    assert figures.example_ids == ("e0", "e1", "e2")
+    assert figures.gap.tolist() == pytest.approx([1.5, -3.0, 0.0], abs=1e-6)
+    assert figures.has_spread.tolist() == [False, True, False]
+    assert figures.num_with_spread == 1

@@ -1,0 +1,114 @@
+"""A run's checkpoints: taken between two steps, and gone back to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from gad_ray.actors.groups import Groups
+from gad_ray.checkpoint.store import CheckpointStore, RunPosition
+from gad_ray.config import RunConfig, config_hash
+from gad_ray.errors import CheckpointError
+from gad_ray.observability.run_dir import RunDirectory
+
+
+class Saving:
+    """Has the actors save and load, and keeps where the run stood.
+
+    Args:
+        config: The run.
+        directory: Where checkpoints lie.
+        groups: The actors.
+    """
+
+    def __init__(self, config: RunConfig, *, directory: RunDirectory, groups: Groups) -> None:
+        self._config = config
+        self._directory = directory
+        self._groups = groups
+        self._store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
+        self._saved_step = -1
+
+    def save(
+        self,
+        *,
+        step: int,
+        stage: str,
+        stage_step: int,
+        policy_version: int,
+        data: dict[str, JsonValue],
+        metrics_bytes: int,
+        pin: str | None = None,
+    ) -> None:
+        """Save the whole state, as of the last step that was trained; unless that was done already.
+
+        Args:
+            step: Steps of the run.
+            stage: The stage it is in.
+            stage_step: Steps of that stage.
+            policy_version: Version of the policy's weights.
+            data: Where the data stand.
+            metrics_bytes: Length of metrics.jsonl.
+            pin: A name under which it is kept for good.
+        """
+        if self._saved_step == step and pin is None:
+            return
+        staging = self._store.begin(step)
+        try:
+            saves: list[Any] = []
+            for name, actors in (("critic", self._groups.critic), ("policy", self._groups.policy)):
+                (staging.path / name).mkdir()
+                saves.append(actors[0].save.remote(str(staging.path / name)))
+            self._wait(saves, "saving a checkpoint")
+        except BaseException:
+            self._store.abandon(staging)
+            raise
+        position = RunPosition(
+            stage=stage,
+            step=step,
+            stage_step=stage_step,
+            policy_version=policy_version,
+            data=data,
+            metrics_bytes=metrics_bytes,
+            rng={},
+            config_hash=config_hash(self._config),
+            pin=pin,
+        )
+        self._store.commit(staging, position)
+        self._saved_step = step
+
+    def position(self, checkpoint: Path) -> RunPosition:
+        """Where the run stood at a checkpoint.
+
+        Raises:
+            CheckpointError: If that cannot be read, or the checkpoint was made with other settings.
+        """
+        position = self._store.load_meta(checkpoint)
+        if position.config_hash != config_hash(self._config):
+            raise CheckpointError(
+                "was made with other settings of data, models, losses or sampling",
+                where=str(checkpoint),
+                mend=f"resume with the run's own settings ({self._directory.config_yaml}); only the length of the "
+                "adversarial stage, deadlines, records and checkpoints may differ",
+            )
+        return position
+
+    def restore(self, checkpoint: Path) -> None:
+        """Have critic and policy take over their saved states.
+
+        Raises:
+            CheckpointError: If the checkpoint is not, to the byte, what was committed.
+        """
+        self._store.verify(checkpoint)
+        loads = [actor.load.remote(str(checkpoint / "critic")) for actor in self._groups.critic]
+        loads += [actor.load.remote(str(checkpoint / "policy")) for actor in self._groups.policy]
+        self._wait(loads, "restoring the checkpoint")
+
+    def go_on_from(self, step: int) -> None:
+        """Forget the checkpoints of later steps: the resumed run takes them anew."""
+        self._store.discard_after(step)
+        self._saved_step = step
+
+    def _wait(self, refs: list[Any], what: str) -> None:
+        self._groups.waiter.get(refs, what=what, deadline_s=self._config.limits.checkpoint_s)
