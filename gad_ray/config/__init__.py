@@ -3,7 +3,9 @@
 from gad_ray.config.base import Precision, StrictModel
 from gad_ray.config.critic import BradleyTerryLoss, CriticConfig, MeanPooling, ScoreReg
 from gad_ray.config.data import DataConfig
-from gad_ray.config.load import config_hash, load_config, to_yaml
+from gad_ray.config.fit import FitConfig, FitMethod, SeqKdFit, SodaFit
+from gad_ray.config.length import StageLength
+from gad_ray.config.load import config_hash, fit_hash, load_config, to_yaml
 from gad_ray.config.models import GroupConfig, LoraConfig, ModelConfig, OptimizerConfig
 from gad_ray.config.policy import (
     AdaptiveKl,
@@ -43,6 +45,8 @@ __all__ = [
     "CustomTerm",
     "DataConfig",
     "DrGrpoAdvantage",
+    "FitConfig",
+    "FitMethod",
     "GroupConfig",
     "GrpoAdvantage",
     "GspoLoss",
@@ -71,9 +75,13 @@ __all__ = [
     "RunConfig",
     "SameLanguage",
     "ScoreReg",
+    "SeqKdFit",
+    "SodaFit",
+    "StageLength",
     "StrictModel",
     "TruncatedImportance",
     "config_hash",
+    "fit_hash",
     "load_config",
     "to_yaml",
 ]
