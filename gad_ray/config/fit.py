@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,20 +15,23 @@ FitMethod = Literal["seqkd", "soda"]
 
 
 class _Fit(StageLength):
-    """What the methods share: length and batch."""
+    """What the methods share: length (one epoch where neither steps nor epochs are given) and batch."""
 
     prompts_per_step: int | None = Field(default=None, ge=1)
     """Prompts of one optimiser step; absent: the run's ``prompts_per_step``."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_epoch_unless_said(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        settings = cast("dict[str, Any]", value)
-        if settings.get("steps") is None and settings.get("epochs") is None:
-            return {**settings, "epochs": 1.0}
-        return settings
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give either steps or epochs; neither means one epoch")
+        return self
+
+    def in_steps(self, *, num_prompts: int, prompts_per_step: int) -> int:
+        """Length in steps for a data set of ``num_prompts`` training prompts; one epoch where nothing is said."""
+        if self.steps is not None:
+            return self.steps
+        epochs = 1.0 if self.epochs is None else self.epochs
+        return round(epochs * num_prompts / prompts_per_step)
 
 
 class SeqKdFit(_Fit):
@@ -60,8 +63,8 @@ class SodaFit(_Fit):
 class FitConfig(StrictModel):
     """Offline fitting, by ``gad-ray fit`` or as the game's warm start."""
 
-    seqkd: SeqKdFit = SeqKdFit(epochs=1.0)
-    soda: SodaFit = SodaFit(epochs=1.0)
+    seqkd: SeqKdFit = SeqKdFit()
+    soda: SodaFit = SodaFit()
     max_failures: int = Field(default=3, ge=0)
     """Times that lost worker processes are started anew, from the last checkpoint, before the fit gives up."""
 

@@ -103,7 +103,9 @@ def warm_start(
 
 
 def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopRequest) -> int:
-    directory, _ = open_directory(config, resume)
+    directory, checkpoint = open_directory(config, resume)
+    if checkpoint is not None:
+        _read_position(directory, checkpoint, config, method)
     data = load_data(config, directory)
     stop.check()
     with RaySession():
@@ -216,8 +218,6 @@ class Fitting:
             GadError: If something failed for good.
         """
         checkpoint = self._store.latest()
-        if checkpoint is not None:
-            self._read(checkpoint)
         self._take_answers(again=checkpoint is None)
         self._progress.doing("starting the workers of the fit")
         job = self._job()
@@ -354,11 +354,11 @@ class Fitting:
         """Where the workers begin, at first and whenever they were lost."""
         self._abandon()
         self._stop.patient = False
-        lost_at, checkpoint = self.step, self._store.latest()
-        position = None if checkpoint is None else self._read(checkpoint)
-        self.step = 0 if position is None else position.step
+        lost_at, checkpoint, position = self.step, self._store.latest(), None
         if checkpoint is not None:
+            position = _read_position(self._directory, checkpoint, self._config, self._method)
             self._store.verify(checkpoint)
+        self.step = 0 if position is None else position.step
         metrics_bytes = 0 if position is None else position.metrics_bytes
         if position is not None or self._progress.position() > 0:
             self._progress.rewind(step=self.step, metrics_bytes=metrics_bytes)
@@ -376,23 +376,6 @@ class Fitting:
         return Position(checkpoint=str(checkpoint.absolute()), step=position.step, data=position.data)
 
     # -- checkpoints ------------------------------------------------------------------------------------------
-
-    def _read(self, checkpoint: Path) -> RunPosition:
-        position = self._store.load_meta(checkpoint)
-        if position.stage != self._method:
-            raise CheckpointError(
-                f"is of the stage '{position.stage}', not of a fit by {self._method}",
-                where=str(checkpoint),
-                mend="resume the run with the command that began it, or fit under another name",
-            )
-        if position.config_hash != self._hash:
-            raise CheckpointError(
-                "was made with other settings of data, model, method or sampling",
-                where=str(checkpoint),
-                mend=f"resume with the fit's own settings ({self._directory.config_yaml}); only its length, "
-                "deadlines and checkpoints may differ",
-            )
-        return position
 
     def _commit(self, saved: Saved) -> None:
         assert self._staging is not None
@@ -472,6 +455,31 @@ class Fitting:
         ]
         written = [(label, path) for label, path in paths if path.exists() or path == directory.summary_json]
         return tuple((label, str(path)) for label, path in written)
+
+
+def _read_position(
+    directory: RunDirectory, checkpoint: Path, config: RunConfig, method: FitMethod
+) -> RunPosition:
+    """Where a checkpoint stands.
+
+    Raises:
+        CheckpointError: If it is none of this fit.
+    """
+    position = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep).load_meta(checkpoint)
+    if position.stage != method:
+        raise CheckpointError(
+            f"is of the stage '{position.stage}', not of a fit by {method}",
+            where=str(checkpoint),
+            mend="resume the run with the command that began it, or fit under another name",
+        )
+    if position.config_hash != fit_hash(config, method):
+        raise CheckpointError(
+            "was made with other settings of data, model, method or sampling",
+            where=str(checkpoint),
+            mend=f"resume with the fit's own settings ({directory.config_yaml}); only its length, deadlines and "
+            "checkpoints may differ",
+        )
+    return position
 
 
 def _told(rows: Sequence[SummaryRow]) -> str:
