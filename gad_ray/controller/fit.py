@@ -107,6 +107,8 @@ def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopReq
     if checkpoint is not None:
         _read_position(directory, checkpoint, config, method)
     data = load_data(config, directory)
+    # Too few rows are told before Ray is touched.
+    _cursor(config, method, data)
     stop.check()
     with RaySession():
         # Ray handles SIGTERM by leaving at once.
@@ -300,12 +302,7 @@ class Fitting:
 
     def _trained_on(self) -> list[Example]:
         """The prompts of the fit's steps, each once, in the order in which they come."""
-        train = self._data.train
-        cursor = PromptCursor(
-            [e.id for e in train],
-            seed=self._config.data.seed,
-            batch_size=self._config.prompts_per_fit_step(self._method),
-        )
+        train, cursor = self._data.train, _cursor(self._config, self._method, self._data)
         order: dict[int, None] = {}
         for _ in range(self._total_steps):
             order |= dict.fromkeys(cursor.next_batch())
@@ -455,6 +452,16 @@ class Fitting:
         ]
         written = [(label, path) for label, path in paths if path.exists() or path == directory.summary_json]
         return tuple((label, str(path)) for label, path in written)
+
+
+def _cursor(config: RunConfig, method: FitMethod, data: LoadedData) -> PromptCursor:
+    """The order in which a fit takes its prompts.
+
+    Raises:
+        DataError: If there are fewer of them than a step takes.
+    """
+    ids = [example.id for example in data.train]
+    return PromptCursor(ids, seed=config.data.seed, batch_size=config.prompts_per_fit_step(method))
 
 
 def _read_position(

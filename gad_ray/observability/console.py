@@ -189,20 +189,24 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     out.print(_before_and_after(summary))
     if summary.note:
         out.print(Text(summary.note))
+    scored = any(sample.teacher_score is not None for sample in summary.samples)
     for number, sample in enumerate(summary.samples, start=1):
         table = Table(title=f"Sample {number}", title_justify="left", show_header=False, expand=False)
         table.add_column("who", style="bold", no_wrap=True)
         table.add_column("text", overflow="fold")
-        table.add_column("score", justify="right", no_wrap=True)
-        table.add_row("prompt", Text(_shorten(sample.prompt)), "")
-        for who, text, score in (
-            ("teacher", sample.teacher, sample.teacher_score),
-            ("student before", sample.before, sample.before_score),
-            ("student after", sample.after, sample.after_score),
-        ):
-            table.add_row(who, Text(_shorten(text)), _number(score, ".3f"))
+        rows = (
+            ("prompt", sample.prompt, ""),
+            ("teacher", sample.teacher, _number(sample.teacher_score, ".3f")),
+            ("student before", sample.before, _number(sample.before_score, ".3f")),
+            ("student after", sample.after, _number(sample.after_score, ".3f")),
+        )
+        if scored:
+            table.add_column("score", justify="right", no_wrap=True)
+        for who, text, score in rows:
+            cells = (who, Text(_shorten(text)), score)
+            table.add_row(*(cells if scored else cells[:2]))
         out.print(table)
-    if any(sample.teacher_score is not None for sample in summary.samples):
+    if scored:
         out.print(Text("Scores compare only within one prompt."))
     if summary.timing:
         spent = ", ".join(f"{part} {_duration(seconds)}" for part, seconds in summary.timing.items())
