@@ -102,6 +102,34 @@ def train(
     raise typer.Exit(run_training(recipe, overrides or [], dry_run=dry_run, resume=resume))
 
 
+@app.command()
+def fit(
+    method: Annotated[str, typer.Argument(metavar="seqkd|soda", help="How to fit.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE-or-PATH", help="A recipe's name or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings in place of the file's: fit.seqkd.epochs=2"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all that can be known without training, and say it.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|RUN", help="Go on from the newest checkpoint: of this fit, or of a fit's directory."
+        ),
+    ] = None,
+) -> None:
+    """Fit the policy to fixed text, without a game: the baselines, and what a game may start from.
+
+    seqkd: cross-entropy on the teacher's text. soda: DPO, the teacher's text preferred to what the base policy
+    itself answers.
+    """
+    from gad_ray.commands.fit import run_fit
+
+    raise typer.Exit(run_fit(method, recipe, overrides or [], dry_run=dry_run, resume=resume))
+
+
 @recipes_app.command("list")
 def recipes_list() -> None:
     """List the recipes, a line each."""

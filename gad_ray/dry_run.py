@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_ray import machine
-from gad_ray.config import ModelConfig, RunConfig
-from gad_ray.config.explain import batch_arithmetic
+from gad_ray.config import FitMethod, ModelConfig, RunConfig
+from gad_ray.config.explain import batch_arithmetic, fit_arithmetic
 from gad_ray.errors import ConfigError, DataError, GadError, ModelError
 from gad_ray.machine import GIB
-from gad_ray.memory_estimate import ActorMemory, estimate_memory
+from gad_ray.memory_estimate import ActorMemory, estimate_fit_memory, estimate_memory
 from gad_ray.models.facts import ModelFacts
 
 if TYPE_CHECKING:
     from gad_ray.data.dataset import LoadedData
     from gad_ray.models.chat import ChatFormat
 
+_Roles = tuple[tuple[str, Callable[[RunConfig], ModelConfig]], ...]
 _CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where Ray notes the cluster it started
-_FIELDS_OF_ROLES: tuple[tuple[str, Callable[[RunConfig], ModelConfig]], ...] = (
-    ("policy", lambda config: config.policy.model),
-    ("critic", lambda config: config.critic.model),
-)
+_POLICY: _Roles = (("policy", lambda config: config.policy.model),)
+_POLICY_AND_CRITIC: _Roles = (*_POLICY, ("critic", lambda config: config.critic.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +53,58 @@ class DryRun:
             self.problems.append(error)
 
 
-def dry_run(config: RunConfig) -> DryRun:
-    """Check a run. Problems are collected, not raised: all are shown at once."""
+def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
+    """Check a run. Problems are collected, not raised: all are shown at once.
+
+    Args:
+        config: The run.
+        fit: The method of an offline fit, in which there is no critic; a game when None.
+    """
     found = DryRun()
     engine = _check_engine(config, found)
-    facts = _describe_models(config, found)
-    formats = {role: _chat_format(role, of(config), facts, found) for role, of in _FIELDS_OF_ROLES}
+    roles = _POLICY_AND_CRITIC if fit is None else _POLICY
+    facts = _describe_models(config, roles, found)
+    formats = {role: _chat_format(role, of(config), facts, found) for role, of in roles}
     _check_positions(config, facts, found)
     data = _load_data(config, formats["policy"], found)
     _check_rewards(config, data, found)
     if data is not None:
-        _check_pairs(config, data, formats["critic"], found)
-        num_prompts = len(data.train)
+        if fit is None:
+            _check_pairs(config, data, formats["critic"], found)
+        _check_batches(config, fit, data, found)
+    _check_gpus(config, fit, found)
+    if len(facts) == len(roles):
+        if fit is None:
+            actors = estimate_memory(config, policy=facts["policy"], critic=facts["critic"], engine=engine)
+        else:
+            actors = estimate_fit_memory(config, policy=facts["policy"], engine=engine)
+        found.sections["memory, roughly"] = _compare_memory(actors, fit, found)
+    return found
+
+
+def _check_batches(config: RunConfig, fit: FitMethod | None, data: LoadedData, found: DryRun) -> None:
+    """The sizes in words, and whether there are enough prompts for a step of every kind."""
+    num_prompts = len(data.train)
+    warm_start = None if config.stages.warm_start == "none" else config.stages.warm_start
+    method = fit or warm_start
+    needed = {} if fit is not None else {"prompts_per_step": config.prompts_per_step}
+    if method is not None and config.fit.of(method).prompts_per_step is not None:
+        needed[f"fit.{method}.prompts_per_step"] = config.prompts_per_fit_step(method)
+    elif fit is not None:
+        needed["prompts_per_step"] = config.prompts_per_step
+    for name, size in needed.items():
         found.check(
-            num_prompts >= config.prompts_per_step,
+            num_prompts >= size,
             DataError(
-                f"prompts_per_step = {config.prompts_per_step}, but there are only {num_prompts} prompts to train on",
-                mend="lower prompts_per_step, hold fewer prompts out, or name more data",
+                f"{name} = {size}, but there are only {num_prompts} prompts to train on",
+                mend=f"lower {name}, hold fewer prompts out, or name more data",
             ),
         )
+    if method is not None:
+        found.sections[f"fit by {method}"] = fit_arithmetic(config, method, num_prompts)
+    if fit is None:
         _check_curriculum(config, data, found)
         found.sections["batches"] = batch_arithmetic(config, num_prompts)
-    _check_gpus(config, found)
-    if len(facts) == len(_FIELDS_OF_ROLES):
-        actors = estimate_memory(config, policy=facts["policy"], critic=facts["critic"], engine=engine)
-        found.sections["memory, roughly"] = _compare_memory(actors, found)
-    return found
 
 
 def _check_engine(config: RunConfig, found: DryRun) -> str:
@@ -130,12 +155,12 @@ def _check_curriculum(config: RunConfig, data: LoadedData, found: DryRun) -> Non
         found.problems.append(error)
 
 
-def _describe_models(config: RunConfig, found: DryRun) -> dict[str, ModelFacts]:
+def _describe_models(config: RunConfig, roles: _Roles, found: DryRun) -> dict[str, ModelFacts]:
     from gad_ray.models.source import describe_model
 
     facts: dict[str, ModelFacts] = {}
     lines: list[str] = []
-    for role, of in _FIELDS_OF_ROLES:
+    for role, of in roles:
         name = of(config).model
         try:
             facts[role] = described = describe_model(name)
@@ -203,7 +228,7 @@ def _check_positions(config: RunConfig, facts: dict[str, ModelFacts], found: Dry
                 mend=f"set critic.max_tokens={critic.max_positions} or less",
             ),
         )
-    if prompt + response > config.critic.max_tokens:
+    if "critic" in facts and prompt + response > config.critic.max_tokens:
         found.warnings.append(
             f"the longest prompt and response make {prompt + response} tokens of the policy, and critic.max_tokens is "
             f"{config.critic.max_tokens}: a pair that the critic cannot take stops the run"
@@ -257,12 +282,12 @@ def _check_pairs(config: RunConfig, data: LoadedData, chat: ChatFormat | None, f
     )
 
 
-def _check_gpus(config: RunConfig, found: DryRun) -> None:
-    needed = (
-        config.policy.group.num_ranks * config.policy.group.gpus_per_rank
-        + config.critic.group.num_ranks * config.critic.group.gpus_per_rank
-        + config.rollout.num_workers * config.rollout.gpus_per_worker
-    )
+def _check_gpus(config: RunConfig, fit: FitMethod | None, found: DryRun) -> None:
+    policy = config.policy.group.num_ranks * config.policy.group.gpus_per_rank
+    critic = config.critic.group.num_ranks * config.critic.group.gpus_per_rank
+    rollout = config.rollout.num_workers * config.rollout.gpus_per_worker
+    # In a fit, the rollout workers have gone when the learner comes.
+    needed = policy + critic + rollout if fit is None else max(policy, rollout)
     here = len(machine.gpus()) if needed else 0
     if needed <= here:
         return
@@ -276,11 +301,19 @@ def _check_gpus(config: RunConfig, found: DryRun) -> None:
     found.problems.append(ConfigError(message, mend=mend))
 
 
-def _compare_memory(actors: tuple[ActorMemory, ...], found: DryRun) -> list[str]:
-    in_main = sum(actor.num * (actor.parts["process"] if actor.on_gpu else actor.each) for actor in actors)
+def _compare_memory(actors: tuple[ActorMemory, ...], fit: FitMethod | None, found: DryRun) -> list[str]:
+    sizes = [actor.num * (actor.parts["process"] if actor.on_gpu else actor.each) for actor in actors]
+    # In a fit they take turns.
+    in_main = sum(sizes) if fit is None else max(sizes)
     total = machine.memory().total
+    notes: list[str] = []
+    if fit is not None:
+        notes.append("policy and rollout take turns: the larger of them counts")
+    if fit == "soda":
+        notes.append("no second model: what the base policy gives to each response is computed once, before")
     lines = [
         *map(str, actors),
+        *notes,
         f"together {in_main / GIB:.1f} GiB of main memory; this machine has {total / GIB:.1f}",
     ]
     smaller = "smaller micro_batch_tokens, gradient_checkpointing, lora, or a smaller model"

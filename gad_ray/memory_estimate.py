@@ -142,6 +142,30 @@ def _packing(config: RunConfig, facts: ModelFacts, tokens: int) -> int:
     return tokens * tokens * (1 + layers * _BYTES[model.compute])
 
 
+def estimate_fit_memory(config: RunConfig, *, policy: ModelFacts, engine: str) -> tuple[ActorMemory, ...]:
+    """Estimate what the processes of an offline fit hold at their fullest: the policy's ranks, the rollout workers.
+
+    Args:
+        config: The run's configuration.
+        policy: Facts of the policy's model.
+        engine: The rollout engine, ``vllm`` or ``transformers``.
+    """
+    return (
+        ActorMemory(
+            role="policy",
+            num=config.policy.group.num_ranks,
+            on_gpu=config.policy.group.gpus_per_rank > 0,
+            parts=_learner(policy, config.policy.model, config.policy.micro_batch_tokens, has_logits=True),
+        ),
+        ActorMemory(
+            role="rollout",
+            num=config.rollout.num_workers,
+            on_gpu=config.rollout.gpus_per_worker > 0,
+            parts=_engine(config, policy, engine),
+        ),
+    )
+
+
 def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: bool) -> dict[str, int]:
     compute, master = _BYTES[model.compute], _BYTES[model.master]
     trained = facts.num_parameters if model.lora is None else _adapter_parameters(facts, model.lora)

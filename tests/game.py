@@ -51,6 +51,11 @@ _CONFIG: dict[str, Any] = {
         "threads": 1,
     },
     "stages": {"warmup": {"steps": 4}, "adversarial": {"steps": 12}},
+    "fit": {
+        "seqkd": {"steps": 6, "optimizer": {"lr": 1.0e-3}},
+        "soda": {"steps": 6, "optimizer": {"lr": 1.0e-3}},
+        "checkpoint_every": 2,
+    },
     "evaluation": {"every": 3},
     "checkpoint": {"every": 2},
 }
@@ -243,8 +248,9 @@ class Game:
         own_cluster: bool = False,
         program: str | None = None,
         environment: Mapping[str, str] | None = None,
+        fit: str | None = None,
     ) -> Running:
-        """Start ``gad-ray train`` on the tests' cluster, or with no cluster to be found.
+        """Start ``gad-ray train`` or ``fit`` on the tests' cluster, or with no cluster to be found.
 
         Args:
             name: Of the run and its config.
@@ -253,15 +259,17 @@ class Game:
             own_cluster: Whether the run must start a cluster itself.
             program: Module that is run in place of ``gad-ray``.
             environment: Variables besides the tests' own.
+            fit: Method of an offline fit, whose directory is called NAME-METHOD; a game when None.
         """
         variables = {**ray_environment(), **(environment or {})}
         if not own_cluster:
             variables["RAY_ADDRESS"] = self._address
         command = ["gad-ray"] if program is None else [sys.executable, "-m", program]
-        command += ["train", str(self.config(name)), *overrides]
+        command += ["train"] if fit is None else ["fit", fit]
+        command += [str(self.config(name)), *overrides]
         if resume is not None:
             command += ["--resume", resume]
-        root = self.directory / "runs" / name
+        root = self.directory / "runs" / (name if fit is None else f"{name}-{fit}")
         assert resume is not None or not root.exists(), f"another test has made a run called {name}"
         return Running(command, root, variables)
 

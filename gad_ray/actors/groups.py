@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from gad_ray.actors.critic import CriticActor
 from gad_ray.actors.policy import PolicyActor
-from gad_ray.actors.process import runtime_env
+from gad_ray.actors.process import runtime_env, share_of_cores
 from gad_ray.actors.rollout import RolloutActor
 from gad_ray.actors.waiting import Waiter
 from gad_ray.batch import PromptBatch, RolloutReceipt, SamplingSettings
@@ -83,23 +82,20 @@ class Groups:
             GadError: If the cluster lacks the resources, or an actor fails to start.
         """
         config = self._config
-        rollout, critic, policy = config.rollout, config.critic.group, config.policy.group
-        self._reserve()
-        bundle = 0
-        for i in range(rollout.num_workers):
-            threads = rollout.threads or _share_of_cores(rollout.num_workers)
-            self.rollout.append(
-                self._actor(
-                    RolloutActor, bundle, threads, rollout.cpus_per_worker, rollout.gpus_per_worker
-                ).remote(config, str(self._logs.path(f"rollout-{i}")))
-            )
-            bundle += 1
+        critic, policy = config.critic.group, config.policy.group
+        trained = [
+            {"CPU": group.cpus_per_rank, "GPU": group.gpus_per_rank}
+            for group in (critic, policy)
+            for _ in range(group.num_ranks)
+        ]
+        self._reserve([*self._rollout_bundles(), *trained])
+        bundle = self._make_rollout_actors()
         for kind, actor_class, group, actors in (
             ("critic", CriticActor, critic, self.critic),
             ("policy", PolicyActor, policy, self.policy),
         ):
             for rank in range(group.num_ranks):
-                threads = group.threads or _share_of_cores(group.num_ranks)
+                threads = group.threads or share_of_cores(group.num_ranks)
                 actors.append(
                     self._actor(
                         actor_class, bundle, threads, group.cpus_per_rank, group.gpus_per_rank
@@ -120,6 +116,20 @@ class Groups:
     def share(self, prompts: PromptBatch) -> Ref:
         """A reference with which actors take the prompts from the object store."""
         return ray.put(prompts)
+
+    def start_rollout(self) -> None:
+        """The rollout workers alone, with the weights that the config names.
+
+        Raises:
+            GadError: If the cluster lacks the resources, or a worker fails to start.
+        """
+        self._reserve(self._rollout_bundles())
+        self._make_rollout_actors()
+        self.pids = self.waiter.get(
+            [actor.setup.remote() for actor in self.rollout],
+            what="loading the models",
+            deadline_s=self._config.limits.start_s,
+        )
 
     def generate(self, prompts: PromptBatch, sampling: SamplingSettings) -> RolloutRefs:
         """Ask every rollout worker for its share of the responses."""
@@ -161,34 +171,31 @@ class Groups:
             remove_placement_group(self._placement)
             self._placement = None
 
-    def _reserve(self) -> None:
-        config = self._config
-        bundles = [
-            {"CPU": config.rollout.cpus_per_worker, "GPU": config.rollout.gpus_per_worker}
-        ] * config.rollout.num_workers
-        for group in (config.critic.group, config.policy.group):
-            bundles += [{"CPU": group.cpus_per_rank, "GPU": group.gpus_per_rank}] * group.num_ranks
+    def _rollout_bundles(self) -> list[dict[str, float]]:
+        rollout = self._config.rollout
+        return [{"CPU": rollout.cpus_per_worker, "GPU": rollout.gpus_per_worker}] * rollout.num_workers
+
+    def _make_rollout_actors(self) -> int:
+        """In the first bundles of the placement; returns their number."""
+        rollout = self._config.rollout
+        threads = rollout.threads or share_of_cores(rollout.num_workers)
+        for i in range(rollout.num_workers):
+            self.rollout.append(
+                self._actor(
+                    RolloutActor, i, threads, rollout.cpus_per_worker, rollout.gpus_per_worker
+                ).remote(self._config, str(self._logs.path(f"rollout-{i}")))
+            )
+        return rollout.num_workers
+
+    def _reserve(self, bundles: Sequence[dict[str, float]]) -> None:
         wanted = [{kind: amount for kind, amount in bundle.items() if amount > 0} for bundle in bundles]
-        self._check_resources(wanted)
+        require_resources(wanted)
         self._placement = placement_group(wanted, strategy="PACK")
         self.waiter.get(
             [self._placement.ready()],
             what=f"a placement of {len(wanted)} actors on the cluster",
-            deadline_s=config.limits.start_s,
+            deadline_s=self._config.limits.start_s,
         )
-
-    def _check_resources(self, bundles: Sequence[dict[str, float]]) -> None:
-        """Refuse at once what the whole cluster could never give; what is busy is waited for."""
-        have = ray.cluster_resources()
-        for kind in ("CPU", "GPU"):
-            need = sum(bundle.get(kind, 0.0) for bundle in bundles)
-            if need > have.get(kind, 0.0) + 1e-9:
-                raise GadError(
-                    f"the run reserves {need:g} {kind}s, the cluster has {have.get(kind, 0.0):g}",
-                    where="placement",
-                    mend=f"lower {kind.lower()}s_per_rank and {kind.lower()}s_per_worker (fractions are allowed: "
-                    "stages take turns), lower the numbers of ranks and workers, or join a larger cluster",
-                )
 
     def _actor(self, actor_class: type[Any], bundle: int, threads: int, cpus: float, gpus: float) -> Any:
         assert self._placement is not None
@@ -202,6 +209,19 @@ class Groups:
         )
 
 
-def _share_of_cores(count: int) -> int:
-    """Threads for each of ``count`` processes that compute at the same time."""
-    return max(1, len(os.sched_getaffinity(0)) // count)
+def require_resources(bundles: Sequence[dict[str, float]]) -> None:
+    """Refuse at once what the whole cluster could never give; what is busy is waited for.
+
+    Raises:
+        GadError: Naming what is asked for and what there is.
+    """
+    have = ray.cluster_resources()
+    for kind in ("CPU", "GPU"):
+        need = sum(bundle.get(kind, 0.0) for bundle in bundles)
+        if need > have.get(kind, 0.0) + 1e-9:
+            raise GadError(
+                f"the run reserves {need:g} {kind}s, the cluster has {have.get(kind, 0.0):g}",
+                where="placement",
+                mend=f"lower {kind.lower()}s_per_rank and {kind.lower()}s_per_worker (fractions are allowed: "
+                "stages take turns), lower the numbers of ranks and workers, or join a larger cluster",
+            )

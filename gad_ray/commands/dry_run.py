@@ -1,26 +1,27 @@
-"""``gad-ray train --dry-run``: the resolved configuration, what it comes to, and what stands against it."""
+"""``gad-ray train --dry-run`` and ``fit --dry-run``: the resolved configuration, what it comes to, and what stands against it."""
 
 from __future__ import annotations
 
 import typer
 
-from gad_ray.config import RunConfig, to_yaml
+from gad_ray.config import FitMethod, RunConfig, to_yaml
 from gad_ray.dry_run import dry_run
 from gad_ray.errors import ConfigError
 
 
-def report(config: RunConfig) -> int:
+def report(config: RunConfig, fit: FitMethod | None = None) -> int:
     """Check a run and print all that was found: findings to standard output, warnings and problems to standard error.
 
     Args:
         config: The run's configuration.
+        fit: The method of an offline fit; a game when None.
 
     Returns:
         The exit code: 0 if the run can start, else 2.
     """
     typer.echo("# the configuration, resolved")
     typer.echo(to_yaml(config))
-    found = dry_run(config)
+    found = dry_run(config, fit=fit)
     for title, lines in found.sections.items():
         typer.echo(title)
         for line in lines:

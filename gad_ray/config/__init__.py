@@ -9,7 +9,9 @@ from gad_ray.config.curriculum import (
     SpreadCurriculum,
 )
 from gad_ray.config.data import DataConfig
-from gad_ray.config.load import config_hash, load_config, to_yaml
+from gad_ray.config.fit import FitConfig, FitMethod, SeqKdFit, SodaFit
+from gad_ray.config.length import StageLength
+from gad_ray.config.load import config_hash, fit_hash, load_config, to_yaml
 from gad_ray.config.models import GroupConfig, LoraConfig, ModelConfig, OptimizerConfig
 from gad_ray.config.policy import (
     AdaptiveKl,
@@ -52,6 +54,8 @@ __all__ = [
     "DataConfig",
     "DifficultyCurriculum",
     "DrGrpoAdvantage",
+    "FitConfig",
+    "FitMethod",
     "GapCurriculum",
     "GroupConfig",
     "GrpoAdvantage",
@@ -82,10 +86,14 @@ __all__ = [
     "RunConfig",
     "SameLanguage",
     "ScoreReg",
+    "SeqKdFit",
+    "SodaFit",
     "SpreadCurriculum",
+    "StageLength",
     "StrictModel",
     "TruncatedImportance",
     "config_hash",
+    "fit_hash",
     "load_config",
     "to_yaml",
 ]

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StageLength, StrictModel
+from gad_ray.config.base import StrictModel
+from gad_ray.config.length import StageLength
 
 
 class DifficultyCurriculum(StrictModel):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from gad_ray.config.base import StageLength
 from gad_ray.config.curriculum import CurriculumConfig, DifficultyCurriculum, GapCurriculum
+from gad_ray.config.fit import FitMethod, SodaFit
+from gad_ray.config.length import StageLength
 from gad_ray.config.models import GroupConfig
 from gad_ray.config.run import RunConfig
 
@@ -24,6 +25,46 @@ def batch_arithmetic(config: RunConfig, num_prompts: int) -> list[str]:
         *_stages(config, num_prompts),
         _occasions(config, num_prompts),
     ]
+
+
+def fit_arithmetic(config: RunConfig, method: FitMethod, num_prompts: int) -> list[str]:
+    """What each step of an offline fit does and how many there are, one sentence a line.
+
+    Args:
+        config: The run's configuration.
+        method: How the policy is fitted.
+        num_prompts: Prompts to train on.
+    """
+    fit, prompts = config.fit.of(method), config.prompts_per_fit_step(method)
+    steps = fit.in_steps(num_prompts=num_prompts, prompts_per_step=prompts)
+    longest = config.data.max_prompt_tokens + config.data.max_teacher_tokens
+    what = f"cross-entropy on {_count(prompts, 'teacher response')}"
+    lines: list[str] = []
+    if isinstance(fit, SodaFit):
+        each = fit.responses_per_prompt
+        longest = max(longest, config.data.max_prompt_tokens + config.rollout.max_response_tokens)
+        asked = min(num_prompts, steps * prompts)
+        lines.append(
+            f"before: the base policy answers {_count(asked, 'prompt')} × {_count(each, 'response')} = "
+            f"{_count(asked * each, 'response')} of at most {_count(config.rollout.max_response_tokens, 'token')}"
+        )
+        what = f"DPO on {_count(prompts * each, 'pair')}, β = {fit.beta:g}"
+    saved = (
+        f"every {_count(config.fit.checkpoint_every, 'step')}"
+        if config.fit.checkpoint_every
+        else "only when it is stopped"
+    )
+    at_end = " and at the end" if config.checkpoint.at_end else ""
+    lines.append(
+        f"each step: {_count(prompts, 'prompt')}, {what}; lr {fit.optimizer.lr:g}; "
+        f"{_micro_batches(config.policy.micro_batch_tokens, longest)}{_ranks(config.policy.group, prompts)}"
+    )
+    lines.append(f"data: {_count(num_prompts, 'prompt')}, so an epoch is {num_prompts / prompts:.4g} steps")
+    lines.append(
+        f"in all {_count(steps, 'step')} = {steps * prompts / num_prompts:.3g} epochs; checkpoints saved {saved}{at_end}; "
+        f"lost workers are started anew up to {_count(config.fit.max_failures, 'time')}"
+    )
+    return lines
 
 
 def _step(config: RunConfig) -> str:

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard, cast, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gad_ray.config.fit import FitMethod
 from gad_ray.config.run import RunConfig
 from gad_ray.errors import ConfigError
 
@@ -88,7 +89,31 @@ def config_hash(config: RunConfig) -> str:
     )
     # A run may be prolonged: the adversarial stage's length does not change the steps before it.
     shaping["stages"].pop("adversarial")
-    return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+    fits = shaping.pop("fit")
+    warm_start = config.stages.warm_start
+    if warm_start != "none":
+        shaping["warm_start"] = fits[warm_start]
+    return _digest(shaping)
+
+
+def fit_hash(config: RunConfig, method: FitMethod) -> str:
+    """SHA-256 over everything that shapes the numbers of an offline fit, but for its length."""
+    settings = config.model_dump(mode="json")
+    fit = settings["fit"][method]
+    shaping = {
+        "method": method,
+        "fit": {
+            key: value for key, value in fit.items() if key not in {"steps", "epochs", "prompts_per_step"}
+        },
+        "prompts_per_step": config.prompts_per_fit_step(method),
+        "policy": {key: settings["policy"][key] for key in ("model", "micro_batch_tokens", "group")},
+        **{key: settings[key] for key in ("seed", "data", "rollout", "evaluation")},
+    }
+    return _digest(shaping)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -149,8 +174,8 @@ def _apply_override(raw: dict[str, Any], item: str) -> str:
         if not _is_mapping(child):
             raise ConfigError(f"'{part}' in '{key}' is a value, not a group of settings", where=item)
         node = child
-    # A stage's length is one of two settings: naming one in an override replaces the other.
-    if parents[:1] == ["stages"] and last in {"steps", "epochs"} and value is not None:
+    # A stage's or a fit's length is one of two settings: naming one in an override replaces the other.
+    if parents[:1] in (["stages"], ["fit"]) and last in {"steps", "epochs"} and value is not None:
         node.pop("epochs" if last == "steps" else "steps", None)
     node[last] = value
     return key

@@ -6,9 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StageLength, StrictModel
+from gad_ray.config.base import StrictModel
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.data import DataConfig
+from gad_ray.config.fit import FitConfig, FitMethod
+from gad_ray.config.length import StageLength
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.reward import RewardConfig
 from gad_ray.config.rollout import RolloutConfig
@@ -32,7 +34,10 @@ class AdversarialStage(StageLength):
 
 
 class StagesConfig(StrictModel):
-    """The two stages of a run."""
+    """The two stages of a run, and what may come before them."""
+
+    warm_start: Literal["none", "seqkd", "soda"] = "none"
+    """Fit the policy to fixed text first, by the settings under ``fit``, and start the stages from the result."""
 
     warmup: WarmupStage
     adversarial: AdversarialStage
@@ -120,6 +125,7 @@ class RunConfig(StrictModel):
     critic: CriticConfig
     rollout: RolloutConfig
     stages: StagesConfig
+    fit: FitConfig = FitConfig()
     reward: RewardConfig = RewardConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -130,6 +136,10 @@ class RunConfig(StrictModel):
     def mini_batch_prompts(self) -> int:
         """Prompts per optimiser step of the policy."""
         return self.policy.mini_batch_prompts or self.prompts_per_step
+
+    def prompts_per_fit_step(self, method: FitMethod) -> int:
+        """Prompts per optimiser step of an offline fit."""
+        return self.fit.of(method).prompts_per_step or self.prompts_per_step
 
     @model_validator(mode="after")
     def _sizes_fit_together(self) -> Self:
@@ -149,6 +159,12 @@ class RunConfig(StrictModel):
                 f"policy.group.num_ranks = {self.policy.group.num_ranks} exceeds policy.mini_batch_prompts = "
                 f"{self.mini_batch_prompts}: a rank would have nothing to do"
             )
+        for method, fit in (("seqkd", self.fit.seqkd), ("soda", self.fit.soda)):
+            if self.policy.group.num_ranks > (fit.prompts_per_step or self.prompts_per_step):
+                raise ValueError(
+                    f"policy.group.num_ranks = {self.policy.group.num_ranks} exceeds fit.{method}.prompts_per_step = "
+                    f"{fit.prompts_per_step}: a rank would have nothing to do"
+                )
         if self.rollout.num_workers > self.prompts_per_step:
             raise ValueError(
                 f"rollout.num_workers = {self.rollout.num_workers} exceeds prompts_per_step = "

@@ -16,6 +16,7 @@ from gad_ray.batch import Example, Float32, Metrics, PromptBatch, RolloutBatch, 
 from gad_ray.config import RunConfig
 from gad_ray.evaluation.heldout import (
     Answers,
+    TextAnswers,
     evaluation_metrics,
     load_rollouts,
     sample_rows,
@@ -54,8 +55,8 @@ class HeldOut:
         if self._prompts is None:
             return
         self._before, self._nll_before = self._answer(self._prompts)
-        save_rollouts(self._before_path, self._before)
-        write_text(self._nll_path, json.dumps(self._nll_before.tolist()) + "\n")
+        save_rollouts(self._directory.answers_before, self._before)
+        save_nll(self._directory, self._nll_before)
 
     def load_before(self) -> None:
         """Take the answers of an earlier part of the run from disk.
@@ -64,8 +65,8 @@ class HeldOut:
             CheckpointError: If they cannot be read.
         """
         if self._prompts is not None:
-            self._before = load_rollouts(self._before_path)
-            self._nll_before = np.asarray(json.loads(self._nll_path.read_text()), dtype=np.float32)
+            before = load_answers_before(self._directory)
+            self._before, self._nll_before = before.rollouts, before.nll
 
     def score_fixed_set(self) -> Metrics:
         """``eval/*``: the fixed answers under the critic of the moment."""
@@ -104,14 +105,19 @@ class HeldOut:
         assert self._before is not None
         assert self._nll_before is not None
         after, nll_after = self._answer(self._prompts)
-        save_rollouts(self._directory.root / "eval" / "after.parquet", after)
+        save_rollouts(self._directory.answers_after, after)
+        base = TextAnswers(rollouts=self._before, nll=self._nll_before)
+        note = ""
+        if self._config.stages.warm_start != "none":
+            base = load_answers_before(self._directory.warm_start)
+            note = "Before: the base model, as it was before the warm start."
         warmup = self._directory.exports / WARMUP_CRITIC
         frozen = str(warmup) if warmup.is_dir() else None
-        by_frozen = self._score(frozen, self._before, after)
+        by_frozen = self._score(frozen, base.rollouts, after)
         # Without a warm-up the last critic is the only judge there is.
-        by_last = self._score(None, self._before, after) if frozen else by_frozen
+        by_last = self._score(None, base.rollouts, after) if frozen else by_frozen
         sides = [
-            Answers(rollouts=self._before, frozen=by_frozen[0], last=by_last[0], nll=self._nll_before),
+            Answers(rollouts=base.rollouts, frozen=by_frozen[0], last=by_last[0], nll=base.nll),
             Answers(rollouts=after, frozen=by_frozen[1], last=by_last[1], nll=nll_after),
         ]
         samples = sample_rows(self._prompts, *sides)
@@ -120,37 +126,20 @@ class HeldOut:
         return RunSummary(
             name=summary.name,
             rows=summary_rows(*sides, warmed_up=frozen is not None),
-            samples=_spread(samples, self._config.evaluation.sample_rows),
+            samples=spread_out(samples, self._config.evaluation.sample_rows),
             paths=summary.paths,
             timing=timing,
             peak_memory_gib=memory,
+            note=note,
         )
-
-    @property
-    def _before_path(self) -> Path:
-        return self._directory.root / "eval" / "before.parquet"
-
-    @property
-    def _nll_path(self) -> Path:
-        return self._directory.root / "eval" / "nll_before.json"
 
     def _answer(self, prompts: PromptBatch) -> tuple[RolloutBatch, Float32]:
         """One answer to every prompt, and how likely the teacher's text is."""
-        rollout = self._config.rollout
-        sampling = SamplingSettings(
-            num_responses=1,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            repetition_penalty=rollout.repetition_penalty,
-            max_tokens=rollout.max_response_tokens,
-            seed=self._config.evaluation.seed,
-        )
-        refs = self._groups.generate(prompts, sampling)
-        self._groups.receipts(refs, what="the answers to the held-out prompts")
+        answers = answer(self._config, self._groups, prompts)
         nll = self._take(
             [self._groups.policy[0].teacher_nll.remote(prompts)], "the likelihood of the teacher's text"
         )
-        return RolloutBatch.concat(ray.get(list(refs.batches))), np.array(nll)
+        return answers, np.array(nll)
 
     def _score(self, exported: str | None, *answers: RolloutBatch) -> list[ScoreBatch]:
         call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, *answers)
@@ -160,7 +149,39 @@ class HeldOut:
         return self._groups.waiter.get(refs, what=what, deadline_s=self._config.limits.score_s)[0]
 
 
-def _spread(samples: Sequence[SampleRow], limit: int) -> tuple[SampleRow, ...]:
+def answer(config: RunConfig, groups: Groups, prompts: PromptBatch) -> RolloutBatch:
+    """One answer of the policy to every held-out prompt, always drawn in the same way."""
+    rollout = config.rollout
+    sampling = SamplingSettings(
+        num_responses=1,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        repetition_penalty=rollout.repetition_penalty,
+        max_tokens=rollout.max_response_tokens,
+        seed=config.evaluation.seed,
+    )
+    refs = groups.generate(prompts, sampling)
+    groups.receipts(refs, what="the answers to the held-out prompts")
+    return RolloutBatch.concat(ray.get(list(refs.batches)))
+
+
+def save_nll(directory: RunDirectory, nll: Float32) -> None:
+    """Keep how likely the teacher's text was before training."""
+    write_text(directory.nll_before, json.dumps(nll.tolist()) + "\n")
+
+
+def load_answers_before(directory: RunDirectory) -> TextAnswers:
+    """What was kept of the policy before training.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    rollouts = load_rollouts(directory.answers_before)
+    nll = np.asarray(json.loads(directory.nll_before.read_text()), dtype=np.float32)
+    return TextAnswers(rollouts=rollouts, nll=nll)
+
+
+def spread_out(samples: Sequence[SampleRow], limit: int) -> tuple[SampleRow, ...]:
     """``limit`` samples from all over the set: files are often sorted by kind."""
     limit = min(limit, len(samples))
     return tuple(samples[i * len(samples) // limit] for i in range(limit))

@@ -75,8 +75,18 @@ class Progress:
     @contextmanager
     def activity(self, text: str) -> Generator[None]:
         """Show what is going on, for as long as it does."""
-        self._line.activity(text)
+        self.doing(text)
         yield
+
+    def doing(self, text: str) -> None:
+        """Show what is going on, until something else does."""
+        self._line.activity(text)
+
+    def event(self, name: str, **content: object) -> None:
+        """Note what happened besides the steps."""
+        event = {"time": time.time(), "event": name, **content}
+        with self._directory.events_jsonl.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, default=str) + "\n")
 
     def position(self) -> int:
         """Bytes of metrics.jsonl, all on disk."""
@@ -93,6 +103,8 @@ class Progress:
             self._directory.records, max_rows_per_step=self._config.records.max_rows_per_step
         )
         records.discard_after(step)
+        self._health = HealthMonitor(self._config)
+        self.timing.clear()
         self._remember()
 
     def _remember(self) -> None:
@@ -116,9 +128,7 @@ class Progress:
 
     def _report(self, finding: Finding) -> None:
         self._line.warn(finding.rule, finding.text)
-        event = {"time": time.time(), "event": "health", **asdict(finding)}
-        with self._directory.events_jsonl.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, default=str) + "\n")
+        self.event("health", **asdict(finding))
 
     def _memory_bytes(self) -> int:
         """Memory that ends with this run: private pages of its processes, plus Ray's shared store once."""

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-import warnings
 from pathlib import Path
-
-from ray.exceptions import RayError
 
 from gad_ray.actors.groups import ActorLogs, Groups
 from gad_ray.actors.session import RaySession
 from gad_ray.actors.waiting import Waiter
-from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.config import RunConfig
+from gad_ray.controller.fit import warm_start
 from gad_ray.controller.game import Controller
 from gad_ray.controller.heldout import WARMUP_CRITIC
-from gad_ray.controller.interrupt import Interrupted, StopRequest
+from gad_ray.controller.interrupt import StopRequest
+from gad_ray.controller.opening import interruptible, load_data, open_directory
 from gad_ray.controller.progress import Progress
-from gad_ray.data.dataset import LoadedData, load_dataset
+from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
-from gad_ray.errors import CheckpointError, GadError
 from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
-from gad_ray.models.chat import load_chat_format
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.console import print_summary
 from gad_ray.observability.files import write_text
-from gad_ray.observability.run_dir import RunDirectory, find_run
+from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary
 
 
@@ -43,31 +37,15 @@ def train(config: RunConfig, *, resume: str | None) -> int:
     Raises:
         GadError: If anything needed cannot be used, or training cannot go on.
     """
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    logging.getLogger("gad_ray").setLevel(logging.WARNING)
-    with StopRequest() as stop:
-        try:
-            return _train(config, resume, stop)
-        except Interrupted as interrupted:
-            return interrupted.exit_code
-        except SystemExit as left:
-            # What Ray makes of SIGTERM while it starts.
-            if left.code != signal.SIGTERM:
-                raise
-            return 128 + signal.SIGTERM
-        except RayError as error:
-            # What no wait was there to explain, as the loss of the cluster itself.
-            raise GadError(
-                f"Ray failed: {error}", mend="see ray status and Ray's own logs; continue with --resume auto"
-            ) from error
+    return interruptible(lambda stop: _train(config, resume, stop))
 
 
 def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     check_reward_functions(config.reward)
-    directory, checkpoint = _open_directory(config, resume)
+    directory, checkpoint = open_directory(config, resume)
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
-    data = _load_data(config, directory)
+    data = load_data(config, directory)
     try_reward_functions(config.reward, data.train[0])
     stop.check()
     logs = ActorLogs(directory.logs)
@@ -75,7 +53,14 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     with RaySession():
         # Ray handles SIGTERM by leaving at once.
         stop.listen()
-        groups = Groups(config, logs, waiter)
+        playing = config
+        if config.stages.warm_start != "none":
+            started = warm_start(config, config.stages.warm_start, directory=directory, data=data, stop=stop)
+            if started is None:
+                assert stop.signal_number is not None
+                return 128 + stop.signal_number
+            playing = started
+        groups = Groups(playing, logs, waiter)
         try:
             return _play(config, directory, data, groups, stop, checkpoint)
         finally:
@@ -141,34 +126,3 @@ def _finish(
         )
     write_text(directory.summary_json, summary.to_json())
     return summary
-
-
-def _open_directory(config: RunConfig, resume: str | None) -> tuple[RunDirectory, Path | None]:
-    """The run's directory, and the checkpoint to go on from."""
-    if resume is None:
-        return RunDirectory.create(config, resume=False), None
-    if resume == "auto":
-        directory = RunDirectory.create(config, resume=True)
-    else:
-        directory = find_run(resume, config.output_dir)
-    store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-    checkpoint = store.latest()
-    if checkpoint is None and resume != "auto":
-        raise CheckpointError(
-            "the run has no checkpoint to go on from",
-            where=str(directory.root),
-            mend="start it anew, without --resume",
-        )
-    return directory, checkpoint
-
-
-def _load_data(config: RunConfig, directory: RunDirectory) -> LoadedData:
-    """Read and check the rows, with lengths in the policy's tokens."""
-    model = config.policy.model
-    chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
-    return load_dataset(
-        config.data,
-        count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)),
-        count_response_tokens=lambda text: len(chat.response_ids(text)),
-        quarantine_path=directory.quarantine_jsonl,
-    )

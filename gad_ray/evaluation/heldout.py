@@ -105,87 +105,95 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class TextAnswers:
     """The answers to the held-out prompts at one time.
 
     Attributes:
         rollouts: The answers, one a prompt.
-        frozen: Their scores by the warm-up's critic, which has not changed since.
-        last: Their scores by the run's last critic.
         nll: [N] negative log-likelihood (nats a token) of the teacher's text under the policy of that time.
     """
 
     rollouts: RolloutBatch
+    nll: Float32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers(TextAnswers):
+    """The same, scored.
+
+    Attributes:
+        frozen: Their scores by the warm-up's critic, which has not changed since.
+        last: Their scores by the run's last critic.
+    """
+
     frozen: ScoreBatch
     last: ScoreBatch
-    nll: Float32
 
 
 def summary_rows(before: Answers, after: Answers, *, warmed_up: bool) -> tuple[SummaryRow, ...]:
     """The table at a run's end. Every row says what was measured, on the same held-out prompts."""
     judge = "warm-up critic, frozen" if warmed_up else "last critic"
-    lengths = [side.rollouts.response_tokens.lengths.mean() for side in (before, after)]
-    cut = [100 * np.mean([r is StopReason.LENGTH for r in s.rollouts.stop_reasons]) for s in (before, after)]
     teacher = float(before.frozen.teacher.mean())
-
-    def row(
-        label: str,
-        values: Sequence[Any],
-        better: Literal["higher", "lower"] | None = None,
-        unit: str = "",
-        digits: int = 3,
-    ) -> SummaryRow:
-        return SummaryRow(
-            label=label,
-            before=float(values[0]),
-            after=float(values[1]),
-            better=better,
-            unit=unit,
-            digits=digits,
-        )
-
     sides = (before, after)
     return (
-        row(
+        _row(
             f"reward of the student ({judge}; teacher {teacher:.2f})",
             [s.frozen.student.mean() for s in sides],
             "higher",
         ),
-        row(
+        _row(
             f"teacher preferred, eval/d_acc ({judge})",
             [100 * preference(s.frozen.teacher, s.frozen.student) for s in sides],
             "lower",
             "%",
             1,
         ),
-        row(
+        _row(
             "teacher preferred, eval/d_acc (last critic)",
             [100 * preference(s.last.teacher, s.last.student) for s in sides],
             "lower",
             "%",
             1,
         ),
-        row(
-            "negative log-likelihood of the teacher's text",
-            [s.nll.mean() for s in sides],
-            "lower",
-            "nats/token",
-        ),
-        row(
-            f"response length (teacher {before.rollouts.teacher_lengths.mean():.1f})",
-            lengths,
-            None,
-            "tokens",
-            1,
-        ),
-        row("responses cut at the limit", cut, None, "%", 1),
-        row("distinct-1", [distinct_n(s.rollouts.texts, 1) for s in sides]),
-        row("distinct-2", [distinct_n(s.rollouts.texts, 2) for s in sides]),
+        *text_rows(before, after),
     )
 
 
-def sample_rows(prompts: PromptBatch, before: Answers, after: Answers) -> tuple[SampleRow, ...]:
-    """The held-out prompts that were answered both times, with all their answers and scores."""
+def text_rows(before: TextAnswers, after: TextAnswers) -> tuple[SummaryRow, ...]:
+    """The rows of the table that need no critic."""
+    sides = (before, after)
+    lengths = [side.rollouts.response_tokens.lengths.mean() for side in sides]
+    cut = [100 * np.mean([r is StopReason.LENGTH for r in s.rollouts.stop_reasons]) for s in sides]
+    teacher = before.rollouts.teacher_lengths.mean()
+    return (
+        nll_row(before.nll, after.nll),
+        _row(f"response length (teacher {teacher:.1f})", lengths, None, "tokens", 1),
+        _row("responses cut at the limit", cut, None, "%", 1),
+        _row("distinct-1", [distinct_n(s.rollouts.texts, 1) for s in sides]),
+        _row("distinct-2", [distinct_n(s.rollouts.texts, 2) for s in sides]),
+    )
+
+
+def nll_row(before: Float32, after: Float32) -> SummaryRow:
+    """How likely the teacher's text is to the policy."""
+    label = "negative log-likelihood of the teacher's text"
+    return _row(label, [before.mean(), after.mean()], "lower", "nats/token")
+
+
+def _row(
+    label: str,
+    values: Sequence[Any],
+    better: Literal["higher", "lower"] | None = None,
+    unit: str = "",
+    digits: int = 3,
+) -> SummaryRow:
+    return SummaryRow(
+        label=label, before=float(values[0]), after=float(values[1]), better=better, unit=unit, digits=digits
+    )
+
+
+def sample_rows(prompts: PromptBatch, before: TextAnswers, after: TextAnswers) -> tuple[SampleRow, ...]:
+    """The held-out prompts that were answered both times, with all their answers, and scores where there are any."""
     later = {example_id: i for i, example_id in enumerate(after.rollouts.example_ids)}
     examples = {example.id: example for example in prompts.examples}
     rows: list[SampleRow] = []
@@ -200,9 +208,9 @@ def sample_rows(prompts: PromptBatch, before: Answers, after: Answers) -> tuple[
                 teacher=example.teacher_response,
                 before=before.rollouts.texts[i],
                 after=after.rollouts.texts[j],
-                teacher_score=float(before.frozen.teacher[i]),
-                before_score=float(before.frozen.student[i]),
-                after_score=float(after.frozen.student[j]),
+                teacher_score=float(before.frozen.teacher[i]) if isinstance(before, Answers) else None,
+                before_score=float(before.frozen.student[i]) if isinstance(before, Answers) else None,
+                after_score=float(after.frozen.student[j]) if isinstance(after, Answers) else None,
             )
         )
     return tuple(rows)

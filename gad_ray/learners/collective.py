@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -58,8 +58,55 @@ class LocalCollective:
         """Nothing to leave."""
 
 
-class TorchCollective:
-    """A group of processes over torch.distributed: gloo on CPU, nccl on GPUs."""
+class JoinedCollective:
+    """The process group of torch.distributed that this process has joined; whoever made it also ends it.
+
+    Args:
+        device: Where the tensors live.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    @property
+    def rank(self) -> int:
+        """This process's place in the group, from 0."""
+        return dist.get_rank()
+
+    @property
+    def size(self) -> int:
+        """Number of processes in the group."""
+        return dist.get_world_size()
+
+    def add_up(self, tensors: Iterable[Tensor]) -> None:
+        """Sum each tensor over all ranks, in place."""
+        # One message for many small tensors.
+        for bucket in _buckets(tensors, max_elements=32 * 2**20):
+            # nccl knows nothing of the CPU, where figures are summed up.
+            flat = torch.cat([t.reshape(-1) for t in bucket]).to(self._device)
+            dist.all_reduce(flat)
+            offset = 0
+            for tensor in bucket:
+                tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
+                offset += tensor.numel()
+
+    def gather(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """The vectors of all ranks, in rank order."""
+        lengths = [torch.zeros(1, dtype=torch.int64, device=self._device) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(array)], device=self._device))
+        longest = max(1, max(int(n) for n in lengths))
+        padded = torch.zeros(longest, device=self._device)
+        padded[: len(array)] = torch.from_numpy(array).to(self._device)
+        received = [torch.zeros(longest, device=self._device) for _ in range(self.size)]
+        dist.all_gather(received, padded)
+        return [part[: int(n)].cpu().numpy() for part, n in zip(received, lengths, strict=True)]
+
+    def close(self) -> None:
+        """The group is not ours to leave."""
+
+
+class TorchCollective(JoinedCollective):
+    """A group of processes over torch.distributed of its own: gloo on CPU, nccl on GPUs."""
 
     def __init__(self, *, rank: int, size: int, address: str, timeout_s: float, device: torch.device) -> None:
         """Join the group; returns when all ranks are there.
@@ -78,39 +125,7 @@ class TorchCollective:
             world_size=size,
             timeout=timedelta(seconds=timeout_s),
         )
-        self._device = device
-
-    @property
-    def rank(self) -> int:
-        """This process's place in the group, from 0."""
-        return dist.get_rank()
-
-    @property
-    def size(self) -> int:
-        """Number of processes in the group."""
-        return dist.get_world_size()
-
-    def add_up(self, tensors: Iterable[Tensor]) -> None:
-        """Sum each tensor over all ranks, in place."""
-        # One message for many small tensors.
-        for bucket in _buckets(tensors, max_elements=32 * 2**20):
-            flat = torch.cat([t.reshape(-1) for t in bucket])
-            dist.all_reduce(flat)
-            offset = 0
-            for tensor in bucket:
-                tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
-                offset += tensor.numel()
-
-    def gather(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """The vectors of all ranks, in rank order."""
-        lengths = [torch.zeros(1, dtype=torch.int64, device=self._device) for _ in range(self.size)]
-        dist.all_gather(lengths, torch.tensor([len(array)], device=self._device))
-        longest = max(1, max(int(n) for n in lengths))
-        padded = torch.zeros(longest, device=self._device)
-        padded[: len(array)] = torch.from_numpy(array).to(self._device)
-        received = [torch.zeros(longest, device=self._device) for _ in range(self.size)]
-        dist.all_gather(received, padded)
-        return [part[: int(n)].cpu().numpy() for part, n in zip(received, lengths, strict=True)]
+        super().__init__(device)
 
     def close(self) -> None:
         """Leave the group."""
@@ -133,3 +148,13 @@ def _buckets(tensors: Iterable[Tensor], *, max_elements: int) -> Iterable[list[T
 def own_share(items: Sequence[T], collective: Collective) -> list[T]:
     """The items that this rank works on: every ``size``-th from its rank on."""
     return list(items[collective.rank :: collective.size])
+
+
+def shared_out(
+    items: Sequence[T], collective: Collective, compute: Callable[[Sequence[T]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """One number for every item, in their order: each rank computes those of its share, and all get all."""
+    values = np.zeros(len(items), dtype=np.float32)
+    for rank, part in enumerate(collective.gather(compute(own_share(items, collective)))):
+        values[rank :: collective.size] = part
+    return values

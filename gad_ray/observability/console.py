@@ -23,8 +23,10 @@ _MEDIAN_OVER = 20
 _SHORT = 400
 """Characters of a text that the summary shows."""
 
-_SHOWN: tuple[tuple[str, str, str, str], ...] = (
-    # label, metric, format, unit
+_Shown = tuple[tuple[str, str, str, str], ...]
+"""Label, metric, format and unit of what the line shows of a step."""
+
+_IN_THE_GAME: _Shown = (
     ("rollout", "perf/rollout_tokens_per_s", ",.0f", " tok/s"),
     ("train", "perf/train_tokens_per_s", ",.0f", " tok/s"),
     ("reward", "critic/rewards/mean", ".3f", ""),
@@ -32,6 +34,20 @@ _SHOWN: tuple[tuple[str, str, str, str], ...] = (
     ("score_diff", "critic/score_diff", ".3f", ""),
     ("staleness", "rollout/staleness", ".0f", ""),
 )
+_IN_FITS: Mapping[str, _Shown] = {
+    "seqkd": (
+        ("train", "perf/train_tokens_per_s", ",.0f", " tok/s"),
+        ("cross-entropy", "actor/ce_loss", ".3f", ""),
+        ("grad_norm", "actor/grad_norm_before_clip", ".3f", ""),
+    ),
+    "soda": (
+        ("train", "perf/train_tokens_per_s", ",.0f", " tok/s"),
+        ("loss", "dpo/loss", ".3f", ""),
+        ("margin", "dpo/margin", ".3f", ""),
+        ("accuracy", "dpo/accuracy", ".3f", ""),
+        ("cross-entropy", "actor/ce_loss", ".3f", ""),
+    ),
+}
 
 
 class StepClock:
@@ -121,7 +137,8 @@ class LiveLine:
             self._clock.observe(stage=stage, seconds=metrics["timing_s/step"])
         eta = _duration(self._clock.remaining(step=step))
         parts = [f"{stage} {step}/{self._clock.total_steps}", f"ETA {eta}"]
-        parts += [f"{label} {_number(metrics.get(name), spec)}{unit}" for label, name, spec, unit in _SHOWN]
+        shown = _IN_FITS.get(stage, _IN_THE_GAME)
+        parts += [f"{label} {_number(metrics.get(name), spec)}{unit}" for label, name, spec, unit in shown]
         self._line = Text("  ".join(parts))
         self._activity = None
         if self._live is not None:
@@ -170,20 +187,26 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     out = console or Console(highlight=False)
     out.print()
     out.print(_before_and_after(summary))
+    if summary.note:
+        out.print(Text(summary.note))
+    scored = any(sample.teacher_score is not None for sample in summary.samples)
     for number, sample in enumerate(summary.samples, start=1):
         table = Table(title=f"Sample {number}", title_justify="left", show_header=False, expand=False)
         table.add_column("who", style="bold", no_wrap=True)
         table.add_column("text", overflow="fold")
-        table.add_column("score", justify="right", no_wrap=True)
-        table.add_row("prompt", Text(_shorten(sample.prompt)), "")
-        for who, text, score in (
-            ("teacher", sample.teacher, sample.teacher_score),
-            ("student before", sample.before, sample.before_score),
-            ("student after", sample.after, sample.after_score),
-        ):
-            table.add_row(who, Text(_shorten(text)), _number(score, ".3f"))
+        rows = (
+            ("prompt", sample.prompt, ""),
+            ("teacher", sample.teacher, _number(sample.teacher_score, ".3f")),
+            ("student before", sample.before, _number(sample.before_score, ".3f")),
+            ("student after", sample.after, _number(sample.after_score, ".3f")),
+        )
+        if scored:
+            table.add_column("score", justify="right", no_wrap=True)
+        for who, text, score in rows:
+            cells = (who, Text(_shorten(text)), score)
+            table.add_row(*(cells if scored else cells[:2]))
         out.print(table)
-    if summary.samples:
+    if scored:
         out.print(Text("Scores compare only within one prompt."))
     if summary.timing:
         spent = ", ".join(f"{part} {_duration(seconds)}" for part, seconds in summary.timing.items())

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-STAGES = ("warmup", "adversarial")
-"""The stages of a run; the only label that metrics carry."""
+STAGES = ("warmup", "adversarial", "seqkd", "soda")
+"""The stages of a run, and the methods of an offline fit; the only label that metrics carry."""
 
 
 class Unit(StrEnum):
@@ -162,6 +162,17 @@ _ACTOR = (
     ),
 )
 
+_PREFERENCE = (
+    _gauge("dpo/loss", "Preference loss: mean -log sigmoid of the margin, label smoothing included"),
+    _gauge(
+        "dpo/margin", "Mean difference of the implicit rewards of the teacher's and the student's responses"
+    ),
+    _gauge("dpo/accuracy", "Share of pairs in which the teacher's implicit reward is higher", Unit.RATIO),
+    _gauge("dpo/chosen_reward", "Mean implicit reward, beta * log(pi / pi_ref), of the teacher's responses"),
+    _gauge("dpo/rejected_reward", "The same of the student's responses"),
+    _counter("dpo/pairs", "Pairs trained on"),
+)
+
 _ROLLOUT = (
     _gauge("response_length/mean", "Mean length of the policy's responses", Unit.TOKENS),
     _gauge("response_length/min", "Shortest of the policy's responses", Unit.TOKENS),
@@ -266,7 +277,8 @@ _RUN = (
 )
 
 METRICS: Mapping[str, MetricSpec] = {
-    spec.name: spec for spec in (*_CRITIC, *_REWARD, *_ACTOR, *_ROLLOUT, *_TIMING, *_PERF, *_EVAL, *_RUN)
+    spec.name: spec
+    for spec in (*_CRITIC, *_REWARD, *_ACTOR, *_PREFERENCE, *_ROLLOUT, *_TIMING, *_PERF, *_EVAL, *_RUN)
 }
 """All metrics by name."""
 

@@ -96,6 +96,26 @@ class RunDirectory:
         """The held-out prompts with all their answers and scores."""
         return self.root / "samples.jsonl"
 
+    @property
+    def answers_before(self) -> Path:
+        """The answers to the held-out prompts before training."""
+        return self.root / "eval" / "before.parquet"
+
+    @property
+    def answers_after(self) -> Path:
+        """The same at the end."""
+        return self.root / "eval" / "after.parquet"
+
+    @property
+    def nll_before(self) -> Path:
+        """How likely the teacher's text to the held-out prompts was before training."""
+        return self.root / "eval" / "nll_before.json"
+
+    @property
+    def warm_start(self) -> RunDirectory:
+        """The directory of the offline fit that the run starts from, if it has one."""
+        return RunDirectory(root=self.root / "warm_start")
+
     @classmethod
     def create(cls, config: RunConfig, *, resume: bool) -> RunDirectory:
         """Make the directory of a run, or take up that of one to be continued.

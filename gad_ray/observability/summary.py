@@ -70,6 +70,7 @@ class RunSummary:
         paths: (label, path) of what was written, the exported model first.
         timing: Seconds by part of the run.
         peak_memory_gib: Largest memory of all processes together, None if it was not measured.
+        note: What a reader of the table must know.
     """
 
     name: str
@@ -78,6 +79,7 @@ class RunSummary:
     paths: tuple[tuple[str, str], ...]
     timing: Mapping[str, float] = field(default_factory=dict[str, float])
     peak_memory_gib: float | None = None
+    note: str = ""
 
     def to_json(self) -> str:
         """The summary as JSON, texts in full; a value that is not finite becomes null."""

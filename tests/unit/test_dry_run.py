@@ -95,6 +95,29 @@ def test_a_run_that_can_start_has_no_problem_and_is_told_in_full(recipe: Path, t
     assert not list(tmp_path.glob("gad-ray-dry-run-*"))
 
 
+def test_a_fit_needs_neither_a_critic_nor_both_models_at_a_time(recipe: Path) -> None:
+    settings = ["critic.model.model=/no/such/model", "fit.soda.steps=3", "prompts_per_step=2"]
+    found = dry_run(load_config(str(recipe), settings), fit="soda")
+    assert found.problems == []
+    assert list(found.sections) == ["engine", "models", "data", "fit by soda", "memory, roughly"]
+    assert "6 prompts × 1 response = 6 responses" in found.sections["fit by soda"][0]
+    roles = [line.partition(":")[0] for line in found.sections["memory, roughly"]]
+    assert roles[:2] == ["policy", "rollout"]
+    assert "critic" not in roles
+    assert any("no second model" in line for line in found.sections["memory, roughly"])
+
+
+def test_a_warm_start_is_told_with_the_game(recipe: Path) -> None:
+    found = run(recipe, "stages.warm_start=seqkd")
+    assert "each step: 4 prompts, cross-entropy on 4 teacher responses" in found.sections["fit by seqkd"][0]
+    assert "batches" in found.sections
+
+
+def test_too_few_prompts_for_one_step_of_a_fit_are_refused(recipe: Path) -> None:
+    told = problem_of(dry_run(load_config(str(recipe), ["fit.seqkd.prompts_per_step=16"]), fit="seqkd"))
+    assert "fit.seqkd.prompts_per_step = 16, but there are only 10 prompts" in told
+
+
 def test_all_problems_are_found_at_once(recipe: Path, tmp_path: Path) -> None:
     found = run(recipe, "critic.model.model=/no/such/model", f"data.train=[{tmp_path}/none.jsonl]")
     told = [str(problem) for problem in found.problems]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from gad_ray.config.critic import BradleyTerryLoss, FixedTemperature, ScoreReg
+from gad_ray.config.fit import SodaFit
 from gad_ray.config.policy import KlConfig, TruncatedImportance
 from gad_ray.learners.collective import Collective, TorchCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
+from gad_ray.learners.preference import preference_groups, preference_step, reference_logprobs
 from gad_ray.models.chat import load_chat_format
 from tests.unit.builders import (
     STUDENT,
@@ -27,7 +30,7 @@ from tests.unit.builders import (
     weights_of,
 )
 
-CASES = ("critic", "critic_normalised", "critic_few", "policy", "fit")
+CASES = ("critic", "critic_normalised", "critic_few", "policy", "fit", "preference")
 # Uneven: the ranks have another number of responses and of tokens.
 TEXTS = (STUDENT[0], (TEACHER[1], "a list"), ("340", "340", "51", "391"), STUDENT[3])
 
@@ -75,6 +78,13 @@ def run_cases(model_dir: Path, out_dir: Path, group: Collective) -> None:
             learner = policy_learner(config, mini_batch_prompts=3, collective=group)
             if case == "fit":
                 stats = learner.fit(prompts)
+            elif case == "preference":
+                groups = preference_groups(chat, prompts.examples, rollouts)
+                references = reference_logprobs(learner, groups)
+                scores = np.concatenate([part.values for part in references.values()]).tolist()
+                config = SodaFit(nll_weight=0.1)
+                for _ in range(2):
+                    stats = preference_step(learner, list(groups.values()), list(references.values()), config)
             else:
                 learner.begin_adversarial()
                 stats = learner.update(rollouts, spread_scores(rollouts))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -47,6 +48,18 @@ def test_without_a_terminal_each_step_is_one_plain_line_however_narrow() -> None
         "warmup 2/5  ETA 0:30  rollout – tok/s  train – tok/s  reward –  d_acc –  score_diff –  staleness –",
     ]
     assert "\x1b" not in out.getvalue()
+
+
+def test_a_fit_shows_its_own_figures_and_no_critics() -> None:
+    console, out = plain()
+    metrics = {"perf/train_tokens_per_s": 210.0, "actor/ce_loss": 1.5, "dpo/loss": 0.6, "dpo/margin": -0.25}
+    for stage in ("seqkd", "soda"):
+        with LiveLine(stage_steps={stage: 1}, console=console) as line:
+            line.step(step=1, stage=stage, metrics=metrics)
+    assert out.getvalue().splitlines() == [
+        "seqkd 1/1  ETA –  train 210 tok/s  cross-entropy 1.500  grad_norm –",
+        "soda 1/1  ETA –  train 210 tok/s  loss 0.600  margin −0.250  accuracy –  cross-entropy 1.500",
+    ]
 
 
 def test_on_a_terminal_one_line_is_kept_and_warnings_stand_above_it() -> None:
@@ -151,6 +164,18 @@ def test_the_summary_shows_the_table_the_samples_and_unbroken_paths() -> None:
     assert "Peak memory: 3.2 GiB" in lines
     written = lines.index("Written:")
     assert lines[written + 1 :] == [f"  policy   {SUMMARY.paths[0][1]}", "  metrics  runs/game/metrics.jsonl"]
+
+
+def test_samples_that_no_critic_has_scored_are_shown_without_a_column_of_scores() -> None:
+    out = io.StringIO()
+    plain_sample = dataclasses.replace(SUMMARY.samples[0], teacher_score=None, before_score=None)
+    summary = dataclasses.replace(SUMMARY, samples=(plain_sample,), note="Before: the base model.")
+    print_summary(summary, Console(file=out, force_terminal=False, width=100, highlight=False))
+    lines = out.getvalue().splitlines()
+    assert "Before: the base model." in lines
+    assert "Scores compare" not in out.getvalue()
+    (row,) = [line for line in lines if "student after" in line]
+    assert row.count("│") == 3
 
 
 def test_long_texts_are_shortened_on_the_screen() -> None:
