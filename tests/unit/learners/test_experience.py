@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gad_ray.batch import Ragged, StopReason
-from gad_ray.config.policy import GrpoAdvantage
+from gad_ray.config.policy import AdvantageConfig, GrpoAdvantage
 from gad_ray.config.reward import NoRepetition, RewardConfig
 from gad_ray.learners.experience import (
     advantages_of,
@@ -15,6 +15,7 @@ from gad_ray.learners.experience import (
 )
 from gad_ray.models.chat import ChatFormat
 from tests.unit.builders import policy_config, prompt_batch, rollout_batch, score_batch
+from tests.unit.learners.variants import ADVANTAGES
 
 TEXTS = [("a b a b", "a b c"), ("x", "y", "z")]
 SCORES = [1.0, 3.0, -2.0, -2.0, -2.0]
@@ -57,6 +58,18 @@ def test_advantages_are_within_groups_of_any_size_with_the_configs_floor_and_cli
     assert advantages_of(rollouts, rewards, config).tolist() == pytest.approx([-0.5, 0.5, 0, 0, 0])
     config = policy_config(tied_model, advantage=GrpoAdvantage(std_floor=4.0, clip=None))
     assert advantages_of(rollouts, rewards, config).tolist() == pytest.approx([-0.25, 0.25, 0, 0, 0])
+
+
+@pytest.mark.parametrize("advantage", ADVANTAGES, ids=lambda one: one.name)
+@pytest.mark.parametrize("reward", [0.1, -7.3, 3333.3333, -1e4])
+def test_a_batch_in_which_nothing_differs_has_no_advantage_at_all(
+    chat: ChatFormat, tied_model, advantage: AdvantageConfig, reward: float
+):
+    """Three rewards of 0.1 have a mean other than 0.1 in float32: whitening would make ±1 of that."""
+    rollouts = rollouts_of(chat)
+    rewards = rewards_of(rollouts, score_batch([reward] * 2 + [2 * reward] * 3), RewardConfig())
+    config = policy_config(tied_model, advantage=advantage)
+    assert advantages_of(rollouts, rewards, config).tolist() == [0.0] * 5
 
 
 def test_groups_without_spread_are_counted(chat: ChatFormat):
