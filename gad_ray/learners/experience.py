@@ -171,13 +171,16 @@ def advantages_of(
     """
     kept = np.ones(len(rollouts), dtype=np.bool_) if kept is None else kept
     total = rewards.total if penalty is None else rewards.total - penalty
-    advantages = torch.zeros(len(rollouts))
-    advantages[torch.from_numpy(kept)] = _advantages(
+    # In double precision the mean of equal float32 rewards is that reward. Rounded, it is not: a batch without
+    # any spread would be whitened into advantages made of rounding alone.
+    exact = _advantages(
         config.advantage,
-        torch.from_numpy(total[kept]),
+        torch.from_numpy(total[kept]).double(),
         group=torch.from_numpy(group_index(rollouts)[kept]),
         lengths=torch.from_numpy(rollouts.response_tokens.lengths[kept]),
     )
+    advantages = torch.zeros(len(rollouts))
+    advantages[torch.from_numpy(kept)] = exact.float()
     return advantages
 
 

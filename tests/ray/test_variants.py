@@ -7,6 +7,9 @@ import pytest
 
 from tests.game import Game, Outcome
 
+NO_RATE = 1e-30
+"""A learning rate at which no float32 weight moves."""
+
 SAME_IN_EVERY_ARRANGEMENT = {
     "critic/d_acc": 0.0,
     "critic/d_loss": 1e-4,
@@ -46,6 +49,57 @@ def ahead(game: Game) -> Outcome:
         "reward.format=[{name: no_repetition, ngram: 1, weight: 0.5}]",
         "policy.mini_batch_prompts=2",
     )
+
+
+@pytest.fixture(scope="module")
+def standing_still(game: Game) -> Outcome:
+    """A policy with dropout in its configuration and a rate at which it does not move, in many optimiser steps."""
+    config = game.policy / "config.json"
+    original = config.read_text(encoding="utf-8")
+    assert '"attention_dropout": 0.0' in original
+    config.write_text(
+        original.replace('"attention_dropout": 0.0', '"attention_dropout": 0.5'), encoding="utf-8"
+    )
+    try:
+        return game.play(
+            "still",
+            f"policy.optimizer.lr={NO_RATE}",
+            "policy.mini_batch_prompts=2",
+            "policy.epochs_per_step=2",
+            "policy.micro_batch_tokens=200",
+            "policy.advantage={name: reinforce_pp}",
+            "policy.loss={name: cispo, aggregation: sequence_mean}",
+            "critic.replay={size: 20, ratio: 0.5}",
+            "critic.loss={name: cross_entropy, temperature: {name: adaptive, preset: smooth}}",
+            "critic.pooling={name: blend, blend_start: 0, blend_end: 3}",
+            "stages.warmup.steps=1",
+            "stages.adversarial.steps=2",
+            "data.heldout_prompts=0",
+            "checkpoint.every=0",
+        )
+    finally:
+        config.write_text(original, encoding="utf-8")
+
+
+def test_a_later_pass_finds_the_log_probabilities_of_the_first_to_the_bit(
+    standing_still: Outcome, ahead: Outcome
+) -> None:
+    """Ratios of later mini-batches and epochs are measured between two passes, where those of a first are not."""
+    assert standing_still.code == 0, standing_still.err
+    game = [row for row in standing_still.metrics if row["stage"] == "adversarial"]
+    assert [row["actor/ratio_gap_max"] for row in game] == [0.0, 0.0]
+    assert all(row["actor/grad_norm"] > 1e-3 for row in game)
+    assert max(row["rollout/mismatch_abs"] for row in game) < 1e-3
+    # The same metric in a run whose policy moves.
+    assert all(row["actor/ratio_gap_max"] > 0.0 for row in ahead.metrics if row["stage"] == "adversarial")
+
+
+def test_variants_chosen_on_the_command_line_are_those_that_are_played(standing_still: Outcome) -> None:
+    rows = standing_still.metrics
+    assert [row["critic/replay_size"] for row in rows] == [12.0, 20.0, 20.0]
+    assert [row.get("critic/replay_age") for row in rows][:2] == [None, 1.0]
+    assert all(1.0 <= row["critic/temperature"] <= 7.0 for row in rows)
+    assert all("actor/clipfrac" in row for row in rows[1:])
 
 
 def test_two_workers_and_two_ranks_play_the_game_of_one(shared_out: Outcome, whole_run: Outcome) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from gad_ray.batch import (
@@ -156,15 +158,18 @@ def policy_learner(
     mini_batch_prompts: int = len(PROMPTS),
     warmup_lr: float | None = None,
     collective: Collective | None = None,
+    reward: RewardConfig | None = None,
+    max_prompts: int | None = None,
 ) -> PolicyLearner:
     return PolicyLearner(
         config,
-        RewardConfig(),
+        reward or RewardConfig(),
         mini_batch_prompts=mini_batch_prompts,
         total_steps=10,
         warmup_lr=warmup_lr,
         collective=collective or LocalCollective(),
         max_nonfinite_steps=2,
+        max_prompts=max_prompts,
     )
 
 
@@ -188,6 +193,43 @@ def gradients_of(learner: CriticLearner | PolicyLearner, update: Callable[[], ob
         learner.optimizer.step = original  # type: ignore[method-assign]
         learner.optimizer.zero_grad()
     return found
+
+
+@contextmanager
+def recorded_gradients(learner: CriticLearner | PolicyLearner) -> Generator[list[dict[str, Tensor]]]:
+    """The gradient of every optimiser step that is taken, added up over the ranks. For float32 models."""
+    seen: list[dict[str, Tensor]] = []
+    original = learner.optimizer.step
+
+    def record(loss: float) -> StepResult:
+        trained = {name: p for name, p in learner.model.named_parameters() if p.requires_grad}
+        own = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in trained.items()}
+        learner.collective.add_up(own.values())
+        seen.append(own)
+        return original(loss)
+
+    learner.optimizer.step = record  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        learner.optimizer.step = original  # type: ignore[method-assign]
+
+
+def figures_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics without those that depend on the clock."""
+    return {name: value for name, value in metrics.items() if not name.startswith(("timing_s/", "perf/"))}
+
+
+def assert_gradients_close(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], *, relative: float = 1e-5
+) -> None:
+    """Every tensor of a gradient differs by at most ``relative`` of its norm, or of 1 % of the whole gradient's.
+
+    What cancels (the head's bias under a loss of differences) is as exact as the parts that it is left of.
+    """
+    whole = float(torch.stack([tensor.norm() for tensor in wanted.values()]).norm())
+    assert whole > 1e-4, "a gradient of nothing shows nothing"
+    assert_close(found, wanted, relative=relative, absolute=relative * 0.01 * whole)
 
 
 def assert_close(

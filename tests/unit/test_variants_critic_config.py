@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from gad_ray.config import RunConfig, load_config, to_yaml
 from gad_ray.config.critic import AdaptiveTemperature, BradleyTerryLoss, CrossEntropyLoss, FixedTemperature
@@ -10,6 +14,15 @@ from gad_ray.config.explain import batch_arithmetic
 from gad_ray.errors import ConfigError
 from gad_ray.health.rules import RULES
 
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "prompts_per_step": 4,
+    "data": {"train": ["rows.jsonl"]},
+    "policy": {"model": {"model": "some/model"}},
+    "critic": {"model": {"model": "some/model"}},
+    "rollout": {"responses_per_prompt": 2},
+    "stages": {"warmup": {"steps": 3}, "adversarial": {"steps": 5}},
+}
 ADAPTIVE = "critic.loss.temperature={name: adaptive, preset: %s}"
 
 
@@ -77,6 +90,70 @@ def test_a_preset_stands_for_its_coefficients(preset: str, coefficients: tuple[f
     temperature = load_config("quickstart", [ADAPTIVE % preset]).critic.loss.temperature
     assert isinstance(temperature, AdaptiveTemperature)
     assert temperature.coefficients == coefficients
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *[(f"critic.pooling={{name: {name}}}", {"pooling": {"name": name}}) for name in ("mean", "last", "mix")],
+    (
+        "critic.pooling={name: blend, blend_start: 254, blend_end: 500}",
+        {"pooling": {"name": "blend", "blend_start": 254, "blend_end": 500}},
+    ),
+    (
+        "critic.pooling={name: mix, w_raw: 0.5, w_norm: 0.5}",
+        {"pooling": {"name": "mix", "w_raw": 0.5, "w_norm": 0.5}},
+    ),
+    ("critic.loss.temperature.value=0.5", {"loss": {"temperature": {"value": 0.5}}}),
+    (ADAPTIVE % "sharp", {"loss": {"temperature": {"name": "adaptive", "preset": "sharp"}}}),
+    (
+        "critic.loss.temperature={name: adaptive, a: 0.1, b: 1.0, lo: 0.1, hi: 2.0}",
+        {"loss": {"temperature": {"name": "adaptive", "a": 0.1, "b": 1.0, "lo": 0.1, "hi": 2.0}}},
+    ),
+    ("critic.loss.margin=0.5", {"loss": {"margin": 0.5}}),
+    (
+        "critic.loss.score_reg={threshold: 5.0, weight: 0.001}",
+        {"loss": {"score_reg": {"threshold": 5.0, "weight": 0.001}}},
+    ),
+    ("critic.loss.batch_norm=true", {"loss": {"batch_norm": True}}),
+    ("critic.loss={name: cross_entropy}", {"loss": {"name": "cross_entropy"}}),
+    ("critic.updates_per_step=3", {"updates_per_step": 3}),
+    ("critic.truncated=exclude", {"truncated": "exclude"}),
+    (
+        "critic.replay={size: 10, ratio: 0.25, max_age: 3}",
+        {"replay": {"size": 10, "ratio": 0.25, "max_age": 3}},
+    ),
+    ("critic.packing=true", {"packing": True}),
+]
+
+
+@pytest.mark.parametrize(("override", "written"), VARIANTS, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_variant_is_the_same_from_a_file_as_from_the_command_line(
+    tmp_path: Path, override: str, written: dict[str, Any]
+) -> None:
+    def file_with(critic: dict[str, Any]) -> str:
+        path = tmp_path / f"run-{len(critic)}.yaml"
+        path.write_text(yaml.safe_dump({**SMALL, "critic": {**SMALL["critic"], **critic}}), encoding="utf-8")
+        return str(path)
+
+    overridden = load_config(file_with({}), [override])
+    assert load_config(file_with(written)) == overridden
+    assert overridden != load_config(file_with({})) or override.endswith("mean}")
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("critic.pooling={name: mean, w_raw: 1.0}", "critic.pooling.w_raw"),
+        ("critic.pooling={name: last, blend_end: 9}", "critic.pooling.blend_end"),
+        ("critic.pooling={name: blend, blend_start: 1, blend_end: 2, w_norm: 1.0}", "critic.pooling.w_norm"),
+        ("critic.loss.temperature={name: fixed, a: 1.0}", "critic.loss.temperature.a"),
+        ("critic.loss.temperature={preset: sharp}", "critic.loss.temperature.preset"),
+        ("critic.loss={name: cross_entropy, batch_norm: true}", "critic.loss.batch_norm"),
+    ],
+)
+def test_a_variant_refuses_the_field_of_another(override: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("quickstart", [override])
+    assert f"{key} (from the command line): no such setting" in str(caught.value)
 
 
 def test_every_variant_survives_a_round_trip(tmp_path) -> None:

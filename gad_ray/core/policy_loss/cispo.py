@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
+from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
 
 
@@ -38,7 +39,7 @@ def cispo_loss(
     Returns:
         The scalar loss and its figures.
     """
-    ratio = torch.where(mask, logprobs.detach() - old_logprobs, 0.0).exp()
+    ratio = bounded_ratio(torch.where(mask, logprobs.detach() - old_logprobs, 0.0))
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     surrogate = clipped * advantages[:, None] * logprobs
     if weights is not None:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
 
 
@@ -37,7 +38,7 @@ def gspo_loss(
     """
     lengths = mask.sum(-1)
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
-    ratio = (log_ratio.sum(-1) / lengths).exp()
+    ratio = bounded_ratio(log_ratio.sum(-1) / lengths)
     plain = ratio * advantages
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantages
     surrogate = torch.minimum(plain, clipped)
@@ -48,6 +49,6 @@ def gspo_loss(
         stats = PolicyLossStats(
             pg_loss=loss.detach(),
             clip_fraction=(clipped < plain).sum() / num_sequences,
-            max_ratio_gap=(log_ratio.exp() - 1.0).abs().amax(),
+            max_ratio_gap=(bounded_ratio(log_ratio) - 1.0).abs().amax(),
         )
     return loss, stats

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
+from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
 
 
@@ -40,7 +41,7 @@ def ppo_loss(
     """
     # Outside the mask the difference may be anything: 0 keeps the ratio, and its gradient, finite.
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
-    ratio = log_ratio.exp()
+    ratio = bounded_ratio(log_ratio)
     advantage = advantages[:, None]
     plain = ratio * advantage
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * advantage

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
+from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
 
 
@@ -39,7 +40,7 @@ def reinforce_loss(
         surrogate = surrogate * weights
     loss = -(aggregate or token_mean(num_tokens))(surrogate, mask)
     with torch.no_grad():
-        gap = torch.where(mask, logprobs - old_logprobs, 0.0).exp() - 1.0
+        gap = bounded_ratio(torch.where(mask, logprobs - old_logprobs, 0.0)) - 1.0
         stats = PolicyLossStats(
             pg_loss=loss.detach(), clip_fraction=torch.zeros_like(loss), max_ratio_gap=gap.abs().amax()
         )

@@ -150,3 +150,19 @@ def test_an_advantage_is_that_worked_out_by_hand(name: str, wanted: list[float])
     rewards = torch.tensor([1.0, 3.0, 0.0, 0.0, 6.0])
     found = VARIANTS[name][0](rewards, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([1, 3, 1, 1, 2]))
     assert found.tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("floor", "wanted"),
+    # Centred, as above: −1, 1, −2, −2, 4, whose deviation 2.55 is above a floor of 2 and below one of 4.
+    [
+        (2.0, [-0.3922323, 0.3922323, -0.7844645, -0.7844645, 1.5689291]),
+        (4.0, [-0.25, 0.25, -0.5, -0.5, 1.0]),
+    ],
+)
+def test_whitening_divides_by_the_deviation_or_by_the_floor_and_not_by_their_sum(
+    floor: float, wanted: list[float]
+):
+    rewards, group = torch.tensor([1.0, 3.0, 0.0, 0.0, 6.0]), torch.tensor([0, 0, 1, 1, 1])
+    found = reinforce_pp_advantages(rewards, group=group, std_floor=floor)
+    assert found.tolist() == pytest.approx(wanted, abs=1e-6)

@@ -1,11 +1,8 @@
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gad_ray.core.policy_loss import (
@@ -19,23 +16,9 @@ from gad_ray.core.policy_loss import (
     sequence_mean,
     token_mean,
 )
+from tests.unit.core.policy_loss_reference import CASES, HIGH, LENGTH, LOW, Array, Batch, pad, reference
 
-Array = NDArray[np.float64]
-LOW, HIGH, LENGTH = 0.2, 0.3, 7
-AGGREGATIONS = ("token_mean", "sequence_mean", "constant")
-TOKEN_LOSSES = ("ppo", "cispo", "reinforce")
-CASES = [(loss, a) for loss in TOKEN_LOSSES for a in AGGREGATIONS] + [("gspo", "none")]
 EACH = pytest.mark.parametrize(("name", "aggregation"), CASES)
-
-
-@dataclass
-class Batch:
-    """Rows of tokens, ragged: log π, log π_old, importance weights, and an advantage a row."""
-
-    new: list[Array]
-    old: list[Array]
-    weights: list[Array]
-    advantages: list[float]
 
 
 @st.composite
@@ -57,67 +40,26 @@ def batches(draw: st.DrawFn) -> Batch:
     )
 
 
-def token_share(aggregation: str, lengths: list[int], row: int) -> float:
-    if aggregation == "token_mean":
-        return 1.0 / sum(lengths)
-    if aggregation == "sequence_mean":
-        return 1.0 / (len(lengths) * lengths[row])
-    return 1.0 / (len(lengths) * LENGTH)
-
-
-def reference(name: str, aggregation: str, batch: Batch) -> tuple[float, list[Array]]:
-    """Value and gradient, token by token, from the formulas."""
-    lengths = [len(r) for r in batch.new]
-    value, gradient = 0.0, [np.zeros(n) for n in lengths]
-    for i, (new, old, w, a) in enumerate(
-        zip(batch.new, batch.old, batch.weights, batch.advantages, strict=True)
-    ):
-        if name == "gspo":
-            s = float(np.exp(np.mean(new - old)))
-            clipped = min(max(s, 1 - LOW), 1 + HIGH)
-            weight = float(np.mean(w)) / len(lengths)
-            value -= min(s * a, clipped * a) * weight
-            if s * a <= clipped * a:
-                gradient[i] -= weight * a * s / lengths[i]
-            continue
-        share = token_share(aggregation, lengths, i)
-        for t in range(lengths[i]):
-            ratio = float(np.exp(new[t] - old[t]))
-            clipped = min(max(ratio, 1 - LOW), 1 + HIGH)
-            weight = w[t] * share
-            if name == "ppo":
-                value -= weight * min(ratio * a, clipped * a)
-                gradient[i][t] -= weight * a * ratio if ratio * a <= clipped * a else 0.0
-            elif name == "cispo":
-                value -= weight * clipped * a * new[t]
-                gradient[i][t] -= weight * clipped * a
-            else:
-                value -= weight * a * new[t]
-                gradient[i][t] -= weight * a
-    return value, gradient
-
-
-def pad(rows: list[Array], filler: float, width: int) -> Tensor:
-    padded = np.full((len(rows), width), filler)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return torch.from_numpy(padded)
-
-
 def ours(
-    name: str, aggregation: str, batch: Batch, *, part: list[int] | None = None, padding: int = 0
+    name: str,
+    aggregation: str,
+    batch: Batch,
+    *,
+    part: list[int] | None = None,
+    padding: int = 0,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, PolicyLossStats, Tensor, Tensor]:
     """Loss, figures, log π and mask of some rows of the batch, with the whole batch's denominators."""
     lengths = [len(r) for r in batch.new]
     rows = list(range(len(lengths))) if part is None else part
     width = max(lengths[i] for i in rows) + padding
-    new = pad([batch.new[i] for i in rows], 3.0, width).requires_grad_()
+    new = pad([batch.new[i] for i in rows], 3.0, width).to(dtype).requires_grad_()
     mask = pad([np.ones(lengths[i]) for i in rows], 0.0, width).bool()
     arguments = {
-        "old_logprobs": pad([batch.old[i] for i in rows], -5.0, width),
-        "advantages": torch.tensor([batch.advantages[i] for i in rows], dtype=torch.float64),
+        "old_logprobs": pad([batch.old[i] for i in rows], -5.0, width).to(dtype),
+        "advantages": torch.tensor([batch.advantages[i] for i in rows], dtype=dtype),
         "mask": mask,
-        "weights": pad([batch.weights[i] for i in rows], 9.0, width),
+        "weights": pad([batch.weights[i] for i in rows], 9.0, width).to(dtype),
     }
     if name == "gspo":
         loss, stats = gspo_loss(new, **arguments, clip_low=LOW, clip_high=HIGH, num_sequences=len(lengths))
@@ -234,3 +176,76 @@ def test_on_fresh_samples_all_losses_have_the_same_gradient(name: str):
     first, second = gradient_of(loss, new, mask)
     assert first.tolist() == pytest.approx([-2 / 3, -2 / 3])
     assert second.tolist() == pytest.approx([1.0])
+
+
+@st.composite
+def extreme_batches(draw: st.DrawFn) -> Batch:
+    """Log-probabilities and advantages of ±1e4 beside ordinary ones, ties, and equal old and new ones."""
+    lengths = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    logprob = st.sampled_from([-1e4, -90.0, -1.0, 0.0])
+
+    def rows() -> list[Array]:
+        return [np.asarray(draw(st.lists(logprob, min_size=n, max_size=n))) for n in lengths]
+
+    return Batch(
+        new=rows(),
+        old=rows(),
+        weights=[np.ones(n) for n in lengths],
+        advantages=[draw(st.sampled_from([-1e4, 0.0, 1e4])) for _ in lengths],
+    )
+
+
+@EACH
+@settings(max_examples=40, deadline=None)
+@given(batch=extreme_batches())
+def test_extremes_stay_finite_in_single_precision(name: str, aggregation: str, batch: Batch):
+    loss, stats, new, mask = ours(name, aggregation, batch, padding=1, dtype=torch.float32)
+    for figure in (loss, stats.clip_fraction, stats.max_ratio_gap):
+        assert bool(torch.isfinite(figure))
+    for row in gradient_of(loss, new, mask):
+        assert np.isfinite(row).all()
+
+
+@pytest.mark.parametrize("name", ["ppo", "gspo"])
+def test_a_token_that_has_become_likelier_than_can_be_told_is_clipped_without_gradient(name: str):
+    # ρ = e^9999 in every arithmetic: A = 1 takes the bound 1.3, whose gradient is 0.
+    batch = Batch(new=[np.asarray([-1.0])], old=[np.asarray([-1e4])], weights=[np.ones(1)], advantages=[1.0])
+    loss, _, new, mask = ours(name, "token_mean", batch, dtype=torch.float32)
+    assert float(loss.detach()) == pytest.approx(-1.3)
+    assert gradient_of(loss, new, mask)[0].tolist() == [0.0]
+
+
+def test_cispo_and_reinforce_multiply_every_tokens_loss_by_its_weight():
+    # Weights 0.5, 2 and 3 on the token losses of the literals above: 0.5·1.2 + 2·2 − 3·4.8, and 0.5·1 + 2·2 − 3·6.
+    arguments = {
+        "old_logprobs": TWO["old"],
+        "advantages": torch.tensor([1.0, -2.0], dtype=torch.float64),
+        "mask": TWO["mask"],
+        "weights": torch.tensor([[0.5, 2.0], [3.0, 9.0]], dtype=torch.float64),
+        "num_tokens": 1,
+    }
+    cispo, _ = cispo_loss(TWO["new"], **arguments, clip_low=0.2, clip_high=0.2)
+    reinforce, _ = reinforce_loss(TWO["new"], **arguments)
+    assert float(cispo) == pytest.approx(0.5 * 1.2 + 2 * 2.0 - 3 * 4.8)
+    assert float(reinforce) == pytest.approx(0.5 * 1.0 + 2 * 2.0 - 3 * 6.0)
+
+
+@pytest.mark.parametrize("name", ["ppo", "cispo"])
+@pytest.mark.parametrize(
+    ("aggregation", "shares"),
+    # Rows of two tokens and of one: 1/3 each; 1/4 and 1/2; 1/14.
+    [("token_mean", [1 / 3, 1 / 3]), ("sequence_mean", [1 / 4, 1 / 2]), ("constant", [1 / 14, 1 / 14])],
+)
+def test_an_aggregation_gives_every_token_the_share_worked_out_by_hand(
+    name: str, aggregation: str, shares: list[float]
+):
+    batch = Batch(
+        new=[np.asarray([-1.0, -2.0]), np.asarray([-0.5])],
+        old=[np.asarray([-1.0, -2.0]), np.asarray([-0.5])],
+        weights=[np.ones(2), np.ones(1)],
+        advantages=[2.0, -3.0],
+    )
+    loss, _, new, mask = ours(name, aggregation, batch)
+    first, second = gradient_of(loss, new, mask)
+    assert first.tolist() == pytest.approx([-2 * shares[0]] * 2)
+    assert second.tolist() == pytest.approx([3 * shares[1]])

@@ -148,3 +148,31 @@ def test_the_dense_form_lets_the_gradient_through() -> None:
     (dense * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
     assert scores.grad is not None
     assert scores.grad.tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["mean", "last", "blend", "mix"])
+def test_bfloat16_values_are_pooled_in_float32(name: str) -> None:
+    # 1 and 1 + 1/128 are neighbours in bfloat16: no score between them could be told from either.
+    values = torch.tensor([[1.0, 1.0, 1.0078125]], dtype=torch.bfloat16)
+    scores = poolings(0.25)[name](values, torch.ones(1, 3, dtype=torch.bool))
+    assert scores.dtype == torch.float32
+    mean, last = 1.0 + 0.0078125 / 3, 1.0078125
+    wanted = {"mean": mean, "last": last, "blend": 0.75 * mean + 0.25 * last, "mix": 0.8 * last}
+    assert float(scores) == pytest.approx(wanted[name], abs=1e-7)
+
+
+def test_the_gradient_of_one_row_is_that_worked_out_by_hand() -> None:
+    # Three scored tokens. mean: 1/3 each; last: 1 on the last; blend at 1/4: 1/4 each, and 1/4 more on the last;
+    # mix: 0.7 + 0.3/3 on the last.
+    mask = torch.tensor([[False, True, True, True, False]])
+    wanted = {
+        "mean": [0.0, 1 / 3, 1 / 3, 1 / 3, 0.0],
+        "last": [0.0, 0.0, 0.0, 1.0, 0.0],
+        "blend": [0.0, 0.25, 0.25, 0.5, 0.0],
+        "mix": [0.0, 0.0, 0.0, 0.8, 0.0],
+    }
+    for name, pool in poolings(0.25).items():
+        values = torch.tensor([[9.0, 1.0, 2.0, 6.0, 7.0]], requires_grad=True)
+        pool(values, mask).sum().backward()
+        assert values.grad is not None
+        assert values.grad[0].tolist() == pytest.approx(wanted[name])

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from gad_ray.batch import Ragged, StopReason
-from gad_ray.config.policy import GrpoAdvantage
+from gad_ray.config.policy import (
+    AdvantageConfig,
+    DrGrpoAdvantage,
+    GrpoAdvantage,
+    OpoAdvantage,
+    RankAdvantage,
+    ReinforcePpAdvantage,
+    RlooAdvantage,
+)
 from gad_ray.config.reward import NoRepetition, RewardConfig
 from gad_ray.learners.experience import (
     advantages_of,
@@ -15,6 +23,7 @@ from gad_ray.learners.experience import (
 )
 from gad_ray.models.chat import ChatFormat
 from tests.unit.builders import policy_config, prompt_batch, rollout_batch, score_batch
+from tests.unit.learners.variants import ADVANTAGES
 
 TEXTS = [("a b a b", "a b c"), ("x", "y", "z")]
 SCORES = [1.0, 3.0, -2.0, -2.0, -2.0]
@@ -57,6 +66,50 @@ def test_advantages_are_within_groups_of_any_size_with_the_configs_floor_and_cli
     assert advantages_of(rollouts, rewards, config).tolist() == pytest.approx([-0.5, 0.5, 0, 0, 0])
     config = policy_config(tied_model, advantage=GrpoAdvantage(std_floor=4.0, clip=None))
     assert advantages_of(rollouts, rewards, config).tolist() == pytest.approx([-0.25, 0.25, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("advantage", "wanted"),
+    [
+        # Groups (1, 3) and (0, 0, 6), of lengths (1, 3) and (1, 1, 2), as in the tests of the formulas.
+        (GrpoAdvantage(std_floor=2.0, clip=1.1), [-0.5, 0.5, -0.5773503, -0.5773503, 1.1]),
+        (DrGrpoAdvantage(), [-1.0, 1.0, -2.0, -2.0, 4.0]),
+        (RlooAdvantage(), [-2.0, 2.0, -3.0, -3.0, 6.0]),
+        (RankAdvantage(), [-1.0, 1.0, -0.5, -0.5, 1.0]),
+        (OpoAdvantage(), [-1.5, 0.5, -3.0, -3.0, 3.0]),
+        (ReinforcePpAdvantage(std_floor=4.0), [-0.25, 0.25, -0.5, -0.5, 1.0]),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_an_advantage_by_configuration_is_that_of_its_formula(
+    chat: ChatFormat, tied_model, advantage: AdvantageConfig, wanted: list[float]
+):
+    lengths = [1, 3, 1, 1, 2]
+    rollouts = rollouts_of(
+        chat,
+        response_tokens=Ragged.from_rows([[9] * n for n in lengths], np.int32),
+        logprobs=Ragged.from_rows([[-1.0] * n for n in lengths], np.float32),
+    )
+    rewards = rewards_of(rollouts, score_batch([1.0, 3.0, 0.0, 0.0, 6.0]), RewardConfig())
+    config = policy_config(tied_model, advantage=advantage)
+    assert advantages_of(rollouts, rewards, config).tolist() == pytest.approx(wanted, abs=1e-6)
+    # A penalty of 1 leaves the first group rewards of 0 and 3.
+    penalty = np.asarray([1.0, 0, 0, 0, 0], dtype=np.float32)
+    if isinstance(advantage, DrGrpoAdvantage):
+        lower = advantages_of(rollouts, rewards, config, penalty=penalty)
+        assert lower.tolist() == [-1.5, 1.5, -2.0, -2.0, 4.0]
+
+
+@pytest.mark.parametrize("advantage", ADVANTAGES, ids=lambda one: one.name)
+@pytest.mark.parametrize("reward", [0.1, -7.3, 3333.3333, -1e4])
+def test_a_batch_in_which_nothing_differs_has_no_advantage_at_all(
+    chat: ChatFormat, tied_model, advantage: AdvantageConfig, reward: float
+):
+    """Three rewards of 0.1 have a mean other than 0.1 in float32: whitening would make ±1 of that."""
+    rollouts = rollouts_of(chat)
+    rewards = rewards_of(rollouts, score_batch([reward] * 2 + [2 * reward] * 3), RewardConfig())
+    config = policy_config(tied_model, advantage=advantage)
+    assert advantages_of(rollouts, rewards, config).tolist() == [0.0] * 5
 
 
 def test_groups_without_spread_are_counted(chat: ChatFormat):

@@ -1,52 +1,64 @@
-import json
+"""Every variant on two ranks, which are processes of their own that talk over gloo, against one by itself."""
+
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from gad_ray.learners.collective import LocalCollective
-from tests.unit.builders import assert_close
-from tests.unit.learners.two_ranks import CASES, run_cases, run_rank
+from tests.unit.builders import assert_close, assert_gradients_close
+from tests.unit.learners.two_ranks import load, run_rank
+from tests.unit.learners.variants import CASES, Played
+
+EACH = pytest.mark.parametrize("case", CASES)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcomes:
+    """What came of each case, on both ranks and on one alone."""
+
     directory: Path
+    alone: dict[str, Played]
 
-    def weights(self, case: str) -> dict[str, torch.Tensor]:
-        return load_file(self.directory / f"{case}.safetensors")
-
-    def figures(self, case: str) -> dict[str, Any]:
-        return json.loads((self.directory / f"{case}.json").read_text(encoding="utf-8"))
+    def of_rank(self, rank: int, case: str) -> Played:
+        return load(self.directory / f"{list(CASES).index(case)}-of-rank-{rank}")
 
 
 @pytest.fixture(scope="module")
-def outcomes(tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Outcome, Outcome]:
-    """One process by itself, and both of two over gloo."""
+def outcomes(tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """One pair of processes plays all the cases: importing torch takes longer than any of them."""
     out = tmp_path_factory.mktemp("ranks")
-    run_cases(tied_model, out / "alone", LocalCollective())
-    torch.multiprocessing.spawn(
-        run_rank, args=(2, f"file://{out / 'rendezvous'}", tied_model, out), nprocs=2, join=True
+    ranks = torch.multiprocessing.spawn(
+        run_rank, args=(2, f"file://{out / 'rendezvous'}", tied_model, out), nprocs=2, join=False
     )
-    return Outcome(out / "alone"), Outcome(out / "rank0"), Outcome(out / "rank1")
+    alone = {name: play(tied_model, LocalCollective()) for name, play in CASES.items()}
+    while not ranks.join():
+        pass
+    return Outcomes(out, alone)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_ranks_end_with_the_weights_of_one(outcomes: tuple[Outcome, Outcome, Outcome], case: str):
-    alone, first, second = (outcome.weights(case) for outcome in outcomes)
+@EACH
+def test_two_ranks_have_together_the_gradients_of_one(outcomes: Outcomes, case: str):
+    alone, together = outcomes.alone[case], outcomes.of_rank(0, case)
+    assert len(together.gradients) == len(alone.gradients) > 0
+    for found, wanted in zip(together.gradients, alone.gradients, strict=True):
+        assert_gradients_close(found, wanted)
+
+
+@EACH
+def test_two_ranks_end_with_the_same_weights_and_those_of_one(outcomes: Outcomes, case: str):
+    first, second = (outcomes.of_rank(rank, case).weights for rank in (0, 1))
     assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
-    # Normalised scores do not depend on the head's bias: all that its step is made of is rounding.
-    assert_close(first, alone, relative=1e-5, absolute=1e-6)
+    # A weight that no gradient but rounding reaches (the head's bias under normalised scores) ends near 0.
+    assert_close(first, outcomes.alone[case].weights, relative=1e-5, absolute=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_every_rank_reports_the_whole_batchs_metrics_and_scores(
-    outcomes: tuple[Outcome, Outcome, Outcome], case: str
-):
-    alone, first, second = (outcome.figures(case) for outcome in outcomes)
-    assert first == second
-    assert first["metrics"] == pytest.approx(alone["metrics"], rel=1e-3, abs=1e-5)
-    assert first["scores"] == pytest.approx(alone["scores"], rel=1e-6, abs=1e-5)
+@EACH
+def test_every_rank_reports_the_whole_batchs_metrics_and_scores(outcomes: Outcomes, case: str):
+    alone, first, second = outcomes.alone[case], *(outcomes.of_rank(rank, case) for rank in (0, 1))
+    assert (first.figures, first.scores) == (second.figures, second.scores)
+    assert first.figures == pytest.approx(alone.figures, rel=1e-3, abs=1e-5)
+    assert first.scores == pytest.approx(alone.scores, rel=1e-6, abs=1e-5)
