@@ -171,10 +171,8 @@ class PolicyLearner:
         ]
         totals = [_totals(batch) for batch in mini_batches]
         epochs = self.config.epochs_per_step
-        old: list[list[Tensor] | None] = [None] * len(own)
-        if len(own) * epochs > 1:
-            # The first mini-batch's own first pass is its π_old; only further epochs come back to it.
-            old = [self._logprobs(b) if i > 0 or epochs > 1 else None for i, b in enumerate(own)]
+        # The first mini-batch's own first pass is its π_old; only further epochs come back to it.
+        old = [self._logprobs(batch) if i > 0 or epochs > 1 else None for i, batch in enumerate(own)]
         for epoch in range(epochs):
             for i, (batch, total) in enumerate(zip(own, totals, strict=True)):
                 on_policy = epoch == 0 and i == 0

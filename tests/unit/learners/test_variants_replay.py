@@ -92,3 +92,11 @@ def test_a_restored_buffer_draws_what_the_first_would_have_drawn(filled: int) ->
         one, other = (buffer.draw(num_fresh=6, step=step) for buffer in (first, second))
         assert one == other
         assert len(first) == len(second)
+
+
+def test_a_restored_buffer_keeps_to_its_size() -> None:
+    first, second = buffer_of(size=5), buffer_of(size=5)
+    first.add(past(1, 3))
+    second.load_state(*first.state())
+    second.add(past(2, 8))
+    assert len(second) == 5
