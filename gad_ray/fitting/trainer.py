@@ -59,7 +59,7 @@ class FitTrainer:
             handle: Takes a request and gives the answer; an error that it raises ends the fit.
 
         Raises:
-            ActorDiedError: If workers were lost more often than is allowed.
+            ActorDiedError: If workers were lost more often than is allowed, or Ray Train's own processes were.
             DeadlineError: If they were silent for too long.
             GadError: If the cluster lacks the resources.
         """
@@ -132,11 +132,16 @@ class FitTrainer:
                 )
 
     def _raise_loss(self, error: BaseException) -> None:
+        from ray.train import WorkerGroupError
+
         logs = [self._job.log(rank) for rank in range(self._job.config.policy.group.num_ranks)]
         tails = "\n".join(f"--- last lines of {path}\n{log_tail(path)}" for path in logs)
+        what = "Ray Train gave the fit up"
+        if isinstance(error, WorkerGroupError):
+            limit = self._job.config.fit.max_failures
+            what = f"the workers of the fit were lost more than fit.max_failures = {limit} times"
         raise ActorDiedError(
-            f"the workers of the fit were lost more than fit.max_failures = {self._job.config.fit.max_failures} "
-            f"times: {error}\n{tails}",
+            f"{what}: {error}\n{tails}",
             mend="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
         ) from error
 
