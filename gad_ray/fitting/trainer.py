@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -63,6 +63,7 @@ class FitTrainer:
             DeadlineError: If they were silent for too long.
             GadError: If the cluster lacks the resources.
         """
+        found = _coordinator()
         try:
             with _environment():
                 trainer = self._build()
@@ -71,6 +72,10 @@ class FitTrainer:
                 self._serve(thread, handle)
         finally:
             shutil.rmtree(self._storage, ignore_errors=True)
+            # Ray Train makes it where there is none, and would leave it running on the cluster.
+            left = _coordinator()
+            if found is None and left is not None:
+                ray.kill(left)
         if self._error is not None:
             self._raise_loss(self._error)
 
@@ -144,6 +149,14 @@ class FitTrainer:
             f"{what}: {error}\n{tails}",
             mend="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
         ) from error
+
+
+def _coordinator() -> Any:
+    """Ray's detached actor that sums up what programs ask of the cluster's autoscaler, or None."""
+    try:
+        return ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+    except ValueError:
+        return None
 
 
 @contextmanager
