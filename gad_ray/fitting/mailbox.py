@@ -123,4 +123,6 @@ class Mailbox:
     @ray.method
     async def answer(self, number: int, value: Any) -> None:
         """Answer a request; its asker may have died meanwhile."""
-        self._answers.pop(number).set_result(value)
+        asked = self._answers.pop(number)
+        if not asked.cancelled():
+            asked.set_result(value)

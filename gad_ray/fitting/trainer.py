@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -59,10 +59,11 @@ class FitTrainer:
             handle: Takes a request and gives the answer; an error that it raises ends the fit.
 
         Raises:
-            ActorDiedError: If workers were lost more often than is allowed.
+            ActorDiedError: If workers were lost more often than is allowed, or Ray Train's own processes were.
             DeadlineError: If they were silent for too long.
             GadError: If the cluster lacks the resources.
         """
+        found = _coordinator()
         try:
             with _environment():
                 trainer = self._build()
@@ -71,6 +72,10 @@ class FitTrainer:
                 self._serve(thread, handle)
         finally:
             shutil.rmtree(self._storage, ignore_errors=True)
+            # Ray Train makes it where there is none, and would leave it running on the cluster.
+            left = _coordinator()
+            if found is None and left is not None:
+                ray.kill(left)
         if self._error is not None:
             self._raise_loss(self._error)
 
@@ -132,13 +137,26 @@ class FitTrainer:
                 )
 
     def _raise_loss(self, error: BaseException) -> None:
+        from ray.train import WorkerGroupError
+
         logs = [self._job.log(rank) for rank in range(self._job.config.policy.group.num_ranks)]
         tails = "\n".join(f"--- last lines of {path}\n{log_tail(path)}" for path in logs)
+        what = "Ray Train gave the fit up"
+        if isinstance(error, WorkerGroupError):
+            limit = self._job.config.fit.max_failures
+            what = f"the workers of the fit were lost more than fit.max_failures = {limit} times"
         raise ActorDiedError(
-            f"the workers of the fit were lost more than fit.max_failures = {self._job.config.fit.max_failures} "
-            f"times: {error}\n{tails}",
+            f"{what}: {error}\n{tails}",
             mend="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
         ) from error
+
+
+def _coordinator() -> Any:
+    """Ray's detached actor that sums up what programs ask of the cluster's autoscaler, or None."""
+    try:
+        return ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+    except ValueError:
+        return None
 
 
 @contextmanager
