@@ -30,6 +30,7 @@ FLOORS: dict[str, int] = {
     "observability": 4,
     "evaluation": 5,
     "actors": 6,
+    "demos": 6,
     "controller": 7,
     "serving": 7,
     "doctor": 8,
