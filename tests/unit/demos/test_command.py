@@ -61,7 +61,8 @@ def test_an_unknown_failure_and_an_unusable_directory_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("demo", "failures", "saturaton", "--out", str(tmp_path)) == 2
-    assert all(name in capsys.readouterr().err for name in FAILURES)
+    shown = capsys.readouterr().err
+    assert all(name in shown for name in FAILURES)
     (tmp_path / "file").write_text("")
     assert run("demo", "toy", "--out", str(tmp_path / "file")) == 2
     assert "cannot be written to" in capsys.readouterr().err
