@@ -15,7 +15,7 @@ from gad_ray.demos.failures.settings import FIELD_TAU, TAU, field_temperature
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.pairs import Pair
 
-_MEASURED_STEPS = 4
+_MEASURED_STEPS = 2
 _FURTHER_PASSES = 4
 _SATURATED = 0.98
 _VANISHED = 0.1
