@@ -33,9 +33,13 @@ recipes_app = typer.Typer(help="Show and copy the recipes that come with GAD-Ray
 data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 bench_app = typer.Typer(help="Measurements that anyone can repeat.", no_args_is_help=True)
+demo_app = typer.Typer(help="Show what the game does and how it fails, without Ray.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(demo_app, name="demo")
 
+DemoDirectory = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and pictures go.")]
+DemoSeed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of everything that is drawn.")]
 RecipeName = Annotated[
     str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
 ]
@@ -250,6 +254,32 @@ def score(
     from gad_ray.commands.score import score_file
 
     score_file(critic, source, out)
+
+
+@demo_app.command("toy")
+def demo_toy(out: DemoDirectory = Path("demo"), seed: DemoSeed = 0) -> None:
+    """A teacher with two modes and a student with one: SeqKD covers, the game seeks. Seconds on a CPU."""
+    from gad_ray.commands.demo import run_toy
+
+    run_toy(out, seed=seed)
+
+
+@demo_app.command("failures")
+def demo_failures(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME …]",
+            help="eos-asymmetry, last-pooling, saturation, frozen-critic, standing-still; all when left out.",
+        ),
+    ] = None,
+    out: DemoDirectory = Path("demo"),
+    seed: DemoSeed = 0,
+) -> None:
+    """The field's failures on a small real model, beside our defaults. Minutes each on two cores."""
+    from gad_ray.commands.demo import run_failures
+
+    run_failures(names or [], out, seed=seed)
 
 
 @app.command()

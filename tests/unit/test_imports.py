@@ -30,6 +30,7 @@ FLOORS: dict[str, int] = {
     "observability": 4,
     "evaluation": 5,
     "actors": 6,
+    "demos": 6,
     "fitting": 7,
     "controller": 8,
     "serving": 8,

@@ -1,0 +1,1 @@
+"""Small experiments that show what the game does, and how it fails."""
