@@ -115,3 +115,14 @@ def test_a_fit_resumed_with_other_settings_is_refused(breaks: Mapping[str, Outco
     assert outcome.code == 1
     assert "was made with other settings" in outcome.err
     assert steady(outcome.metrics) == steady(breaks["end"].metrics)
+
+
+def test_ctrl_c_while_the_workers_start_leaves_at_once_and_nothing_behind(game: Game) -> None:
+    run = game.start("hasty", *SETTINGS, fit="seqkd", own_cluster=True)
+    run.wait_for((run.root / "logs" / "fit-0.log").exists, "the worker")
+    run.interrupt()
+    outcome = run.wait()
+    assert outcome.code == 130
+    assert not CheckpointStore(outcome.root / "checkpoints", keep=1).checkpoints()
+    assert not (outcome.root / "ray-train").exists()
+    assert "Traceback" not in outcome.err
