@@ -78,7 +78,7 @@ class FitWorker:
         self._collective: Collective = JoinedCollective(device) if size > 1 else LocalCollective()
         self._train: tuple[Example, ...] = ray.get(job.train)
         self._heldout: tuple[Example, ...] = ray.get(job.heldout)
-        # New adapters are drawn at random: alike on every rank and at every start.
+        # Whatever draws from torch's own generator does so alike on every rank and at every start.
         torch.manual_seed(config.seed)
         settings = config.fit.of(job.method)
         batch_size = config.prompts_per_fit_step(job.method)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from gad_ray.models.chat import ChatFormat
 
+_ADAPTER_SEED = 0
+
 
 def load_causal_lm(
     model_dir: Path,
@@ -119,7 +121,8 @@ def apply_lora(
 ) -> PeftModel:
     """Freeze a model and give its linear layers low-rank adapters, which alone are trained.
 
-    The adapters' weights are float32 whatever the model's type is, and start as a change of nothing.
+    The adapters' weights are float32 whatever the model's type is, and start as a change of nothing. They are the
+    same at every call: the ranks of a group, and a run that is repeated, begin alike.
 
     Args:
         model: The model; it is changed in place and lives inside the result.
@@ -150,7 +153,9 @@ def apply_lora(
         lora_dropout=0.0,
         bias="none",
     )
-    return cast("PeftModel", get_peft_model(model, config))
+    with torch.random.fork_rng():
+        torch.manual_seed(_ADAPTER_SEED)
+        return cast("PeftModel", get_peft_model(model, config))
 
 
 def merged_state_dict(

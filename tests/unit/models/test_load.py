@@ -200,3 +200,23 @@ def test_an_export_that_fails_leaves_the_older_one(tmp_path: Path, tiny: Path):
         export_hf(load_causal_lm(tiny, dtype=torch.float32), tmp_path / "no-tokenizer", out, torch.float32)
     assert (out / "config.json").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_adapters_begin_alike_in_every_process_and_leave_the_generator_alone(tiny: Path):
+    torch.manual_seed(1)
+    first = dict(with_fresh_lora(tiny).named_parameters())
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), drawn)
+    torch.manual_seed(2)
+    second = dict(with_fresh_lora(tiny).named_parameters())
+    adapters = [name for name in first if "lora_A" in name]
+    assert adapters
+    assert all(first[name].std() > 0 for name in adapters)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def with_fresh_lora(directory: Path):
+    return apply_lora(
+        load_causal_lm(directory, dtype=torch.float32), rank=4, alpha=8.0, target_modules="all-linear"
+    )
