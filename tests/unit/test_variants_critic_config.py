@@ -140,20 +140,27 @@ def test_a_variant_is_the_same_from_a_file_as_from_the_command_line(
 
 
 @pytest.mark.parametrize(
-    ("override", "key"),
+    ("override", "key", "named", "owner"),
     [
-        ("critic.pooling={name: mean, w_raw: 1.0}", "critic.pooling.w_raw"),
-        ("critic.pooling={name: last, blend_end: 9}", "critic.pooling.blend_end"),
-        ("critic.pooling={name: blend, blend_start: 1, blend_end: 2, w_norm: 1.0}", "critic.pooling.w_norm"),
-        ("critic.loss.temperature={name: fixed, a: 1.0}", "critic.loss.temperature.a"),
-        ("critic.loss.temperature={preset: sharp}", "critic.loss.temperature.preset"),
-        ("critic.loss={name: cross_entropy, batch_norm: true}", "critic.loss.batch_norm"),
+        ("critic.pooling={name: mean, w_raw: 1.0}", "critic.pooling.w_raw", "mean", "mix"),
+        ("critic.pooling={name: last, blend_end: 9}", "critic.pooling.blend_end", "last", "blend"),
+        (
+            "critic.pooling={name: blend, blend_start: 1, blend_end: 2, w_norm: 1.0}",
+            "critic.pooling.w_norm",
+            "blend",
+            "mix",
+        ),
+        ("critic.loss.temperature={name: fixed, a: 1.0}", "critic.loss.temperature.a", "fixed", "adaptive"),
+        ("critic.loss.temperature={name: fixed, preset: sharp}", "critic.loss.temperature.preset", "fixed", "adaptive"),
+        ("critic.loss={name: cross_entropy, batch_norm: true}", "critic.loss.batch_norm", "cross_entropy", "bradley"),
     ],
 )
-def test_a_variant_refuses_the_field_of_another(override: str, key: str) -> None:
+def test_a_variant_refuses_the_field_of_another(override: str, key: str, named: str, owner: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("quickstart", [override])
-    assert f"{key} (from the command line): no such setting" in str(caught.value)
+    message = str(caught.value)
+    assert f"{key} (from the command line): '{named}' has no such setting, '{owner}" in message
+    assert f"set {key.rpartition('.')[0]}.name to '{owner}" in message
 
 
 def test_every_variant_survives_a_round_trip(tmp_path) -> None:

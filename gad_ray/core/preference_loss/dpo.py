@@ -53,17 +53,18 @@ def dpo_loss(
         The scalar loss, a share of the mean over ``num_pairs``, and its figures.
     """
     num_pairs = len(chosen) if num_pairs is None else num_pairs
-    chosen_reward = beta * (chosen - reference_chosen)
-    rejected_reward = beta * (rejected - reference_rejected)
-    margin = chosen_reward - rejected_reward
+    # Sums over thousands of tokens, and a margin of a fraction of a nat between them: float32 holds 10,000 to 0.001.
+    chosen_reward = beta * (chosen.double() - reference_chosen.double())
+    rejected_reward = beta * (rejected.double() - reference_rejected.double())
+    margin = (chosen_reward - rejected_reward).float()
     losses = (1.0 - label_smoothing) * F.softplus(-margin) + label_smoothing * F.softplus(margin)
     loss = losses.sum() / num_pairs
     with torch.no_grad():
         right = (margin > 0.0).float() + 0.5 * (margin == 0.0).float()
         stats = DpoStats(
             loss=loss.detach(),
-            chosen_reward=chosen_reward.sum() / num_pairs,
-            rejected_reward=rejected_reward.sum() / num_pairs,
+            chosen_reward=chosen_reward.float().sum() / num_pairs,
+            rejected_reward=rejected_reward.float().sum() / num_pairs,
             margin=margin.sum() / num_pairs,
             accuracy=right.sum() / num_pairs,
         )
