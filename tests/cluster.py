@@ -69,4 +69,5 @@ class Cluster:
 
     def _is_up(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
-        return "Ray runtime started" in self._log.read_text()
+        written = (self.directory / "ray" / "ray_current_cluster").exists()
+        return written and "Ray runtime started" in self._log.read_text()

@@ -131,8 +131,9 @@ class CriticLearner:
             groups, scores, collective=self.collective, num_responses=len(rollouts), version=version
         )
         if past:
-            # What is logged tells of the fresh responses alone.
-            losses = self._losses_of(batch, rollouts, learned)
+            # What is logged tells of the fresh responses alone, at the temperature that was trained with.
+            trained_with = None if losses is None else losses.temperature
+            losses = self._losses_of(batch, rollouts, learned, temperature=trained_with)
         metrics = {
             **critic_metrics(batch, rollouts, losses=losses, config=self.config),
             **_update_metrics(results),
@@ -315,23 +316,34 @@ class CriticLearner:
         )
 
     def _losses_of(
-        self, scores: ScoreBatch, rollouts: RolloutBatch, learned: NDArray[np.bool_]
+        self,
+        scores: ScoreBatch,
+        rollouts: RolloutBatch,
+        learned: NDArray[np.bool_],
+        *,
+        temperature: float | None,
     ) -> CriticLosses:
-        """The loss of fresh responses alone, from their scores."""
+        """The loss of fresh responses alone, from their scores, at a given τ or the setting's."""
         _, firsts, index = np.unique(group_index(rollouts)[learned], return_index=True, return_inverse=True)
         teacher = torch.from_numpy(scores.teacher[learned][firsts])
         student = torch.from_numpy(scores.student[learned])
         totals = Totals(prompts=len(teacher), responses=len(student))
-        _, stats = self._loss(teacher, student, torch.from_numpy(index), totals)
+        _, stats = self._loss(teacher, student, torch.from_numpy(index), totals, temperature=temperature)
         return self._losses(stats, rank=float(stats.rank), reg=float(stats.reg))
 
     def _loss(
-        self, teacher: Tensor, student: Tensor, index: Tensor, totals: Totals
+        self,
+        teacher: Tensor,
+        student: Tensor,
+        index: Tensor,
+        totals: Totals,
+        *,
+        temperature: float | None = None,
     ) -> tuple[Tensor, DiscriminatorStats]:
         loss = self.config.loss
         shared: dict[str, Any] = {
             "group": index.to(student.device),
-            "temperature": _temperature_setting(self.config),
+            "temperature": _temperature_setting(self.config) if temperature is None else temperature,
             "reg_threshold": loss.score_reg.threshold,
             "reg_weight": loss.score_reg.weight,
             "num_prompts": totals.prompts,

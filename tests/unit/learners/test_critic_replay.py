@@ -24,7 +24,7 @@ def judge(learner: CriticLearner, chat: ChatFormat, step: int) -> Any:
 
 
 def test_replayed_responses_enter_the_gradient_and_no_figure(tied_model: Path, chat: ChatFormat):
-    loss = CRITIC_LOSSES["free"]
+    loss = CRITIC_LOSSES["fixed"]
     plain = spread_critic(tied_model, loss=loss)
     replaying = spread_critic(tied_model, loss=loss, replay=REPLAY)
     for learner in (plain, replaying):
@@ -43,6 +43,26 @@ def test_replayed_responses_enter_the_gradient_and_no_figure(tied_model: Path, c
         for s in (replay_stats, stats)
     )
     assert logged == pytest.approx({**wanted, **own}, rel=1e-4, abs=1e-6)
+
+
+def test_the_temperature_that_is_logged_is_the_one_that_trained_the_past_responses_with(
+    tied_model: Path, chat: ChatFormat
+):
+    logged: list[tuple[float, float]] = []
+    for replay in (None, REPLAY):
+        learner = spread_critic(tied_model, loss=CRITIC_LOSSES["free"], replay=replay)
+        judge(learner, chat, 1)
+        gradients_of(learner, lambda learner=learner: logged.append(both(learner, judge(learner, chat, 2))))
+    (alone, state_alone), (replayed, state_replayed) = logged
+    assert alone == state_alone
+    assert replayed == state_replayed
+    assert abs(replayed - alone) > 1e-4
+
+
+def both(learner: CriticLearner, judged: Any) -> tuple[float, float]:
+    """τ as logged, and as the learner would export it."""
+    _, stats = judged
+    return stats.metrics["critic/temperature"], learner.state()[1]["temperature"]
 
 
 def test_the_batch_with_replay_is_that_of_fresh_and_past_responses_together(
