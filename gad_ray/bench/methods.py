@@ -95,10 +95,10 @@ class MethodsBench:
         if not model.is_dir():
             settings = [f"name={name}", f"output_dir={self.out / 'runs'}", f"seed={seed}"]
             arguments = [*command, self.recipe, *self.overrides, *settings, "--resume", "auto"]
-            done = subprocess.run([sys.executable, "-m", "gad_ray", *arguments], check=False)
-            if done.returncode != 0:
+            code = _exit_code(arguments)
+            if code != 0:
                 raise GadError(
-                    f"'gad-ray {' '.join(arguments)}' ended with {done.returncode}",
+                    f"'gad-ray {' '.join(arguments)}' ended with {code}",
                     mend="see what it said above; the comparison goes on from there when it is called again",
                 )
         rows = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -109,6 +109,17 @@ class MethodsBench:
         overrides = [*self.overrides] if model is None else [*self.overrides, f"policy.model.model={model}"]
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
             return pool.submit(_judged, self.recipe, overrides, seed, self.out).result()
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
+    """Run gad-ray in a process of its own and wait for its end, also after Ctrl-C."""
+    with subprocess.Popen([sys.executable, "-m", "gad_ray", *arguments]) as child:
+        # subprocess.run would kill it a quarter of a second after Ctrl-C, which has reached it too: it is saving.
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.wait()
+            raise
 
 
 def _judged(recipe: str, overrides: Sequence[str], seed: int, scratch: Path) -> dict[str, Any]:

@@ -151,8 +151,18 @@ def test_a_variant_is_the_same_from_a_file_as_from_the_command_line(
             "mix",
         ),
         ("critic.loss.temperature={name: fixed, a: 1.0}", "critic.loss.temperature.a", "fixed", "adaptive"),
-        ("critic.loss.temperature={name: fixed, preset: sharp}", "critic.loss.temperature.preset", "fixed", "adaptive"),
-        ("critic.loss={name: cross_entropy, batch_norm: true}", "critic.loss.batch_norm", "cross_entropy", "bradley"),
+        (
+            "critic.loss.temperature={name: fixed, preset: sharp}",
+            "critic.loss.temperature.preset",
+            "fixed",
+            "adaptive",
+        ),
+        (
+            "critic.loss={name: cross_entropy, batch_norm: true}",
+            "critic.loss.batch_norm",
+            "cross_entropy",
+            "bradley",
+        ),
     ],
 )
 def test_a_variant_refuses_the_field_of_another(override: str, key: str, named: str, owner: str) -> None:
