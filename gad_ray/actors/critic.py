@@ -64,7 +64,7 @@ class CriticActor(LearnerActor):
             prompts: The step's prompts.
             rollouts: The responses, one part for every rollout worker.
         """
-        fingerprint = self.learner.fingerprint().digest if with_fingerprint else ""
+        fingerprint = self.learner.fingerprint() if with_fingerprint else None
         joined = RolloutBatch.concat(rollouts)
         scores, stats = self.learner.judge(prompts, joined)
         rewards = rewards_of(joined, scores, self._config.reward, prompts)

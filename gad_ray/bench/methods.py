@@ -7,13 +7,15 @@ prompts. What was finished is kept: called again, the comparison goes on where i
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -123,7 +125,16 @@ def _exit_code(arguments: Sequence[str]) -> int:
 
 
 def _judged(recipe: str, overrides: Sequence[str], seed: int, scratch: Path) -> dict[str, Any]:
+    Thread(target=_end_with_parent, daemon=True).start()
     return asdict(judge_policy(load_config(recipe, overrides), seed=seed, scratch=scratch))
+
+
+def _end_with_parent() -> None:
+    """A worker of a pool waits for work for ever, also when whoever gave it has been killed."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def table(figures: dict[str, Any]) -> list[list[str]]:
