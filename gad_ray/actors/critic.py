@@ -6,7 +6,6 @@ import dataclasses
 import os
 from pathlib import Path
 
-import numpy as np
 import ray
 
 from gad_ray.actors.learner import LearnerActor
@@ -19,10 +18,10 @@ from gad_ray.batch import (
     merge_metrics,
 )
 from gad_ray.config.run import RunConfig
+from gad_ray.evaluation.scoring import score_answers
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.experience import prompt_figures, response_metrics, reward_metrics, rewards_of
 from gad_ray.models.critic import CriticModel
-from gad_ray.models.pairs import Pair
 
 
 class CriticActor(LearnerActor):
@@ -109,15 +108,6 @@ class CriticActor(LearnerActor):
             answers: The answers of one or more policies.
         """
         critic = self.learner.model if exported is None else CriticModel.load(Path(exported))
-        examples = {example.id: example for example in prompts.examples}
-        pairs: list[Pair] = []
-        for batch in answers:
-            owners = [examples[i] for i in batch.example_ids]
-            pairs += [Pair(e.messages, e.teacher_response) for e in owners]
-            pairs += [Pair(e.messages, text) for e, text in zip(owners, batch.texts, strict=True)]
-        scores = critic.score(pairs, micro_batch_tokens=self._config.critic.micro_batch_tokens)
-        parts = np.split(scores, np.cumsum([n for batch in answers for n in (len(batch), len(batch))])[:-1])
-        return [
-            ScoreBatch(teacher=teacher, student=student, critic_version=self.learner.version)
-            for teacher, student in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        return score_answers(
+            critic, prompts, answers, micro_batch_tokens=self._config.critic.micro_batch_tokens
+        )

@@ -122,7 +122,10 @@ def _finish(
     ]
     with progress.activity("comparing before and after"):
         summary = controller.heldout.compare(
-            paths=paths, timing=dict(progress.timing), memory=progress.peak_memory_gib
+            policy_version=controller.policy_version,
+            paths=paths,
+            timing=dict(progress.timing),
+            memory=progress.peak_memory_gib,
         )
     write_text(directory.summary_json, summary.to_json())
     return summary
