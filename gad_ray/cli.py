@@ -40,6 +40,15 @@ app.add_typer(demo_app, name="demo")
 
 DemoDirectory = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and pictures go.")]
 DemoSeed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of everything that is drawn.")]
+RunOrCritic = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|CHECKPOINT", help="A run's name or path, or one of its checkpoints or exported critics."
+    ),
+]
+RunsDirectory = Annotated[
+    str, typer.Option("--runs", metavar="DIR", help="Where runs are looked for by name.")
+]
 RecipeName = Annotated[
     str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
 ]
@@ -239,6 +248,45 @@ def bench_methods(
     from gad_ray.commands.bench import bench_methods as run
 
     run(recipe, overrides or [], methods=method or [], num_seeds=seeds, out=out)
+
+
+@app.command()
+def evaluate(
+    target: RunOrCritic,
+    step: Annotated[
+        int | None, typer.Option(help="Repeat the evaluation of this step; left out: of the newest critic.")
+    ] = None,
+    runs: RunsDirectory = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Score a run's fixed evaluation set again: the run's own numbers, at any time."""
+    from gad_ray.commands.evaluate import report_evaluation
+
+    report_evaluation(target, step=step, output_dir=runs, as_json=as_json)
+
+
+@app.command()
+def replay(
+    target: RunOrCritic,
+    step: Annotated[
+        int | None, typer.Option(help="The records' step; left out: the latest whose critic is kept.")
+    ] = None,
+    via: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Score with this checkpoint or exported critic instead."),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Largest |Δ| that counts as the same; by the critic's precision if left out."),
+    ] = None,
+    runs: RunsDirectory = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Give recorded scores again, and say how far they differ and why. Exits with 1 if they do."""
+    from gad_ray.commands.evaluate import report_replay
+
+    same = report_replay(target, step=step, via=via, tolerance=tolerance, output_dir=runs, as_json=as_json)
+    raise typer.Exit(0 if same else 1)
 
 
 @app.command()

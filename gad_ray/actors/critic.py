@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from gad_ray.batch import (
     merge_metrics,
 )
 from gad_ray.config.run import RunConfig
-from gad_ray.evaluation.scoring import score_answers
+from gad_ray.evaluation.kept import FINGERPRINT_FILE
+from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.experience import prompt_figures, response_metrics, reward_metrics, rewards_of
 from gad_ray.models.critic import CriticModel
+from gad_ray.observability.files import write_text
 
 
 class CriticActor(LearnerActor):
@@ -51,6 +54,12 @@ class CriticActor(LearnerActor):
         """The learner; :meth:`setup` comes first."""
         assert self._learner is not None, "setup() comes first"
         return self._learner
+
+    def write(self, directory: Path) -> None:
+        """Write the learner's state, and the fingerprint by which scores can be told to be of this critic."""
+        super().write(directory)
+        parts = dataclasses.asdict(self.learner.fingerprint())
+        write_text(directory / FINGERPRINT_FILE, json.dumps(parts, indent=1) + "\n")
 
     @ray.method(num_returns=3)
     def judge(
@@ -108,6 +117,5 @@ class CriticActor(LearnerActor):
             answers: The answers of one or more policies.
         """
         critic = self.learner.model if exported is None else CriticModel.load(Path(exported))
-        return score_answers(
-            critic, prompts, answers, micro_batch_tokens=self._config.critic.micro_batch_tokens
-        )
+        texts = [list(zip(batch.example_ids, batch.texts, strict=True)) for batch in answers]
+        return score_texts(critic, prompts, texts, micro_batch_tokens=self._config.critic.micro_batch_tokens)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -258,6 +258,16 @@ class CriticModel(nn.Module):
                 mend="export the critic again, or take a copy that was not changed",
             )
         return critic.eval()
+
+
+def exported_fingerprint(directory: Path) -> Fingerprint:
+    """What an exported critic says of itself; :meth:`CriticModel.load` checks it.
+
+    Raises:
+        ModelError: If the directory is no exported critic.
+    """
+    recorded = _read_meta(directory)["fingerprint"]
+    return Fingerprint(**{part.name: recorded[part.name] for part in fields(Fingerprint)})
 
 
 def _read_meta(directory: Path) -> dict[str, Any]:
