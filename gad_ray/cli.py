@@ -290,6 +290,57 @@ def replay(
 
 
 @app.command()
+def compare(
+    targets: Annotated[list[str], typer.Argument(metavar="RUN…", help="Names or paths of finished runs.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts with a teacher's answers; the first run's held-out ones if left out.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting of the first run: rollout.temperature=0.6"
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint for pairwise verdicts.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The judge, as the endpoint calls it.")
+    ] = None,
+    api_key_env: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="Environment variable that holds the judge's key.")
+    ] = "OPENAI_API_KEY",
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the fresh critics.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers and figures go.")] = Path(
+        "runs/comparison"
+    ),
+    runs: RunsDirectory = "runs",
+) -> None:
+    """Have several runs' policies answer the same prompts with the same settings, and table them.
+
+    Data, sampling and the critic that is trained anew for each policy are the first run's.
+    """
+    from gad_ray.commands.compare import compare as run
+
+    if (judge is None) != (judge_model is None):
+        raise typer.BadParameter("--judge and --judge-model go together")
+    run(
+        targets,
+        settings or [],
+        output_dir=runs,
+        out=out,
+        prompts=prompts,
+        seed=seed,
+        judge=None if judge is None or judge_model is None else (judge, judge_model),
+        judge_key=api_key_env,
+    )
+
+
+@app.command()
 def score(
     critic: Annotated[Path, typer.Option(metavar="DIR", help="An exported critic.")],
     source: Annotated[

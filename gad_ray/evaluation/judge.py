@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -36,6 +40,7 @@ class Judgement:
         distinct_1: Distinct words over all words of the responses.
         distinct_2: The same of pairs of words.
         fresh: The verdict of a critic trained anew.
+        answers: Prompt's id → the first of the student's responses to it.
     """
 
     nll: float
@@ -44,6 +49,7 @@ class Judgement:
     distinct_1: float
     distinct_2: float
     fresh: FreshVerdict
+    answers: dict[str, str]
 
 
 def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
@@ -57,7 +63,7 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     Raises:
         GadError: If data or models cannot be used.
     """
-    data = _load(config, scratch)
+    data = load_judged_data(config, scratch)
     train, heldout = _answer(config, data, seed=seed)
     learner = PolicyLearner(
         config.policy,
@@ -85,10 +91,31 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
         distinct_1=distinct_n(heldout.texts, 1),
         distinct_2=distinct_n(heldout.texts, 2),
         fresh=fresh,
+        answers={heldout.example_ids[start]: heldout.texts[start] for start, _ in heldout.groups()},
     )
 
 
-def _load(config: RunConfig, scratch: Path) -> LoadedData:
+def judge_apart(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
+    """:func:`judge_policy` in a process of its own: an engine does not give all of its memory back."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_judge_here, config, seed, scratch).result()
+
+
+def _judge_here(config: RunConfig, seed: int, scratch: Path) -> Judgement:
+    Thread(target=_end_with_parent, daemon=True).start()
+    return judge_policy(config, seed=seed, scratch=scratch)
+
+
+def _end_with_parent() -> None:
+    """A worker of a pool waits for work for ever, also when whoever gave it has been killed."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def load_judged_data(config: RunConfig, scratch: Path) -> LoadedData:
+    """The prompts of a verdict, with lengths in the student's tokens."""
     model = config.policy.model
     chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
     return load_dataset(

@@ -104,5 +104,5 @@ def test_a_run_without_records_or_critics_says_what_to_set(whole_run: Outcome, t
     with pytest.raises(GadError, match="has kept no critic"):
         evaluate_again(str(bare), output_dir="")
     shutil.copytree(whole_run.root / "exports" / "critic", bare / "exports" / "critic")
-    with pytest.raises(GadError, match="records.every"):
+    with pytest.raises(GadError, match=r"records\.every"):
         replay(str(bare), output_dir="")
