@@ -11,6 +11,7 @@ from pathlib import Path
 from gad_ray.config import RunConfig, load_config
 from gad_ray.data.collect_settings import CollectSettings
 from gad_ray.errors import ConfigError
+from gad_ray.evaluation.contest import Contest, hold_contest
 from gad_ray.evaluation.judge import Judgement, judge_apart, load_judged_data
 from gad_ray.observability.run_dir import RunDirectory, find_run
 
