@@ -12,7 +12,8 @@ from gad_ray.config import RunConfig, load_config
 from gad_ray.data.collect_settings import CollectSettings
 from gad_ray.errors import ConfigError
 from gad_ray.evaluation.contest import Contest, hold_contest
-from gad_ray.evaluation.judge import Judgement, judge_apart, load_judged_data
+from gad_ray.evaluation.judge import Judgement, judge_apart
+from gad_ray.models.run_data import load_run_data
 from gad_ray.observability.run_dir import RunDirectory, find_run
 
 
@@ -68,7 +69,10 @@ def compare_runs(
     }
     contests: list[Contest] = []
     if judge is not None:
-        examples = {example.id: example for example in load_judged_data(config, out).heldout}
+        examples = {
+            example.id: example
+            for example in load_run_data(config, quarantine_path=out / "quarantine.jsonl").heldout
+        }
         for first, second in itertools.combinations(judged, 2):
             sides = (judged[first].answers, judged[second].answers)
             contests.append(hold_contest((first, second), sides, examples, judge=judge, out=out))

@@ -14,13 +14,12 @@ import numpy as np
 
 from gad_ray.batch import Example, PromptBatch, RolloutBatch, SamplingSettings, StopReason
 from gad_ray.config import RunConfig
-from gad_ray.data.dataset import LoadedData, load_dataset
+from gad_ray.data.dataset import LoadedData
 from gad_ray.evaluation.fresh_critic import FreshVerdict, fresh_verdict
 from gad_ray.evaluation.heldout import distinct_n
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.policy import PolicyLearner
-from gad_ray.models.chat import load_chat_format
-from gad_ray.models.source import resolve_model
+from gad_ray.models.run_data import load_run_data
 from gad_ray.rollout.worker import RolloutWorker
 
 _HELDOUT_RESPONSES = 4
@@ -63,7 +62,7 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     Raises:
         GadError: If data or models cannot be used.
     """
-    data = load_judged_data(config, scratch)
+    data = load_run_data(config, quarantine_path=scratch / "quarantine.jsonl")
     train, heldout = _answer(config, data, seed=seed)
     learner = PolicyLearner(
         config.policy,
@@ -112,18 +111,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def load_judged_data(config: RunConfig, scratch: Path) -> LoadedData:
-    """The prompts of a verdict, with lengths in the student's tokens."""
-    model = config.policy.model
-    chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
-    return load_dataset(
-        config.data,
-        count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)),
-        count_response_tokens=lambda text: len(chat.response_ids(text)),
-        quarantine_path=scratch / "quarantine.jsonl",
-    )
 
 
 def _answer(config: RunConfig, data: LoadedData, *, seed: int) -> tuple[RolloutBatch, RolloutBatch]:
