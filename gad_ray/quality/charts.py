@@ -11,8 +11,8 @@ from html import escape
 
 from gad_ray.quality.figures import Histogram
 
-_WIDTH, _HEIGHT = 640, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 34
+_WIDTH, _HEIGHT = 640, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 20, 10, 40
 
 
 def length_chart(series: Sequence[tuple[str, str, Histogram]], *, unit: str) -> str:
@@ -76,7 +76,7 @@ def _chart(
         parts.append(f'<line class="mark" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{_TOP}" y2="{base}"/>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>')
     parts += [
-        f'<text x="{x(value):.1f}" y="{base + 14}" text-anchor="middle">{escape(text)}</text>'
+        f'<text x="{x(value):.1f}" y="{base + 16}" text-anchor="middle">{escape(text)}</text>'
         for value, text in ticks
     ]
     parts.append(f'<text x="{_LEFT - 6}" y="{_TOP + 8}" text-anchor="end">{top:.0%}</text>')
@@ -95,7 +95,7 @@ def bar_chart(bars: Sequence[tuple[str, float]], *, label: str, centre: float, f
         centre: Where bars begin: 1 for a ratio, 0 for a difference.
         form: How a value is written, as for ``str.format``.
     """
-    row, left, right = 22, 150, 60
+    row, left, right = 24, 160, 70
     reach = max((abs(value - centre) for _, value in bars), default=0.0) or 1.0
     low = centre - reach if any(value < centre for _, value in bars) else centre
     high = centre + reach if any(value > centre for _, value in bars) else centre

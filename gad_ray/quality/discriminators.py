@@ -117,7 +117,7 @@ def discriminate(
                 teacher=float(teacher[:, i].mean()),
                 student=float(student[:, i].mean()),
             )
-            for i in order
+            for i in map(int, order)
             if abs(weights[i]) > 1e-6
         ),
     )

@@ -110,7 +110,7 @@ def surface_features(text: str) -> Float32:
         _INLINE_CODE.search(text) is not None,
         _EMOJI.search(text) is not None,
         sum(map(len, words)) / max(1, len(words)),
-        np.log1p(len(body) / (1 + len(_SENTENCE_END.findall(body)))),
+        np.log1p(len(body) / max(1, len(_SENTENCE_END.findall(body)))),
         -no_repetition(body, ngram=4),
     )
     return np.array(values, dtype=np.float32)

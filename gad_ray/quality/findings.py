@@ -97,8 +97,7 @@ RULES: tuple[Rule, ...] = (
             "(a blank, a kind of quote) teaches the policy nothing but that mark."
         ),
         advice=(
-            "see the features named: what the collection put there (blanks, quotes, markup) is to be made alike on "
-            "both sides; a style that the student is to learn may stay",
+            "make alike on both sides what the collection put there: blanks, quotes, markup; a style may stay",
             "fit the policy to the teacher's text before the game, so that style is not what is left to tell",
         ),
         overrides=("stages.warmup.policy=cross_entropy",),

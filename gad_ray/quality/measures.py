@@ -36,7 +36,7 @@ class Measured:
 def percent(share: float) -> str:
     """A share for people: two digits that count, so that one row of many is not 0 %."""
     if share in {0.0, 1.0}:
-        return f"{share:.0%}"
+        return f"{100 * share:.0f} %"
     return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2g} %"
 
 
@@ -103,14 +103,17 @@ def _interval(verdict: Discriminator) -> str:
 
 
 def _length_overrides(figures: Figures, comparison: Comparison) -> tuple[str, ...]:
-    """A penalty on answers longer than the teacher's, in tokens: only where tokens were counted."""
-    if not figures.in_tokens or comparison.ratio.median <= 1.0:
+    """A penalty outside the teacher's lengths, in tokens: only where tokens were counted."""
+    if not figures.in_tokens:
         return ()
-    limit = _rounded(comparison.teacher_lengths.p95)
-    soft = max(1, limit // 4)
+    teacher = comparison.teacher_lengths
+    limit = _rounded(teacher.p95)
+    if comparison.ratio.median < 1.0:
+        low = max(1, min(int(teacher.low), limit // 2))
+        return (f"reward.format=[{{name: length_window, max_tokens: {limit}, min_tokens: {low}}}]",)
     return (
-        f"reward.format=[{{name: length_window, max_tokens: {limit}, soft_tokens: {soft}}}]",
-        f"rollout.max_response_tokens={_rounded(1.25 * comparison.teacher_lengths.p95)}",
+        f"reward.format=[{{name: length_window, max_tokens: {limit}, soft_tokens: {limit // 4}}}]",
+        f"rollout.max_response_tokens={_rounded(1.25 * teacher.p95)}",
     )
 
 
