@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gad_ray.errors import DataError
-from gad_ray.quality.findings import Severity
 from gad_ray.quality.html import render_html
 from gad_ray.quality.report import QualityReport, make_report
+from gad_ray.quality.rules import Severity
 from gad_ray.quality.settings import ReportSettings
 from gad_ray.quality.terminal import print_report
 

@@ -224,10 +224,11 @@ class Figures:
         num_with_history: Items with earlier turns.
         num_with_system: Items with a system message.
         rejected: Why the others cannot be used.
-        prompt_lengths: Of the prompts' text, without template.
+        prompt_lengths: Of the prompts: in tokens with the chat template, in characters without.
         answer_lengths: Of the teacher's answers.
-        num_over_limit: Teacher's answers of more tokens than data.max_teacher_tokens is if nothing else is set; 0
-            where lengths are not in tokens.
+        long_prompts: Prompts of more tokens than data.max_prompt_tokens is if nothing else is set; None where lengths
+            are not in tokens.
+        long_answers: The same of the teacher's answers and data.max_teacher_tokens.
         answer_histogram: Of the teacher's answers' lengths.
         formats: Form → teacher's answers of that form.
         languages: Script → prompts in it; empty where a prompt has no letters.
@@ -249,7 +250,8 @@ class Figures:
     rejected: Mapping[Reason, Found]
     prompt_lengths: Lengths
     answer_lengths: Lengths
-    num_over_limit: int
+    long_prompts: Found | None
+    long_answers: Found | None
     answer_histogram: Histogram
     formats: Mapping[str, int]
     languages: Mapping[str, int]

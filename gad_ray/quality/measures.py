@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gad_ray.config.data import DataConfig
 from gad_ray.quality.checks import Side
@@ -12,6 +12,7 @@ from gad_ray.quality.discriminators import Discriminator
 from gad_ray.quality.figures import Comparison, Figures, Found
 from gad_ray.quality.samples import Sample
 
+PROMPT_LIMIT: int = DataConfig.model_fields["max_prompt_tokens"].default
 TEACHER_LIMIT: int = DataConfig.model_fields["max_teacher_tokens"].default
 _NAMED = 4
 
@@ -244,27 +245,28 @@ def student_cut(figures: Figures) -> Measured | None:
     if measured is None or not figures.in_tokens:
         return measured
     limit = _rounded(1.25 * figures.answer_lengths.p95)
-    return Measured(
-        value=measured.value,
+    return replace(
+        measured,
         evidence=f"{measured.evidence}; 95 % of the teacher's have at most {figures.answer_lengths.p95:.0f} tokens",
         overrides=(f"rollout.max_response_tokens={limit}",),
-        samples=measured.samples,
     )
+
+
+def long_prompts(figures: Figures) -> Measured | None:
+    """Prompts beyond the limit of the configuration, where lengths are in tokens."""
+    longest = figures.prompt_lengths.longest
+    return _over(figures.long_prompts, PROMPT_LIMIT, longest, "prompts", "data.max_prompt_tokens")
 
 
 def long_answers(figures: Figures) -> Measured | None:
     """Teacher's answers beyond the limit of the configuration, where lengths are in tokens."""
     longest = figures.answer_lengths.longest
-    if not figures.in_tokens or longest <= TEACHER_LIMIT:
-        return None
-    return Measured(
-        value=figures.num_over_limit / figures.num_items,
-        evidence=(
-            f"{figures.num_over_limit} of {figures.num_items} have more than {TEACHER_LIMIT} tokens, the longest "
-            f"{longest:.0f}"
-        ),
-        overrides=(f"data.max_teacher_tokens={_rounded(longest)}",),
-    )
+    return _over(figures.long_answers, TEACHER_LIMIT, longest, "teacher's answers", "data.max_teacher_tokens")
+
+
+def _over(found: Found | None, limit: int, longest: float, what: str, key: str) -> Measured | None:
+    measured = found and _share(found, f"{what} have more than {limit} tokens, the longest {longest:.0f}")
+    return measured and replace(measured, overrides=(f"{key}={_rounded(longest)}",))
 
 
 def other_script(figures: Figures) -> Measured | None:

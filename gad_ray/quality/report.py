@@ -17,12 +17,14 @@ from gad_ray.errors import ConfigError, DataError
 from gad_ray.quality.compare import compare_sides, log_histogram, script_name, sides_checked
 from gad_ray.quality.duplicates import duplicates_of, leakage_of
 from gad_ray.quality.figures import Figures, Found, Leakage, Lengths, Students
-from gad_ray.quality.findings import Finding, Severity, judge
+from gad_ray.quality.findings import Finding, judge
 from gad_ray.quality.formats import Format
-from gad_ray.quality.measures import TEACHER_LIMIT
+from gad_ray.quality.measures import PROMPT_LIMIT, TEACHER_LIMIT
 from gad_ray.quality.rows import read_sided_rows
+from gad_ray.quality.rules import Severity
+from gad_ray.quality.samples import SampleBox
 from gad_ray.quality.settings import ReportSettings
-from gad_ray.quality.survey import Survey
+from gad_ray.quality.survey import Items, Survey, num_characters
 
 if TYPE_CHECKING:
     from gad_ray.quality.sides import PolicySide
@@ -73,8 +75,12 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
     """
     inputs, heldout_inputs = resolve_sources(settings.files), resolve_sources(settings.heldout)
     side = _policy_side(settings)
-    measure = side.num_tokens if side else len
-    survey = Survey(measure=measure, num_drawn=settings.num_drawn, seed=settings.seed)
+    survey = Survey(
+        measure=side.num_tokens if side else len,
+        measure_prompt=side.num_prompt_tokens if side else num_characters,
+        num_drawn=settings.num_drawn,
+        seed=settings.seed,
+    )
     _read(inputs, survey, "rows", on_progress)
     leakage = _leakage(survey, heldout_inputs, on_progress) if heldout_inputs else None
     students = _students(settings, side, survey, on_progress)
@@ -99,7 +105,8 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
         },
         prompt_lengths=Lengths.of(items.prompt_length),
         answer_lengths=Lengths.of(answers),
-        num_over_limit=int((answers > TEACHER_LIMIT).sum()) if settings.policy else 0,
+        long_prompts=_longer(items, items.prompt_length, PROMPT_LIMIT) if settings.policy else None,
+        long_answers=_longer(items, items.answer_length, TEACHER_LIMIT) if settings.policy else None,
         answer_histogram=log_histogram(answers)[0],
         formats=_counted([tuple(Format)[i].value for i in items.form]),
         languages=_counted([script_name(script) for script in items.script]),
@@ -113,6 +120,14 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
 
 def _counted(names: Sequence[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
+
+
+def _longer(items: Items, lengths: Sequence[int], limit: int) -> Found:
+    """The items of which something is longer than a limit."""
+    box = SampleBox()
+    for item in np.flatnonzero(np.asarray(lengths) > limit):
+        box.add(items.places[item], items.prompts[item], items.answers[item], f"{lengths[item]} tokens")
+    return Found(count=box.count, total=len(items), samples=box.samples)
 
 
 def _policy_side(settings: ReportSettings) -> PolicySide | None:
@@ -152,7 +167,7 @@ def _read(inputs: Sequence[Input], survey: Survey, what: str, on_progress: Progr
 
 
 def _leakage(survey: Survey, inputs: Sequence[Input], on_progress: Progress) -> Leakage:
-    heldout = Survey(measure=len, num_drawn=0, seed=0)
+    heldout = Survey(measure=len, measure_prompt=num_characters, num_drawn=0, seed=0)
     _read(inputs, heldout, "held-out rows", on_progress)
     return leakage_of(survey, heldout, sources=tuple(source.name for source in inputs))
 

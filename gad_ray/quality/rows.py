@@ -35,6 +35,7 @@ class SidedRow:
         student: A student's answer; None if the row has none.
         student_cut: Whether the row says that the student's answer was cut.
         scores: The critic's scores of teacher and student, where the row has both.
+        of_run: Whether it is a record of a run, which asks a prompt several times and in every epoch.
     """
 
     place: Place
@@ -44,6 +45,7 @@ class SidedRow:
     student: str | None = None
     student_cut: bool = False
     scores: tuple[float, float] | None = None
+    of_run: bool = False
 
 
 def read_sided_rows(source: Input) -> Iterator[SidedRow | Rejection]:
@@ -62,7 +64,10 @@ def read_sided_rows(source: Input) -> Iterator[SidedRow | Rejection]:
     )
     records = _holds_records(source)
     for raw in read_rows(source, extra_columns=_EXTRA):
-        yield raw if isinstance(raw, Rejection) else _sided(_unpacked(raw) if records else raw, validator)
+        if isinstance(raw, Rejection):
+            yield raw
+        else:
+            yield _sided(_unpacked(raw) if records else raw, validator, of_run=records)
 
 
 def _no_tokens(_: tuple[Message, ...]) -> int:
@@ -90,7 +95,7 @@ def _unpacked(row: RawRow) -> RawRow:
     return replace(row, fields={**row.fields, "prompt": messages})
 
 
-def _sided(raw: RawRow, validator: RowValidator) -> SidedRow | Rejection:
+def _sided(raw: RawRow, validator: RowValidator, *, of_run: bool) -> SidedRow | Rejection:
     valid = validator.check(raw)
     if isinstance(valid, Rejection):
         return valid
@@ -106,6 +111,7 @@ def _sided(raw: RawRow, validator: RowValidator) -> SidedRow | Rejection:
         student=student,
         student_cut=_is_cut(raw.fields, ("stop_reason",)),
         scores=_scores_of(raw.fields),
+        of_run=of_run,
     )
 
 

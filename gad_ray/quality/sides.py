@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from gad_ray.batch import Example, PromptBatch, SamplingSettings, StopReason
+from gad_ray.batch import Example, Message, PromptBatch, SamplingSettings, StopReason
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig
 from gad_ray.data.validate import content_id
@@ -49,6 +49,14 @@ class PolicySide:
     def num_tokens(self, text: str) -> int:
         """Length of a text in the policy's tokens, without template and end of turn."""
         return len(self._chat.response_ids(text))
+
+    def num_prompt_tokens(self, messages: tuple[Message, ...]) -> int:
+        """Length of a conversation in the policy's tokens, chat template included.
+
+        Raises:
+            DataError: If the template refuses it.
+        """
+        return len(self._chat.prompt_ids(messages))
 
     def answer(self, examples: Sequence[Example]) -> Iterator[StudentAnswer | None]:
         """One answer to each prompt, in order; None for a prompt too long for the model, or that failed.

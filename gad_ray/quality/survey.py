@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gad_ray.batch import Example, Float32
+from gad_ray.batch import Example, Float32, Message
 from gad_ray.core.rewards import main_script, same_language
 from gad_ray.data.rows import Reason, Rejection
 from gad_ray.data.validate import prompt_key
+from gad_ray.errors import DataError
 from gad_ray.quality.checks import ANSWER_CHECKS, PROMPT_CHECKS, Answer, Side
 from gad_ray.quality.features import length_features, surface_features
 from gad_ray.quality.formats import Format
@@ -35,6 +36,14 @@ _CHUNK = 4096
 
 Measure = Callable[[str], int]
 """Length of a text, in the unit of the report."""
+
+MeasurePrompt = Callable[[tuple[Message, ...]], int]
+"""Length of a conversation; raises DataError where the policy's chat template refuses it."""
+
+
+def num_characters(messages: tuple[Message, ...]) -> int:
+    """Length of a conversation in characters."""
+    return sum(len(message.content) for message in messages)
 
 
 class SketchColumn:
@@ -121,13 +130,14 @@ class Survey:
 
     Args:
         measure: Length of an answer.
-        measure_prompt: Length of a prompt's text.
+        measure_prompt: Length of a prompt.
         num_drawn: Items whose text is kept.
         seed: Of the draw.
     """
 
-    def __init__(self, *, measure: Measure, num_drawn: int, seed: int) -> None:
+    def __init__(self, *, measure: Measure, measure_prompt: MeasurePrompt, num_drawn: int, seed: int) -> None:
         self._measure = measure
+        self._measure_prompt = measure_prompt
         self._num_drawn = num_drawn
         self._seed = seed
         self._index: dict[bytes, int] = {}
@@ -163,11 +173,15 @@ class Survey:
             detail = f"id {example.id!r} was given before"
             self._reject(Reason.DUPLICATE_ID, place, example.messages[-1].content, detail)
             return
-        self.num_usable += 1
         item = self._index.get(key)
         is_new = item is None
         if item is None:
-            item = self._add_item(row, place, key)
+            try:
+                item = self._add_item(row, place, key)
+            except DataError as refused:
+                self._reject(Reason.WRONG_ROLES, place, example.messages[-1].content, refused.message)
+                return
+        self.num_usable += 1
         self._note_repetition(row, key, is_new=is_new)
         if row.student is not None:
             pair = self.add_student(item, example, place, row.student, cut=row.student_cut)
@@ -210,6 +224,7 @@ class Survey:
     def _add_item(self, row: SidedRow, place: str, key: bytes) -> int:
         items, example = self.items, row.example
         prompt, text = example.messages[-1].content, example.teacher_response
+        prompt_length = self._measure_prompt(example.messages)
         item = self._index[key] = len(items)
         self.num_with_history += any(message.role == "assistant" for message in example.messages)
         self.num_with_system += example.messages[0].role == "system"
@@ -220,7 +235,7 @@ class Survey:
         items.answers.append(shorten(text))
         items.prompt_hash.append(_number(prompt_key(example.messages)))
         items.answer_hash.append(_number(" ".join(text.split()).encode()))
-        items.prompt_length.append(self._measure(whole))
+        items.prompt_length.append(prompt_length)
         items.answer_length.append(self._measure(text))
         items.answer_characters.append(len(text))
         items.form.append(_FORMATS.index(answer.form))
@@ -251,10 +266,10 @@ class Survey:
 
     def _note_repetition(self, row: SidedRow, key: bytes, *, is_new: bool) -> None:
         """Count a row that is there twice; further answers of the student to one prompt are no repetition."""
+        if row.of_run:
+            return
         if row.student is None:
             repeated = not is_new
-        elif row.scores is not None:  # a record of a run: it asks every epoch, and several times
-            repeated = False
         else:
             whole = _digest(key + row.student.encode("utf-8", "surrogatepass"))
             repeated = whole in self._students

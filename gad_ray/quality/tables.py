@@ -79,7 +79,7 @@ def _lengths(figures: Figures) -> TextTable:
         title="Lengths",
         head=("", "texts", "mean", "5 %", "median", "95 %", "longest"),
         rows=tuple(shown),
-        note=f"in {figures.unit}; of prompts the text, without template",
+        note=f"in {figures.unit}; {'prompts with' if figures.in_tokens else 'the text of prompts, without'} the template",
     )
 
 

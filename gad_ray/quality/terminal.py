@@ -7,8 +7,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gad_ray.quality.findings import Finding, Severity
+from gad_ray.quality.findings import Finding
 from gad_ray.quality.report import QualityReport
+from gad_ray.quality.rules import Severity
 from gad_ray.quality.samples import Sample
 from gad_ray.quality.tables import TextTable, tables_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gad_ray.config import load_config
-from gad_ray.quality.findings import RULES, Severity
+from gad_ray.quality.rules import RULES, Severity
 from tests.unit.quality.rows import Row, answer, clean_rows, findings_of, report_of, sentence, write
 
 Defect = Callable[[Row, int], None]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gad_ray.batch import Message
 from gad_ray.errors import ConfigError, ModelError
 from gad_ray.evaluation.scoring import score_rows
 from gad_ray.models.chat import ChatFormat
@@ -59,6 +60,43 @@ def test_answers_cut_at_the_limit_are_a_finding_with_the_limit_that_the_teacher_
     assert any(
         o.startswith("reward.format=[{name: length_window") for o in found["length-shortcut"].overrides
     )
+
+
+def test_texts_beyond_the_limits_of_the_configuration_are_found_with_the_limit_they_need(
+    tmp_path: Path, tied_model: Path, chat: ChatFormat
+):
+    rows = clean_rows(25, students=True)
+    rows[0]["content"] += " so" * 3000
+    rows[1]["teacher_response"] += " so" * 4000
+    report = report_of(tmp_path, rows, policy=policy(tied_model))
+    found = {finding.rule: finding for finding in report.findings}
+    prompt = len(chat.prompt_ids((Message(role="user", content=rows[0]["content"]),)))
+    answer = len(chat.response_ids(rows[1]["teacher_response"]))
+    for rule, key, needed, line in (
+        ("long-prompts", "data.max_prompt_tokens", prompt, 1),
+        ("long-answers", "data.max_teacher_tokens", answer, 2),
+    ):
+        assert needed > 2048
+        assert found[rule].value == pytest.approx(1 / 25)
+        assert found[rule].samples[0].place.endswith(f":{line}")
+        name, _, value = found[rule].overrides[0].partition("=")
+        assert name == key
+        assert needed <= int(value) < needed + 16
+
+
+def test_a_conversation_that_the_policys_template_refuses_is_unusable(tmp_path: Path, tied_model: Path):
+    template = tmp_path / "strict.jinja"
+    template.write_text(
+        "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "<|im_start|>{{ message['role'] }} {{ message['content'] }}<|im_end|>{% endfor %}"
+    )
+    rows = clean_rows(25, students=True)
+    rows[4]["content"] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    figures = figures_of(tmp_path, rows, policy=policy(tied_model, chat_template=str(template)))
+    assert figures.num_usable == 24
+    (found,) = figures.rejected.values()
+    assert found.samples[0].place.endswith(":5")
+    assert "no system" in found.samples[0].note
 
 
 def test_rows_with_answers_of_a_student_keep_them_and_the_policy_only_counts(
