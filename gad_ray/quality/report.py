@@ -205,7 +205,7 @@ def _score(settings: ReportSettings, survey: Survey, on_progress: Progress) -> t
     """Score the draw: where the scores come from (None without any), and how many pairs are too long."""
     if settings.critic is None:
         has_scores = any(score == score for score in survey.pairs.teacher_score)
-        return ("the scores in the rows" if has_scores else None), 0
+        return ("the rows" if has_scores else None), 0
     if not len(survey.pairs):
         raise ConfigError(
             "a critic compares two answers to a prompt, and there are none of a student",
