@@ -92,9 +92,10 @@ def compare_sides(
 def _identical(survey: Survey, item: NDArray[np.int64]) -> Found:
     box = SampleBox()
     items = survey.items
-    for i in item[np.asarray(survey.pairs.identical, dtype=np.bool_)]:
+    alike = np.asarray(survey.pairs.identical, dtype=np.bool_)
+    for i in np.unique(item[alike]):
         box.add(items.places[i], items.prompts[i], items.answers[i], "the student's answer is the teacher's")
-    return Found(count=box.count, total=len(item), samples=box.samples)
+    return Found(count=int(alike.sum()), total=len(item), samples=box.samples)
 
 
 def _length_buckets(teacher: Numbers) -> tuple[list[str], list[str]]:

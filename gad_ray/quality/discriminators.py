@@ -58,7 +58,7 @@ class Discriminator:
         auc: Chance that any teacher's answer is put above any student's, of one pair a prompt.
         num_prompts: Prompts.
         num_pairs: Pairs.
-        weights: Its strongest features.
+        weights: Its strongest features: those that add most to the mean difference of the sides.
     """
 
     name: str
@@ -103,7 +103,9 @@ def discriminate(
     first = np.unique(prompt, return_index=True)[1]
     one_t, one_s = scores_t[first].astype(np.float32), scores_s[first].astype(np.float32)
     weights = _fit(own - other)
-    order = np.argsort(-np.abs(weights))[:_NAMED]
+    # By what each adds to the mean difference of the sides: two features that say the same may have great weights
+    # of opposite signs, and add nothing.
+    order = np.argsort(-np.abs(weights * (own - other).mean(axis=0)))[:_NAMED]
     return Discriminator(
         name=name,
         d_acc=bootstrap(lambda i: float(per_prompt[i].mean()), size=len(distinct), seed=seed),

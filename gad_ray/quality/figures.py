@@ -162,7 +162,7 @@ class Students:
 
     source: str
     sampled: bool
-    settings: Mapping[str, float | int | str]
+    settings: Mapping[str, float]
     num_failed: int
 
 

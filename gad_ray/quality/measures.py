@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from gad_ray.config.data import DataConfig
 from gad_ray.quality.checks import Side
-from gad_ray.quality.discriminators import Discriminator
+from gad_ray.quality.discriminators import MIN_PROMPTS, Discriminator
 from gad_ray.quality.figures import Comparison, Figures, Found
 from gad_ray.quality.samples import Sample
 
@@ -112,10 +112,7 @@ def _length_overrides(figures: Figures, comparison: Comparison) -> tuple[str, ..
     if comparison.ratio.median < 1.0:
         low = max(1, min(int(teacher.low), limit // 2))
         return (f"reward.format=[{{name: length_window, max_tokens: {limit}, min_tokens: {low}}}]",)
-    return (
-        f"reward.format=[{{name: length_window, max_tokens: {limit}, soft_tokens: {limit // 4}}}]",
-        f"rollout.max_response_tokens={_rounded(1.25 * teacher.p95)}",
-    )
+    return (f"reward.format=[{{name: length_window, max_tokens: {limit}, soft_tokens: {limit // 4}}}]",)
 
 
 def _rounded(tokens: float) -> int:
@@ -134,6 +131,20 @@ def teacher_loses(figures: Figures) -> Measured | None:
         evidence=(
             f"the teacher is put above the student in {percent(won.value)} of {scores.num_pairs} pairs "
             f"[{won.low:.2f}, {won.high:.2f}]; mean score gap {scores.gap:+.2f}"
+        ),
+    )
+
+
+def score_length(figures: Figures) -> Measured | None:
+    """Size of the correlation of score and length."""
+    scores = figures.comparison.scores if figures.comparison else None
+    if scores is None or scores.length_correlation is None or scores.num_pairs < MIN_PROMPTS:
+        return None
+    value = scores.length_correlation
+    return Measured(
+        value=abs(value),
+        evidence=(
+            f"correlation of the critic's score with log length {value:+.2f} over {scores.num_pairs} pairs, both sides"
         ),
     )
 
@@ -239,16 +250,19 @@ def truncated(figures: Figures) -> Measured | None:
 
 def student_cut(figures: Figures) -> Measured | None:
     """Student's answers at the limit, with the limit that most of the teacher's answers need."""
-    if figures.comparison is None:
+    comparison = figures.comparison
+    if comparison is None:
         return None
-    measured = _share(figures.comparison.cut, "student's answers were cut at the token limit")
+    measured = _share(comparison.cut, "student's answers were cut at the token limit")
     if measured is None or not figures.in_tokens:
         return measured
+    # Where the limit leaves the teacher's answers room, the student talks too long: a higher one would not help.
     limit = _rounded(1.25 * figures.answer_lengths.p95)
+    too_low = limit > comparison.students.settings.get("max_tokens", comparison.lengths.longest)
     return replace(
         measured,
         evidence=f"{measured.evidence}; 95 % of the teacher's have at most {figures.answer_lengths.p95:.0f} tokens",
-        overrides=(f"rollout.max_response_tokens={limit}",),
+        overrides=(f"rollout.max_response_tokens={limit}",) if too_low else (),
     )
 
 

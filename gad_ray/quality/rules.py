@@ -77,6 +77,18 @@ RULES: tuple[Rule, ...] = (
         overrides=("stages.warmup.policy=cross_entropy",),
     ),
     Rule(
+        name="score-follows-length",
+        measure=measure.score_length,
+        warning=0.5,
+        critical=0.8,
+        meaning=(
+            "The critic's score goes with the length of what it scores: as a reward it teaches the policy to write "
+            "longer, or shorter, before it teaches anything else."
+        ),
+        advice=("look at the length gap of the data, and mend it there first",),
+        overrides=("critic.truncated=exclude",),
+    ),
+    Rule(
         name="teacher-loses",
         measure=measure.teacher_loses,
         warning=0.5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,9 @@ class PolicySide:
     def _worker(self, max_prompt_tokens: int) -> RolloutWorker:
         import torch
 
+        # vLLM says much, and on standard output, where the report or its JSON goes.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         on_gpu = torch.cuda.is_available()
         config = RolloutConfig(
             engine=cast("Engine", self._settings.engine),

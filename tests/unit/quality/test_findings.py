@@ -165,6 +165,20 @@ def test_swapped_sides_are_found_by_scores_that_put_the_student_above(tmp_path: 
     assert "teacher-loses" not in findings_of(tmp_path, rows)
 
 
+def test_scores_that_go_with_length_are_found_and_others_are_not(tmp_path: Path):
+    rows = clean_rows(40, students=True)
+    for row in rows:
+        row["teacher_score"] = -float(len(row["teacher_response"]))
+        row["student_score"] = -float(len(row["student_response"]))
+    finding = findings_of(tmp_path, rows)["score-follows-length"]
+    assert finding.severity is Severity.CRITICAL
+    assert "correlation of the critic's score with log length -0.9" in finding.evidence
+    draw = random.Random(7)
+    for row in rows:
+        row["teacher_score"], row["student_score"] = draw.random(), draw.random()
+    assert "score-follows-length" not in findings_of(tmp_path, rows)
+
+
 def test_every_override_in_the_table_is_one_that_a_recipe_takes():
     overrides = [override for rule in RULES for override in rule.overrides]
     assert overrides

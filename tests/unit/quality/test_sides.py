@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gad_ray.batch import Message
+from gad_ray.config import load_config
 from gad_ray.errors import ConfigError, ModelError
 from gad_ray.evaluation.scoring import score_rows
 from gad_ray.models.chat import ChatFormat
@@ -60,6 +61,34 @@ def test_answers_cut_at_the_limit_are_a_finding_with_the_limit_that_the_teacher_
     assert any(
         o.startswith("reward.format=[{name: length_window") for o in found["length-shortcut"].overrides
     )
+
+
+def test_a_student_that_is_cut_where_the_teacher_has_room_is_not_given_a_higher_limit(
+    tmp_path: Path, tied_model: Path
+):
+    rows = [{**row, "teacher_response": "Yes."} for row in clean_rows(30)]
+    report = report_of(tmp_path, rows, policy=policy(tied_model, max_tokens=32), num_drawn=20)
+    found = {finding.rule: finding for finding in report.findings}
+    assert found["student-cut"].overrides == ("critic.truncated=exclude",)
+    assert "soft_tokens" in found["length-shortcut"].overrides[0]
+
+
+def test_every_override_that_is_made_for_the_data_is_one_that_a_recipe_takes(
+    tmp_path: Path, tied_model: Path
+):
+    rows = clean_rows(30)
+    rows[0]["content"] += " so" * 3000
+    rows[1]["teacher_response"] += " so" * 4000
+    report = report_of(tmp_path, rows, policy=policy(tied_model), num_drawn=20)
+    overrides = [o for finding in report.findings for o in finding.overrides]
+    assert {o.partition("=")[0] for o in overrides} >= {
+        "data.max_prompt_tokens",
+        "data.max_teacher_tokens",
+        "rollout.max_response_tokens",
+        "reward.format",
+    }
+    for override in overrides:
+        load_config("quickstart", [override])
 
 
 def test_texts_beyond_the_limits_of_the_configuration_are_found_with_the_limit_they_need(
