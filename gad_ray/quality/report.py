@@ -16,7 +16,7 @@ from gad_ray.data.sources import Input, resolve_sources
 from gad_ray.errors import ConfigError, DataError
 from gad_ray.quality.compare import compare_sides, log_histogram, script_name, sides_checked
 from gad_ray.quality.duplicates import duplicates_of, leakage_of
-from gad_ray.quality.figures import Figures, Found, Leakage, Lengths, Students
+from gad_ray.quality.figures import Comparison, Figures, Found, Leakage, Lengths, Students
 from gad_ray.quality.findings import Finding, judge
 from gad_ray.quality.formats import Format
 from gad_ray.quality.measures import PROMPT_LIMIT, TEACHER_LIMIT
@@ -27,7 +27,7 @@ from gad_ray.quality.settings import ReportSettings
 from gad_ray.quality.survey import Items, Survey, num_characters
 
 if TYPE_CHECKING:
-    from gad_ray.quality.sides import PolicySide
+    from gad_ray.quality.sides import CriticSide, PolicySide
 
 Progress = Callable[[str, int, int | None], None]
 """What is being done, how many are done, and of how many if that is known."""
@@ -74,7 +74,8 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
         RolloutError: If too many answers of the policy fail.
     """
     inputs, heldout_inputs = resolve_sources(settings.files), resolve_sources(settings.heldout)
-    side = _policy_side(settings)
+    # Both are loaded before minutes are spent on reading: a model that is not there is told at once.
+    side, critic = _policy_side(settings), _critic_side(settings)
     survey = Survey(
         measure=side.num_tokens if side else len,
         measure_prompt=side.num_prompt_tokens if side else num_characters,
@@ -84,12 +85,26 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
     _read(inputs, survey, "rows", on_progress)
     leakage = _leakage(survey, heldout_inputs, on_progress) if heldout_inputs else None
     students = _students(settings, side, survey, on_progress)
-    critic, num_too_long = _score(settings, survey, on_progress)
+    scored_by, num_too_long = _score(critic, survey, on_progress)
     on_progress("duplicates and discriminators", 0, None)
-    comparison = compare_sides(survey, students, critic=critic, num_too_long=num_too_long, seed=settings.seed)
+    comparison = compare_sides(
+        survey, students, critic=scored_by, num_too_long=num_too_long, seed=settings.seed
+    )
+    figures = _figures(settings, inputs, survey, leakage=leakage, comparison=comparison)
+    return QualityReport(figures=figures, findings=judge(figures))
+
+
+def _figures(
+    settings: ReportSettings,
+    inputs: Sequence[Input],
+    survey: Survey,
+    *,
+    leakage: Leakage | None,
+    comparison: Comparison | None,
+) -> Figures:
     items = survey.items
     answers = np.asarray(items.answer_length, dtype=np.float64)
-    figures = Figures(
+    return Figures(
         sources=tuple(source.name for source in inputs),
         unit=f"tokens of {settings.policy.model}" if settings.policy else "characters",
         in_tokens=settings.policy is not None,
@@ -115,7 +130,6 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
         leakage=leakage,
         comparison=comparison,
     )
-    return QualityReport(figures=figures, findings=judge(figures))
 
 
 def _counted(names: Sequence[str]) -> dict[str, int]:
@@ -136,6 +150,14 @@ def _policy_side(settings: ReportSettings) -> PolicySide | None:
     from gad_ray.quality.sides import PolicySide
 
     return PolicySide(settings.policy, seed=settings.seed)
+
+
+def _critic_side(settings: ReportSettings) -> CriticSide | None:
+    if settings.critic is None:
+        return None
+    from gad_ray.quality.sides import CriticSide
+
+    return CriticSide(settings.critic)
 
 
 def _read(inputs: Sequence[Input], survey: Survey, what: str, on_progress: Progress) -> None:
@@ -201,9 +223,9 @@ def _students(
     )
 
 
-def _score(settings: ReportSettings, survey: Survey, on_progress: Progress) -> tuple[str | None, int]:
+def _score(critic: CriticSide | None, survey: Survey, on_progress: Progress) -> tuple[str | None, int]:
     """Score the draw: where the scores come from (None without any), and how many pairs are too long."""
-    if settings.critic is None:
+    if critic is None:
         has_scores = any(score == score for score in survey.pairs.teacher_score)
         return ("the rows" if has_scores else None), 0
     if not len(survey.pairs):
@@ -212,9 +234,6 @@ def _score(settings: ReportSettings, survey: Survey, on_progress: Progress) -> t
             where="--critic",
             mend="give --policy MODEL, or files with a student_response",
         )
-    from gad_ray.quality.sides import CriticSide
-
-    critic = CriticSide(settings.critic)
     survey.forget_scores()
     drawn = [each for each in survey.drawn if each.students]
     num_too_long = 0
