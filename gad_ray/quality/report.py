@@ -14,6 +14,7 @@ import numpy as np
 
 from gad_ray.data.sources import Input, resolve_sources
 from gad_ray.errors import ConfigError, DataError
+from gad_ray.models.pairs import Pair
 from gad_ray.quality.compare import compare_sides, log_histogram, script_name, sides_checked
 from gad_ray.quality.duplicates import duplicates_of, leakage_of
 from gad_ray.quality.figures import Comparison, Figures, Found, Leakage, Lengths, Students
@@ -236,11 +237,16 @@ def _score(critic: CriticSide | None, survey: Survey, on_progress: Progress) -> 
         )
     survey.forget_scores()
     drawn = [each for each in survey.drawn if each.students]
+    groups = [
+        [
+            Pair(each.example.messages, text)
+            for text in (each.example.teacher_response, *each.students.values())
+        ]
+        for each in drawn
+    ]
     num_too_long = 0
-    for done, each in enumerate(drawn, start=1):
-        scores = critic.score(each.example, list(each.students.values()))
-        teacher, students = scores or (None, [None] * len(each.students))
-        for pair, student in zip(each.students, students, strict=True):
+    for done, (teacher, *students) in enumerate(critic.score(groups), start=1):
+        for pair, student in zip(drawn[done - 1].students, students, strict=True):
             if teacher is None or student is None:
                 num_too_long += 1
             else:

@@ -24,6 +24,7 @@ from gad_ray.rollout.worker import RolloutWorker, open_engine
 
 _AT_ONCE = 64
 _MICRO_BATCH_TOKENS = 8192
+_PROMPTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,34 +131,37 @@ class PolicySide:
 
 
 class CriticSide:
-    """An exported critic.
+    """An exported critic, on the GPU where there is one.
 
     Raises:
         ModelError: If the directory holds no critic.
     """
 
     def __init__(self, directory: Path) -> None:
+        import torch
+
         self._critic = CriticModel.load(directory)
         self.fingerprint = self._critic.fingerprint().digest
+        if torch.cuda.is_available():
+            self._critic.to("cuda")
 
-    def score(self, example: Example, students: Sequence[str]) -> tuple[float, list[float | None]] | None:
-        """Scores of the teacher's and the students' answers to one prompt.
-
-        Returns:
-            The teacher's and each student's; None for what is longer than the critic's limit.
-        """
-        pairs = [Pair(example.messages, text) for text in (example.teacher_response, *students)]
-        fits = [self._fits(pair) for pair in pairs]
-        if not fits[0]:
-            return None
-        found = self._critic.score(
-            [pair for pair, fit in zip(pairs, fits, strict=True) if fit],
-            micro_batch_tokens=_MICRO_BATCH_TOKENS,
-        )
-        scores = iter(np.asarray(found, dtype=np.float64).tolist())
-        teacher, *others = [next(scores) if fit else None for fit in fits]
-        assert teacher is not None
-        return teacher, others
+    def score(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[float | None]]:
+        """Scores of the answers to one prompt each, in order; None for what is longer than the critic's limit."""
+        for start in range(0, len(groups), _PROMPTS_AT_ONCE):
+            part = groups[start : start + _PROMPTS_AT_ONCE]
+            fits = [[self._fits(pair) for pair in group] for group in part]
+            pairs = [
+                pair
+                for group, fit in zip(part, fits, strict=True)
+                for pair, is_short in zip(group, fit, strict=True)
+                if is_short
+            ]
+            found = (
+                self._critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS) if pairs else np.zeros(0)
+            )
+            scores = iter(np.asarray(found, dtype=np.float64).tolist())
+            for fit in fits:
+                yield [next(scores) if is_short else None for is_short in fit]
 
     def _fits(self, pair: Pair) -> bool:
         try:
