@@ -30,7 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 recipes_app = typer.Typer(help="Show and copy the recipes that come with GAD-Ray.", no_args_is_help=True)
-data_app = typer.Typer(help="Make training data.", no_args_is_help=True)
+data_app = typer.Typer(help="Make training data, and say what is wrong with them.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 bench_app = typer.Typer(help="Measurements that anyone can repeat.", no_args_is_help=True)
 demo_app = typer.Typer(help="Show what the game does and how it fails, without Ray.", no_args_is_help=True)
@@ -226,6 +226,64 @@ def data_collect(
             max_attempts=max_attempts,
         )
     )
+
+
+@data_app.command("report")
+def data_report(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILES", help="Parquet or JSONL, globs, package:NAME, or a run's records."),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The student: counts tokens, and answers where rows do not."),
+    ] = None,
+    critic: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An exported critic, to score both sides.")
+    ] = None,
+    heldout: Annotated[
+        list[str] | None, typer.Option(metavar="FILES", help="Held-out rows to look for; may be repeated.")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Prompts to be answered by the policy or scored.")
+    ] = 200,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the policy.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="Sampling; 0 is greedy.")] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Nucleus mass.")] = 1.0,
+    engine: Annotated[
+        str, typer.Option(metavar="auto|vllm|transformers", help="What the policy answers with.")
+    ] = "auto",
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="The policy's, where its own is not meant.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of draws and intervals.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="HTML", help="Write the report as one page.")] = None,
+    as_json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE|-", help="Write all figures and findings.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if a finding is critical.")] = False,
+) -> None:
+    """Say what is wrong with data: rows, text, duplicates, and what tells teacher from student without reading."""
+    from gad_ray.commands.data_report import report_on_data
+    from gad_ray.quality.settings import PolicySettings, ReportSettings
+
+    student = policy and PolicySettings(
+        model=policy,
+        chat_template=chat_template,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        engine=engine,
+    )
+    settings = ReportSettings(
+        files=tuple(files),
+        heldout=tuple(heldout or ()),
+        policy=student or None,
+        critic=critic,
+        num_drawn=sample,
+        seed=seed,
+    )
+    raise typer.Exit(report_on_data(settings, out=out, as_json=as_json, strict=strict))
 
 
 @bench_app.command("methods")

@@ -33,8 +33,11 @@ def auc(teacher: Float32, student: Float32) -> float:
         teacher: [N] scores.
         student: [M] scores.
     """
-    wins = float(stats.mannwhitneyu(teacher, student).statistic)
-    return wins / (len(teacher) * len(student))
+    # The statistic of Mann and Whitney, less its p-value: a bootstrap asks for it thousands of times.
+    ordered = np.sort(student)
+    below = np.searchsorted(ordered, teacher, side="left").sum(dtype=np.float64)
+    not_above = np.searchsorted(ordered, teacher, side="right").sum(dtype=np.float64)
+    return float(below + not_above) / (2 * len(teacher) * len(student))
 
 
 def bootstrap(figure: Callable[[NDArray[np.int64]], float], *, size: int, seed: int) -> Interval:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -43,18 +44,41 @@ def response_seed(seed: int, step: int, example_id: str, index: int) -> int:
 
 def build_engine(config: RunConfig, chat: ChatFormat) -> GeneratorEngine:
     """The engine that the config names, with the policy's pretrained weights."""
-    rollout = config.rollout
-    model_dir = resolve_model(config.policy.model.model)
-    if choose_engine(rollout) == "vllm":
+    return open_engine(
+        resolve_model(config.policy.model.model),
+        config.rollout,
+        chat,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+        seed=config.seed,
+    )
+
+
+def open_engine(
+    model_dir: Path, config: RolloutConfig, chat: ChatFormat, *, max_prompt_tokens: int, seed: int
+) -> GeneratorEngine:
+    """An engine with the weights of a directory.
+
+    Args:
+        model_dir: A Hugging Face directory.
+        config: Which engine, and its settings.
+        chat: The model's tokenizer and template.
+        max_prompt_tokens: Longest rendered prompt.
+        seed: Seed of the engine.
+
+    Raises:
+        ModelError: If the model cannot be loaded.
+        RolloutError: If the engine is not installed.
+    """
+    if choose_engine(config) == "vllm":
         from gad_ray.rollout.vllm_engine import VllmEngine
 
         return VllmEngine(
             model_dir,
-            rollout,
+            config,
             stop_token_ids=chat.stop_token_ids,
             # The probe is a prompt too.
-            max_prompt_tokens=max(config.data.max_prompt_tokens, len(probe_row(chat))),
-            seed=config.seed,
+            max_prompt_tokens=max(max_prompt_tokens, len(probe_row(chat))),
+            seed=seed,
         )
     import torch
 
@@ -62,10 +86,10 @@ def build_engine(config: RunConfig, chat: ChatFormat) -> GeneratorEngine:
 
     return TransformersEngine(
         model_dir,
-        precision=rollout.precision,
+        precision=config.precision,
         stop_token_ids=chat.stop_token_ids,
-        batch_sequences=rollout.batch_sequences,
-        device=torch.device("cuda" if rollout.gpus_per_worker > 0 else "cpu"),
+        batch_sequences=config.batch_sequences,
+        device=torch.device("cuda" if config.gpus_per_worker > 0 else "cpu"),
     )
 
 

@@ -31,6 +31,7 @@ FLOORS: dict[str, int] = {
     "evaluation": 5,
     "actors": 6,
     "demos": 6,
+    "quality": 6,
     "fitting": 7,
     "controller": 8,
     "serving": 8,

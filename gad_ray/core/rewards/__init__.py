@@ -1,8 +1,8 @@
 """Format rewards: functions of a response's text, one file each."""
 
 from gad_ray.core.rewards.custom import RewardFunction, call_reward_function, load_reward_function
-from gad_ray.core.rewards.language import same_language
-from gad_ray.core.rewards.leaked_control import leaked_control
+from gad_ray.core.rewards.language import main_script, same_language
+from gad_ray.core.rewards.leaked_control import control_token_in, leaked_control, timestamp_in
 from gad_ray.core.rewards.length_window import length_window
 from gad_ray.core.rewards.parsed_json import parsed_json
 from gad_ray.core.rewards.pattern import required_pattern
@@ -11,11 +11,14 @@ from gad_ray.core.rewards.repetition import no_repetition
 __all__ = [
     "RewardFunction",
     "call_reward_function",
+    "control_token_in",
     "leaked_control",
     "length_window",
     "load_reward_function",
+    "main_script",
     "no_repetition",
     "parsed_json",
     "required_pattern",
     "same_language",
+    "timestamp_in",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from functools import lru_cache
 
 _JAPANESE = {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"}
 _LETTER_FORMS = {"FULLWIDTH", "HALFWIDTH", "MODIFIER"}
@@ -18,19 +19,39 @@ def same_language(prompt: str, response: str) -> float:
     asked, answered = _scripts(prompt), _scripts(response)
     if not asked or not answered:
         return 1.0
-    # Of scripts that are equally frequent, the one that comes first in the prompt.
-    script, _ = asked.most_common(1)[0]
-    return answered[script] / answered.total()
+    return answered[_foremost(asked)] / answered.total()
+
+
+def main_script(text: str) -> str | None:
+    """The script that most letters of a text are in, as ``same_language`` tells it: LATIN, CJK, JAPANESE and so on.
+
+    None for a text without letters.
+    """
+    found = _scripts(text)
+    return _foremost(found) if found else None
+
+
+def _foremost(scripts: Counter[str]) -> str:
+    """The most frequent script; of those that are equally frequent, the one that comes first in the text."""
+    script, _ = scripts.most_common(1)[0]
+    return script
 
 
 def _scripts(text: str) -> Counter[str]:
-    """Letters of each script, by the first word of their Unicode names: LATIN, CYRILLIC, CJK and so on."""
+    """Letters of each script."""
     found: Counter[str] = Counter()
-    for letter in text:
+    # Each distinct character is looked up once: texts are long and alphabets short.
+    for letter, count in Counter(text).items():
         if letter.isalpha():
-            words = unicodedata.name(letter, "UNKNOWN").split()
-            found[words[1] if words[0] in _LETTER_FORMS and len(words) > 1 else words[0]] += 1
+            found[_script_of(letter)] += count
     kana = sum(found.pop(script, 0) for script in _JAPANESE)
     if kana:
         found["JAPANESE"] = kana + found.pop("CJK", 0)
     return found
+
+
+@lru_cache(maxsize=65536)
+def _script_of(letter: str) -> str:
+    """The first word of a letter's Unicode name: LATIN, CYRILLIC, CJK and so on."""
+    words = unicodedata.name(letter, "UNKNOWN").split()
+    return words[1] if words[0] in _LETTER_FORMS and len(words) > 1 else words[0]

@@ -24,8 +24,20 @@ def leaked_control(text: str, *, timestamps: bool = True, markers: Sequence[str]
         markers: Further texts that must not occur.
     """
     leaked = (
-        _CONTROL.search(text) is not None
-        or (timestamps and _TIMESTAMP.search(text) is not None)
+        control_token_in(text) is not None
+        or (timestamps and timestamp_in(text) is not None)
         or any(marker in text for marker in markers)
     )
     return -1.0 if leaked else 0.0
+
+
+def control_token_in(text: str) -> str | None:
+    """The first control token of a chat template that a text spells out."""
+    found = _CONTROL.search(text)
+    return found.group() if found else None
+
+
+def timestamp_in(text: str) -> str | None:
+    """The first date with a time of day, or bracketed time, in a text."""
+    found = _TIMESTAMP.search(text)
+    return found.group() if found else None
