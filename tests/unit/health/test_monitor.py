@@ -179,7 +179,12 @@ def test_values_that_are_not_finite_are_left_out_of_the_window(config: RunConfig
         (
             "score-collapse",
             "warmup",
-            {"critic/d_acc": 0.52, "critic/teacher_score_mean": 0.04, "critic/student_score_mean": 0.01},
+            {
+                "critic/d_acc": 0.52,
+                "critic/score_diff": 1.0,
+                "critic/teacher_score_mean": 0.04,
+                "critic/student_score_mean": 0.01,
+            },
         ),
         ("gradient-explosion", "warmup", {"critic/grad_norm_before_clip": 12.0, "critic/grad_norm": 1.0}),
         ("gradient-vanished", "warmup", {"critic/grad_norm_before_clip": 0.05}),
