@@ -126,7 +126,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
 def _table(diagnosis: Diagnosis) -> Table:
     language = diagnosis.language
     table = Table(show_lines=True)
-    for column in ("rule", "steps", "evidence", "meaning"):
+    table.add_column(say("column-rule", language), no_wrap=True)
+    for column in ("steps", "evidence", "meaning"):
         table.add_column(say(f"column-{column}", language), overflow="fold")
     for item in diagnosis.fired:
         finding = item.finding

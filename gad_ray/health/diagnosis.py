@@ -153,8 +153,10 @@ def diagnose(history: History, *, language: Language = "en", rules: Sequence[Rul
             stage_begin = number
         monitor.observe(step=row.step, stage=row.stage, metrics=row.metrics)
         for finding in monitor.held:
-            latest[finding.rule] = finding
-            steps.setdefault(finding.rule, set()).add(row.step)
+            # One of an earlier step was neither confirmed nor lifted by this one.
+            if finding.step == row.step:
+                latest[finding.rule] = finding
+                steps.setdefault(finding.rule, set()).add(row.step)
         if number + 1 < len(rows) and rows[number + 1].stage == row.stage:
             continue
         before = monitor.active
@@ -216,7 +218,7 @@ def _verdict(
         phrase = "sick" if lasting[0].severity is Severity.CRITICAL else "unhealthy"
         text = say(phrase, language, rules=separator.join(finding.rule for finding in lasting))
         override = next((finding.advice[0] for finding in lasting if finding.advice), None)
-        return text if override is None else text + separator + say("begin-with", language, override=override)
+        return text if override is None else say("begin-with", language, verdict=text, override=override)
     if fired:
         return say("recovered", language, rules=separator.join(item.finding.rule for item in fired))
     if stage != UNKNOWN_STAGE and not any(stage in rule.stages for rule in rules):

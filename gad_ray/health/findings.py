@@ -10,6 +10,7 @@ from gad_ray.health.conditions import Windows, holds, level, signals_of
 from gad_ray.health.facts import RunFacts
 from gad_ray.health.phrases import say, signal_name
 from gad_ray.health.rules import Rule, Severity
+from gad_ray.health.signals import Signal
 from gad_ray.health.texts import Language, text_of
 
 
@@ -80,15 +81,23 @@ def make_finding(
         step=step,
         window=window,
         judged_on=judged_on,
-        values={
-            signal_name(signal, language): level(signal, windows)
-            for signal in signals_of(rule.condition)
-            if windows.get(signal)
-        },
+        values=_values(rule, windows, facts, language),
         meaning=_meaning(rule, windows, facts, language),
         advice=tuple(_overrides(rule, config, facts)),
         language=language,
     )
+
+
+def _values(rule: Rule, windows: Windows, facts: RunFacts, language: Language) -> dict[str, float]:
+    looked_at = [signal for signal in signals_of(rule.condition) if windows.get(signal)]
+    values = {signal_name(signal, language): level(signal, windows) for signal in looked_at}
+    if Signal.SAMPLING_DIFFERENCES in looked_at:
+        for name, (trained, tested) in facts.sampling_differences.items():
+            values |= {
+                say("in-training", language, what=name): trained,
+                say("in-evaluation", language, what=name): tested,
+            }
+    return values
 
 
 def _meaning(rule: Rule, windows: Windows, facts: RunFacts, language: Language) -> str:

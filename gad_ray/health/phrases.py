@@ -38,12 +38,14 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
     "partial": {"en": "judged on {there} of {window} steps", "zh": "仅据 {window} 步中的 {there} 步判断"},
     "try": {"en": "Try {overrides}.", "zh": "可尝试 {overrides}。"},
     "or": {"en": " or ", "zh": " 或 "},
-    "and": {"en": ", ", "zh": "，"},
+    "and": {"en": ", ", "zh": "、"},
     "space": {"en": " ", "zh": ""},
     "differs": {
         "en": "{what} {training} in training, {evaluation} in the evaluation",
         "zh": "{what} 训练 {training}，评测 {evaluation}",
     },
+    "in-training": {"en": "{what} in training", "zh": "训练的 {what}"},
+    "in-evaluation": {"en": "{what} in the evaluation", "zh": "评测的 {what}"},
     # -- what is well
     "gradient-healthy": {
         "en": "The critic's gradient norm is healthy: between 0.3 and 5.",
@@ -104,7 +106,7 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
         "en": "sick, what it trains on from here is worth nothing: {rules}",
         "zh": "严重异常，继续训练没有价值：{rules}",
     },
-    "begin-with": {"en": "begin with {override}", "zh": "先尝试 {override}"},
+    "begin-with": {"en": "{verdict}; begin with {override}", "zh": "{verdict}；先尝试 {override}"},
     # -- what the reader must know of the source
     "still-going": {
         "en": "the run is still going: judged so far, up to step {step}",
@@ -175,8 +177,8 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
     "nothing-fired": {"en": "no rule fired", "zh": "没有规则触发"},
     "verdict": {"en": "verdict: {verdict}", "zh": "结论：{verdict}"},
     "judged": {
-        "en": "{place}: {kind}, {count} steps ({first}–{last})",
-        "zh": "{place}：{kind}，{count} 步（{first}–{last}）",
+        "en": "{place}: {kind}, steps {first}–{last}, {count} in all",
+        "zh": "{place}：{kind}，第 {first}–{last} 步，共 {count} 步",
     },
     "kind-run": {"en": "a run of GAD-Ray", "zh": "GAD-Ray 的训练"},
     "kind-jsonl": {"en": "a metrics file", "zh": "指标文件"},

@@ -208,7 +208,7 @@ RULES: tuple[Rule, ...] = (
         # A rate far below the warm start's is no fault while the policy moves.
         condition=AllOf(
             (
-                RatioBelow(Signal.POLICY_LR, Signal.WARM_START_LR, 0.1),
+                RatioBelow(Signal.POLICY_LR, Signal.WARM_START_LR, 0.08),
                 AnyOf((_STANDS_STILL, Below(Signal.KL, 0.005))),
             )
         ),

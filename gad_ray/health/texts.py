@@ -159,13 +159,13 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "lr-too-small": {
         "en": RuleText(
-            "the policy's lr < 0.1 × the warm start's, while the policy stands still or its KL to the reference "
+            "the policy's lr < 0.08 × the warm start's, while the policy stands still or its KL to the reference "
             "is < 0.005",
             "The policy learns so much more slowly than in its warm start that the game does not move it. Raise "
             "the rate tenfold, and keep a KL term beside it.",
         ),
         "zh": RuleText(
-            "策略学习率 < 0.1 × 热启动学习率，同时策略停滞或相对参考策略的 KL < 0.005",
+            "策略学习率 < 0.08 × 热启动学习率，同时策略停滞或相对参考策略的 KL < 0.005",
             "策略的学习率远低于热启动时，对抗训练推不动它。请把学习率提高十倍，并保留 KL 项。",
         ),
     },
