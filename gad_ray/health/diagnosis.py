@@ -93,6 +93,17 @@ OBSERVATIONS: tuple[Observation, ...] = (
 """What is said of a run beside the rules that fired, judged on the end of its last stage."""
 
 
+_VERL_KEYS = {
+    "policy.optimizer.lr": "actor_rollout_ref.actor.optim.lr",
+    "policy.kl.coefficient": "actor_rollout_ref.actor.kl_loss_coef",
+    "policy.advantage.name": "algorithm.adv_estimator",
+    "critic.optimizer.lr": "critic.optim.lr",
+    "critic.optimizer.grad_clip": "critic.grad_clip",
+    "rollout.temperature": "actor_rollout_ref.rollout.temperature",
+}
+"""Our keys of what verl has too, as it calls them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fired:
     """A rule that fired.
@@ -183,7 +194,7 @@ def diagnose(history: History, *, language: Language = "en", rules: Sequence[Rul
         fired=fired,
         observations=tuple(say(name, language) for name in seen),
         verdict=_verdict(history, fired, seen, language, rules),
-        notes=tuple(note.text(language) for note in _notes(history)),
+        notes=tuple(note.text(language) for note in _notes(history, fired)),
         language=language,
     )
 
@@ -231,8 +242,12 @@ def _verdict(
     return say("healthy-warm-up-ready" if ready else "healthy-warm-up", language)
 
 
-def _notes(history: History) -> list[Note]:
+def _notes(history: History, fired: Sequence[Fired]) -> list[Note]:
     notes = list(history.notes)
+    asked = {override.partition("=")[0] for item in fired for override in item.finding.advice}
+    theirs = [f"{ours} = {name}" for ours, name in _VERL_KEYS.items() if ours in asked]
+    if history.kind == "verl" and theirs:
+        notes.append(Note.of("verl-keys", keys=", ".join(theirs)))
     if not history.numbered:
         notes.append(Note.of("unnumbered"))
     if any(row.stage == UNKNOWN_STAGE for row in history.rows):

@@ -151,7 +151,7 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
     },
     "read-as": {"en": "read as GAD-Ray's names: {names}", "zh": "按 GAD-Ray 的名称读取：{names}"},
     "verl-keys": {
-        "en": "overrides are GAD-Ray's keys; in verl's: {keys}",
+        "en": "overrides are GAD-Ray's keys; as verl calls them: {keys}",
         "zh": "覆盖项使用 GAD-Ray 的键；对应 verl 的键：{keys}",
     },
     # -- the table

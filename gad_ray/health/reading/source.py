@@ -7,21 +7,12 @@ from pathlib import Path
 
 from gad_ray.errors import DataError
 from gad_ray.health.facts import RunFacts
-from gad_ray.health.history import History, Note
+from gad_ray.health.history import History
 from gad_ray.health.reading.board import event_directories, read_board
 from gad_ray.health.reading.rows import ReadLog, assemble
 from gad_ray.health.reading.run import own_facts, read_config, read_run
 from gad_ray.health.reading.text import read_text
 from gad_ray.observability.run_dir import RunDirectory, find_run
-
-_VERL_KEYS = {
-    "policy.optimizer.lr": "actor_rollout_ref.actor.optim.lr",
-    "policy.kl.coefficient": "actor_rollout_ref.actor.kl_loss_coef",
-    "policy.advantage.name": "algorithm.adv_estimator",
-    "critic.optimizer.lr": "critic.optim.lr",
-    "critic.optimizer.grad_clip": "critic.grad_clip",
-    "rollout.temperature": "actor_rollout_ref.rollout.temperature",
-}
 
 
 def read_history(
@@ -58,11 +49,8 @@ def _read_file(path: Path, stage: str | None) -> History:
         return read_run(run, stage=stage)
     kind, log = read_text(path)
     rows, numbered, notes = assemble(log, where=str(path), stage=stage)
-    notes = [*log.notes, *notes]
-    if kind == "verl":
-        notes.append(Note.of("verl-keys", keys=", ".join(f"{o} = {v}" for o, v in _VERL_KEYS.items())))
     return History(
-        place=str(path), kind=kind, rows=rows, numbered=numbered, facts=log.facts, notes=tuple(notes)
+        place=str(path), kind=kind, rows=rows, numbered=numbered, facts=log.facts, notes=(*log.notes, *notes)
     )
 
 

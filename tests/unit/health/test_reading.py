@@ -194,7 +194,13 @@ def test_verls_console_log_is_read_whatever_stands_around_its_lines(tmp_path: Pa
     second = dict(history.rows[1].metrics)
     assert str(second.pop("actor/pg_loss")) == "nan"
     assert second == {"critic/d_acc": 0.94, "critic/score_diff": -0.15, "critic/temperature": 2.0}
-    assert "actor_rollout_ref.actor.kl_loss_coef" in notes(history)
+
+
+def test_what_verl_has_too_is_told_by_its_own_key(tmp_path: Path) -> None:
+    path = tmp_path / "train.out"
+    path.write_text("step:1 - actor/kl_loss:0.09 - actor/kl_coef:0.15 - actor/pg_loss:0.0003\n")
+    told = notes(read_history(str(path)))
+    assert "as verl calls them: policy.kl.coefficient = actor_rollout_ref.actor.kl_loss_coef" in told
 
 
 def test_advice_on_a_foreign_log_starts_from_what_it_tells(tmp_path: Path) -> None:
