@@ -141,6 +141,7 @@ class Progress:
 
     def rewind(self, *, step: int, metrics_bytes: int) -> None:
         """Forget what was written after a checkpoint: the resumed run writes it anew."""
+        self._watch.rest()
         self._jsonl.truncate_to(metrics_bytes)
         self._sinks.close()
         self._jsonl = JsonlSink(self._directory.metrics_jsonl)
