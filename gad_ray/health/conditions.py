@@ -12,7 +12,7 @@ from gad_ray.health.signals import SOURCES, Signal
 Windows = Mapping[Signal, Sequence[float]]
 """Signal → its latest values; a signal that is not known over the whole window is left out.
 
-The mean of a sparse signal is its latest value; the values before it tell where it goes.
+Of a sparse signal the latest value stands for the mean, and all values of the stage tell where it goes.
 """
 
 

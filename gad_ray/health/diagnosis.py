@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from gad_ray.health.conditions import (
     Above,
     AllOf,
-    AnyOf,
     Below,
     Condition,
     Falls,
@@ -76,12 +75,7 @@ OBSERVATIONS: tuple[Observation, ...] = (
         name="closer-than-the-critic-sees",
         stages=("adversarial",),
         window=20,
-        condition=AllOf(
-            (
-                Below(Signal.D_ACC, 0.60),
-                AnyOf((Rises(Signal.FROZEN_REWARD, 0.5), Falls(Signal.TEACHER_NLL, 0.3))),
-            )
-        ),
+        condition=AllOf((Below(Signal.D_ACC, 0.60), Falls(Signal.TEACHER_NLL, 0.1))),
     ),
     Observation(
         name="course-as-expected",
@@ -211,8 +205,7 @@ def _observations(history: History) -> list[str]:
             signal: [values[signal] for values in signals if signal in values][-observation.window :]
             for signal in signals_of(observation.condition)
         }
-        if any(SOURCES[signal].sparse for signal in windows):
-            windows |= {s: [v[s] for v in signals if s in v] for s in windows if SOURCES[s].sparse}
+        windows |= {s: [v[s] for v in signals if s in v] for s in windows if SOURCES[s].sparse}
         if holds(observation.condition, windows):
             seen.append(observation.name)
     return seen

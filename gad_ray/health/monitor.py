@@ -53,7 +53,7 @@ class HealthMonitor:
         self._first_stage: str | None = None
         self._step = 0
         self._steps_in_stage = 0
-        self._history: dict[Signal, deque[tuple[int, float]]] = {}
+        self._history: dict[Signal, deque[float]] = {}
         self._pace: deque[float] = deque(maxlen=_PACE_OVER)
         self._held: dict[str, Finding] = {}
         self.step_time_ratio: float | None = None
@@ -85,12 +85,12 @@ class HealthMonitor:
             self._stage = stage
             self._first_stage = self._first_stage or stage
             self._steps_in_stage = 0
-            self._history = {signal: deque(maxlen=self._longest + 1) for signal in Signal}
+            self._history = {signal: deque(maxlen=self._longest) for signal in Signal}
             self._pace.clear()
         self._step = step
         self._steps_in_stage += 1
         for signal, value in read_signals(self._with_pace(metrics), self._facts).items():
-            self._history[signal].append((step, value))
+            self._history[signal].append(value)
         return self._take({rule.name: self._judge(rule) for rule in self._rules})
 
     def conclude(self) -> list[Finding]:
@@ -198,17 +198,16 @@ class HealthMonitor:
     def _windows(self, rule: Rule, length: int, *, full: bool) -> dict[Signal, list[float]]:
         """The last values of the rule's signals: ``length`` where windows must be ``full``, else what there is.
 
-        Of a sparse signal, what came within the window and the last one before.
+        Of a sparse signal, all that the stage has told: over a window there would be nothing to compare.
         """
         windows: dict[Signal, list[float]] = {}
         remarked = () if rule.remark is None else signals_of(rule.remark)
         for signal in (*signals_of(rule.condition), *remarked):
             history = self._history[signal]
             if SOURCES[signal].sparse:
-                within = sum(step > self._step - length for step, _ in history)
-                windows[signal] = [value for _, value in list(history)[-within - 1 :]]
+                windows[signal] = list(history)
             elif len(history) >= length or not full:
-                windows[signal] = [value for _, value in list(history)[-length:]]
+                windows[signal] = list(history)[-length:]
         return windows
 
     def _finding(self, rule: Rule, windows: Mapping[Signal, Sequence[float]], *, judged_on: int) -> Finding:

@@ -70,9 +70,9 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
         "zh": "预热阶段奖励为负是正常的：分数是相对的，只有同一提示内的差值才有意义。",
     },
     "closer-than-the-critic-sees": {
-        "en": "d_acc is near 0.5 while the held-out measures rose: the critic can no longer tell the student from the "
+        "en": "d_acc is near 0.5 while the teacher's text became likelier to the policy: the critic can no longer tell the student from the "
         "teacher, which is what the game is for.",
-        "zh": "d_acc 接近 0.5，而留出集指标上升：判别器已分不清学生与教师，这正是对抗训练的目的。",
+        "zh": "d_acc 接近 0.5，而教师文本在策略下变得更可能：判别器已分不清学生与教师，这正是对抗训练的目的。",
     },
     "course-as-expected": {
         "en": "The reward rises and score_diff shrinks, as in a healthy game.",

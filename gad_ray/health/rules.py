@@ -88,8 +88,8 @@ _FAR_APART = Above(Signal.SCORE_DIFF, 5.0)
 _EXTREME = Above(Signal.SCORE_SIZE_MAX, 10.0)
 _EVALUATION_GAP = GapAbove(Signal.D_ACC, Signal.EVAL_D_ACC, 0.15)
 _MOST_GROUPS_WITHOUT_SPREAD = Above(Signal.ZERO_SPREAD, 0.5)
-_FARTHER_FROM_THE_TEACHER = AnyOf((Falls(Signal.FROZEN_REWARD, 0.5), Rises(Signal.TEACHER_NLL, 0.3)))
-_NEARER_TO_THE_TEACHER = AnyOf((Rises(Signal.FROZEN_REWARD, 0.5), Falls(Signal.TEACHER_NLL, 0.3)))
+_FARTHER_FROM_THE_TEACHER = AnyOf((Falls(Signal.EVAL_REWARD, 0.5), Rises(Signal.TEACHER_NLL, 1.0)))
+_NEARER_TO_THE_TEACHER = Falls(Signal.TEACHER_NLL, 0.1)
 _COLLAPSED_LENGTH = AnyOf(
     (Below(Signal.RESPONSE_LENGTH, 2.0), RatioBelow(Signal.RESPONSE_LENGTH, Signal.TEACHER_LENGTH, 0.2))
 )
@@ -117,7 +117,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="critic-blind",
         stages=("adversarial",),
-        # Late in the game it is success if the held-out measures rose.
+        # Late in the game it is success if the policy came nearer to the teacher by a measure that is not the critic's.
         condition=AllOf((Below(Signal.D_ACC, 0.60), Not(_NEARER_TO_THE_TEACHER))),
         advice=(change.LOWER_TEMPERATURE, change.SHARPER_TEMPERATURE, change.BATCH_NORM_OFF),
     ),

@@ -41,7 +41,7 @@ class Signal(StrEnum):
     STEP_TIME_RATIO = "time of the step / median"
     EVAL_D_ACC = "eval/d_acc"
     EVAL_SCORE_DIFF_SIZE = "|eval/score_diff|"
-    FROZEN_REWARD = "eval/frozen_reward"
+    EVAL_REWARD = "eval/reward"
     TEACHER_NLL = "eval/teacher_nll"
     SAMPLING_DIFFERENCES = "sampling settings that differ"
     SAME_CRITIC = "same critic in evaluation"
@@ -190,7 +190,7 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.STEP_TIME_RATIO: Source(read=_first("perf/step_time_ratio")),
     Signal.EVAL_D_ACC: Source(read=_first("eval/d_acc"), sparse=True),
     Signal.EVAL_SCORE_DIFF_SIZE: Source(read=_size("eval/score_diff"), sparse=True),
-    Signal.FROZEN_REWARD: Source(read=_first("eval/frozen_reward"), sparse=True),
+    Signal.EVAL_REWARD: Source(read=_first("eval/reward"), sparse=True),
     Signal.TEACHER_NLL: Source(read=_first("eval/teacher_nll"), sparse=True),
     Signal.SAMPLING_DIFFERENCES: Source(read=_num_sampling_differences),
     Signal.SAME_CRITIC: Source(read=_same_critic),

@@ -40,14 +40,14 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "critic-blind": {
         "en": RuleText(
-            "d_acc < 0.60 after the warm-up, unless the held-out measures rise: eval/frozen_reward by 0.5, or "
-            "eval/teacher_nll falls by 0.3",
+            "d_acc < 0.60 after the warm-up, unless eval/teacher_nll falls by 0.1 over the stage",
             "The critic hardly tells teacher from student, so that its score is mostly noise as a reward. Late "
-            "in the game this is success if the held-out measures rose, and collapse if they did not.",
+            "in the game this is success if the policy came nearer to the teacher by a measure that is not the "
+            "critic's, and collapse if it did not.",
         ),
         "zh": RuleText(
-            "预热之后 d_acc < 0.60，除非留出集指标好转：eval/frozen_reward 上升 0.5，或 eval/teacher_nll 下降 0.3",
-            "判别器几乎分不清教师与学生，用作奖励的分数大多是噪声。在对抗阶段后期，若留出集指标上升，这是成功；若没有上升，则是坍缩。",
+            "预热之后 d_acc < 0.60，除非 eval/teacher_nll 在本阶段内下降 0.1",
+            "判别器几乎分不清教师与学生，用作奖励的分数大多是噪声。在对抗阶段后期，若按判别器之外的指标策略更接近教师，这是成功；否则是坍缩。",
         ),
     },
     "scores-too-far-apart": {
@@ -213,13 +213,13 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "reward-hacking": {
         "en": RuleText(
-            "the reward rises by 0.5 while eval/frozen_reward falls by 0.5 or eval/teacher_nll rises by 0.3; or "
+            "the reward rises by 0.5 while over the stage eval/reward falls by 0.5 or eval/teacher_nll rises by 1.0; or "
             "responses of < 2 tokens or less than 0.2 × the teacher's, with |score| > 10",
             "What the policy gains is the critic's weakness, not the teacher's likeness. Let the critic learn more "
             "from every step, and keep past responses in its batch.",
         ),
         "zh": RuleText(
-            "奖励上升 0.5，而 eval/frozen_reward 下降 0.5 或 eval/teacher_nll 上升 0.3；"
+            "奖励上升 0.5，而在本阶段内 eval/reward 下降 0.5 或 eval/teacher_nll 上升 1.0；"
             "或者回答 < 2 个 token 或不到教师长度的 0.2 倍，同时 |分数| > 10",
             "策略得到的是判别器的漏洞，而不是与教师的相似。请让判别器每步多学一些，并在其批次中保留过去的回答。",
         ),

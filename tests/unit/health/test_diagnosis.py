@@ -91,7 +91,7 @@ def test_a_policy_that_has_caught_up_is_a_success_and_not_a_blind_critic(config:
         Row(
             step=step,
             stage="adversarial",
-            metrics={"critic/d_acc": 0.5, "critic/score_diff": 0.4, "eval/frozen_reward": 0.5 * step},
+            metrics={"critic/d_acc": 0.5, "critic/score_diff": 0.4, "eval/teacher_nll": 3.0 - 0.05 * step},
         )
         for step in range(1, 21)
     ]

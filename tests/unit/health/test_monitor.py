@@ -290,7 +290,7 @@ def test_groups_without_spread_are_the_cause_and_not_squeezed_advantages(config:
 
 @pytest.mark.parametrize(
     ("quality", "expected"),
-    [("eval/teacher_nll", {"reward-hacking"}), ("eval/d_acc", set[str]())],
+    [("eval/teacher_nll", {"reward-hacking"}), ("eval/distinct_1", set[str]())],
 )
 def test_a_reward_that_rises_while_quality_falls_is_hacked(
     config: RunConfig, quality: str, expected: set[str]
@@ -300,21 +300,21 @@ def test_a_reward_that_rises_while_quality_falls_is_hacked(
     for step in range(1, 41):
         metrics = {"critic/rewards/mean": 0.1 * step}
         if step % 10 == 0:
-            metrics[quality] = 2.0 + 0.05 * step
+            metrics[quality] = 2.0 + 0.06 * step
         found |= {f.rule for f in monitor.observe(step=step, stage="adversarial", metrics=metrics)}
     assert found == expected
 
 
-def test_a_blind_critic_is_no_fault_where_the_held_out_measures_rose(config: RunConfig) -> None:
+def test_a_blind_critic_is_no_fault_while_the_teachers_text_becomes_likelier(config: RunConfig) -> None:
     monitor = HealthMonitor(config)
     found: list[Finding] = []
-    for step in range(1, 11):
+    for step in range(1, 31):
         metrics = {"critic/d_acc": 0.52}
-        if step in (4, 5):
-            metrics["eval/frozen_reward"] = float(step)
+        if step in (4, 5, 20):
+            metrics["eval/teacher_nll"] = {4: 2.0, 5: 1.5, 20: 2.1}[step]
         found += monitor.observe(step=step, stage="adversarial", metrics=metrics)
-    # The last measure lies behind the window in the end, and says no more where things go.
-    assert [(f.rule, f.step) for f in found] == [("critic-blind", 10)]
+    # What fell has risen again.
+    assert [(f.rule, f.step) for f in found] == [("critic-blind", 20)]
 
 
 def test_a_symptom_gives_way_to_its_cause_and_comes_back_without_it(config: RunConfig) -> None:
