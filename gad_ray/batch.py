@@ -296,6 +296,11 @@ class Fingerprint:
         """SHA-256 over all parts, as hex."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
+    @property
+    def number(self) -> int:
+        """The first 12 hex digits as a number, for what takes numbers alone; a float64 holds it exactly."""
+        return int(self.digest[:12], 16)
+
     def differing(self, other: Fingerprint) -> tuple[str, ...]:
         """Names of the parts that are not the same in both."""
         theirs = asdict(other)

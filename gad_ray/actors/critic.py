@@ -80,6 +80,7 @@ class CriticActor(LearnerActor):
             stats.metrics,
             reward_metrics(joined, rewards, with_format=bool(self._config.reward.format)),
             response_metrics(joined),
+            {} if fingerprint is None else {"critic/fingerprint": float(fingerprint.number)},
         )
         return (
             dataclasses.replace(scores, fingerprint=fingerprint),

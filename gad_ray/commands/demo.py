@@ -73,13 +73,10 @@ def run_failures(names: Sequence[str], out: Path, *, seed: int) -> None:
     _make(out)
     # vLLM's warnings are about its own set-up, and many.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    from transformers.utils import logging
-
     from gad_ray.demos.failures.bench import Bench
     from gad_ray.demos.failures.catalogue import choose, reproduce
     from gad_ray.demos.failures.settings import default_settings
 
-    logging.disable_progress_bar()
     console = Console()
     chosen = choose(names)
     bench = Bench(default_settings(seed=seed), tell=_tell)

@@ -15,9 +15,9 @@ from gad_ray.models.pairs import Pair
 from gad_ray.observability.records import ScoreRecord, StepRecords, find_records
 from gad_ray.observability.run_dir import RunDirectory
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.02}
 """Largest |Δ| of a score that counts as the same, by the precision of the critic: which pairs share a forward pass
-changes the order of sums, and bfloat16 has eight bits."""
+changes the order of sums, and bfloat16 has eight bits (0.002 was seen with a model of 135M parameters)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

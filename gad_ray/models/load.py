@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -79,6 +80,20 @@ def load_backbone(
     return model
 
 
+@contextmanager
+def _without_progress_bar() -> Generator[None]:
+    """transformers draws one for every model it loads, across whatever the terminal shows."""
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
 def _load(
     loader: Callable[..., Any], model_dir: Path, dtype: torch.dtype, attn_implementation: str | None
 ) -> PreTrainedModel:
@@ -87,15 +102,16 @@ def _load(
         {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     )
     try:
-        model, info = loader(
-            str(model_dir),
-            dtype=dtype,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        with _without_progress_bar():
+            model, info = loader(
+                str(model_dir),
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"cannot be loaded by transformers ({error})",

@@ -92,6 +92,10 @@ _CRITIC = (
     _gauge("critic/grad_norm", "Global gradient norm of the critic after clipping"),
     _gauge("critic/grad_norm_before_clip", "Global gradient norm of the critic before clipping"),
     _gauge("critic/lr", "Learning rate of the critic's backbone"),
+    _gauge(
+        "critic/fingerprint",
+        "First 12 hex digits, as a number, of the fingerprint of the critic that scored the step",
+    ),
     _gauge("critic/version", "Optimiser steps that the critic has taken", Unit.UPDATES),
     _counter(
         "critic/skipped_steps", "Optimiser steps of the critic skipped for a non-finite loss or gradient"

@@ -124,6 +124,7 @@ def test_every_step_has_score_records_of_the_critic_that_scored(whole_run: Outco
         student = [record["student_score"] for record in records]
         assert np.mean(student) == pytest.approx(row["critic/student_score_mean"], abs=1e-6)
         (fingerprint,) = {record["fingerprint"] for record in records}
+        assert row["critic/fingerprint"] == int(fingerprint[:12], 16)
         fingerprints.add(fingerprint)
     assert "" not in fingerprints
     assert len(fingerprints) == TOTAL, "a critic that has learned has another fingerprint"
