@@ -440,6 +440,42 @@ def demo_failures(
 
 
 @app.command()
+def diagnose(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN|FILE|DIR",
+            help="A run, a metrics.jsonl, a TensorBoard directory, or verl's console log.",
+        ),
+    ] = None,
+    lang: Annotated[str, typer.Option(metavar="en|zh", help="Language of the answer.")] = "en",
+    as_json: Annotated[bool, typer.Option("--json", help="The rules that fired, machine-readable.")] = False,
+    facts: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="What a foreign log does not tell; see docs/health.md."),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(metavar="warmup|adversarial", help="Stage of a log that does not tell it.")
+    ] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            metavar="never|warning|critical", help="Exit with 1 if such a rule holds at the end, as for a CI."
+        ),
+    ] = "never",
+    rules: Annotated[bool, typer.Option("--rules", help="Print the table of all rules and leave.")] = False,
+) -> None:
+    """Say what is wrong with a run, ours or another's, what it means, and which settings mend it."""
+    from gad_ray.commands.diagnose import run_diagnosis
+
+    raise typer.Exit(
+        run_diagnosis(
+            source, lang=lang, as_json=as_json, facts=facts, stage=stage, fail_on=fail_on, show_rules=rules
+        )
+    )
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     deep: Annotated[

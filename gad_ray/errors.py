@@ -78,5 +78,11 @@ class ActorDiedError(GadError):
     """A Ray actor is gone; the message carries the cause and the tail of its log."""
 
 
+class HealthError(GadError):
+    """A run that was stopped, in good order, because a critical health rule began to hold."""
+
+    exit_code = 3
+
+
 class TrainingError(GadError):
     """Training cannot go on, e.g. too many non-finite losses in a row."""

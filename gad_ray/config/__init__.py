@@ -10,6 +10,7 @@ from gad_ray.config.curriculum import (
 )
 from gad_ray.config.data import DataConfig
 from gad_ray.config.fit import FitConfig, FitMethod, SeqKdFit, SodaFit
+from gad_ray.config.health import HealthConfig
 from gad_ray.config.length import StageLength
 from gad_ray.config.load import config_hash, fit_hash, load_config, to_yaml
 from gad_ray.config.models import GroupConfig, LoraConfig, ModelConfig, OptimizerConfig
@@ -60,6 +61,7 @@ __all__ = [
     "GroupConfig",
     "GrpoAdvantage",
     "GspoLoss",
+    "HealthConfig",
     "KlConfig",
     "LeakedControl",
     "LengthWindow",

@@ -10,6 +10,7 @@ from gad_ray.config.base import StrictModel
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.data import DataConfig
 from gad_ray.config.fit import FitConfig, FitMethod
+from gad_ray.config.health import HealthConfig
 from gad_ray.config.length import StageLength
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.reward import RewardConfig
@@ -135,6 +136,7 @@ class RunConfig(StrictModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     limits: LimitsConfig = LimitsConfig()
     records: RecordsConfig = RecordsConfig()
+    health: HealthConfig = HealthConfig()
 
     @property
     def mini_batch_prompts(self) -> int:

@@ -23,12 +23,14 @@ from gad_ray.actors.tasks import write_records
 from gad_ray.batch import Metrics, TrainStats, merge_metrics
 from gad_ray.config import RunConfig
 from gad_ray.controller.asking import Answered, Asking
+from gad_ray.controller.heed import heed
 from gad_ray.controller.heldout import WARMUP_CRITIC, HeldOut
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.controller.saving import Saving
 from gad_ray.data.dataset import LoadedData
 from gad_ray.errors import TrainingError
+from gad_ray.health import Finding
 from gad_ray.observability.run_dir import RunDirectory
 
 # Large enough that one stale kind of tensor shows above the rounding of bfloat16: on SmolLM2-135M the mean gap is
@@ -110,13 +112,24 @@ class Controller:
         while self.step < self.total_steps and self.stop.signal_number is None:
             if self.step == self.warmup_steps and not self._in_game:
                 self._begin_game()
-            self._play_step()
+            findings = self._play_step()
+            if self.step < self.total_steps:
+                heed(
+                    findings,
+                    how=self.config.health.on_critical,
+                    directory=self.directory,
+                    progress=self.progress,
+                    stop=self.stop,
+                    save=self._save,
+                )
             every = self.config.checkpoint.every
             if every and self.step % every == 0 and self.step < self.total_steps:
                 self._save()
         finished = self.step >= self.total_steps and self.stop.signal_number is None
         if not finished or self.config.checkpoint.at_end:
             self._save()
+        if not finished:
+            self.progress.event("stopped", step=self.step, signal=self.stop.signal_number)
         self.stop.patient = False
         self._finish_records()
         return finished
@@ -140,7 +153,7 @@ class Controller:
 
     # -- one step -------------------------------------------------------------------------------------------
 
-    def _play_step(self) -> None:
+    def _play_step(self) -> list[Finding]:
         """Consumes the oldest responses; waits for them, for the critic, for the policy, for the engines."""
         started = time.perf_counter()
         self._asking.ahead()
@@ -163,7 +176,7 @@ class Controller:
         metrics = merge_metrics(metrics, learned, self._evaluate(timing))
         timing["timing_s/step"] = time.perf_counter() - started
         stage = "adversarial" if self._in_game else "warmup"
-        self.progress.step(step=self.step, stage=stage, metrics=merge_metrics(metrics, timing))
+        return self.progress.step(step=self.step, stage=stage, metrics=merge_metrics(metrics, timing))
 
     def _learn(self, answered: Answered, timing: Metrics) -> Metrics:
         """Critic, then policy; with ``overlap`` both at once, on scores from a pass of their own."""

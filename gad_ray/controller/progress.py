@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ import psutil
 
 from gad_ray.batch import Metrics
 from gad_ray.config import RunConfig
-from gad_ray.health.monitor import Finding, HealthMonitor
+from gad_ray.controller.stall import StallWatch
+from gad_ray.health import Finding, HealthMonitor, Severity
+from gad_ray.health.facts import facts_of
+from gad_ray.health.monitor import STEP_TIME_RATIO
 from gad_ray.observability.console import LiveLine
 from gad_ray.observability.records import ScoreRecordWriter
 from gad_ray.observability.run_dir import RunDirectory
@@ -26,16 +30,34 @@ _GIB = 2**30
 class Progress:
     """A context that takes each step's metrics to where they are shown and kept.
 
+    Args:
+        config: The run.
+        directory: Where everything is written.
+        stage_steps: Stage → number of its steps, in order.
+        steps_per_epoch: Steps that take the prompts once around, for the rules that look at an epoch.
+
     Attributes:
         peak_memory_gib: Largest memory seen of the driver and the actors together, shared pages counted once.
         timing: Seconds by part, over all steps so far.
     """
 
-    def __init__(self, config: RunConfig, directory: RunDirectory, *, stage_steps: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        *,
+        stage_steps: Mapping[str, int],
+        steps_per_epoch: int | None = None,
+    ) -> None:
         self._config = config
         self._directory = directory
         self._line = LiveLine(stage_steps=stage_steps)
-        self._health = HealthMonitor(config)
+        self._last_step = sum(stage_steps.values())
+        self._facts = facts_of(config, steps_per_epoch=steps_per_epoch)
+        self._health = self._new_monitor()
+        # Held while the monitor is asked or told: the watch asks from a thread of its own.
+        self._lock = threading.Lock()
+        self._watch = StallWatch(self._report_wait)
         self._jsonl = JsonlSink(directory.metrics_jsonl)
         self._sinks = MultiSink([self._jsonl, TensorBoardSink(directory.tensorboard), RayPrometheusSink()])
         self.pids: Sequence[int] = ()
@@ -44,29 +66,54 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._line.__enter__()
+        self._watch.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._watch.__exit__(kind, error, trace)
         self._line.__exit__(kind, error, trace)
         self._sinks.close()
 
-    def step(self, *, step: int, stage: str, metrics: Metrics) -> None:
-        """Log one step, judge its health, show it."""
-        findings = self._health.observe(step=step, stage=stage, metrics=metrics)
+    def step(self, *, step: int, stage: str, metrics: Metrics) -> list[Finding]:
+        """Log one step, judge its health, show it.
+
+        Returns:
+            The health rules that began to hold.
+        """
+        with self._lock:
+            findings = self._health.observe(step=step, stage=stage, metrics=metrics)
+            held, ratio = self._health.held, self._health.step_time_ratio
         memory = self._memory_bytes()
         logged = {
             **metrics,
             "perf/memory_bytes": float(memory),
             "health/findings": float(len(findings)),
-            "health/active_rules": float(len(self._health.active)),
+            "health/active_rules": float(len(held)),
+            "health/critical_rules": float(sum(finding.severity is Severity.CRITICAL for finding in held)),
         }
+        if ratio is not None:
+            logged[STEP_TIME_RATIO] = ratio
         self._count(logged)
         self._sinks.log(step=step, stage=stage, metrics=logged)
         self._line.step(step=step, stage=stage, metrics=metrics)
         for finding in findings:
             self._report(finding)
+        if step < self._last_step:
+            self._watch.begin()
+        else:
+            # What comes after the last step is no step.
+            self._watch.rest()
+        return findings
+
+    @contextmanager
+    def pause(self, text: str) -> Generator[None]:
+        """Show that the run waits for its user; meanwhile no step is missed."""
+        self._watch.rest()
+        self.doing(text)
+        yield
+        self._watch.begin()
 
     def info(self, text: str) -> None:
         """Say something above the live line."""
@@ -94,6 +141,7 @@ class Progress:
 
     def rewind(self, *, step: int, metrics_bytes: int) -> None:
         """Forget what was written after a checkpoint: the resumed run writes it anew."""
+        self._watch.rest()
         self._jsonl.truncate_to(metrics_bytes)
         self._sinks.close()
         self._jsonl = JsonlSink(self._directory.metrics_jsonl)
@@ -103,7 +151,7 @@ class Progress:
             self._directory.records, max_rows_per_step=self._config.records.max_rows_per_step
         )
         records.discard_after(step)
-        self._health = HealthMonitor(self._config)
+        self._health = self._new_monitor()
         self.timing.clear()
         self._remember()
 
@@ -125,6 +173,16 @@ class Progress:
             if name.startswith("timing_s/"):
                 part = name.removeprefix("timing_s/")
                 self.timing[part] = self.timing.get(part, 0.0) + value
+
+    def _new_monitor(self) -> HealthMonitor:
+        return HealthMonitor(self._config, facts=self._facts, language=self._config.health.language)
+
+    def _report_wait(self, seconds: float) -> bool:
+        with self._lock:
+            findings = self._health.waiting(seconds)
+        for finding in findings:
+            self._report(finding)
+        return bool(findings)
 
     def _report(self, finding: Finding) -> None:
         self._line.warn(finding.rule, finding.text)

@@ -81,7 +81,8 @@ def _play(
         "warmup": config.stages.warmup.in_steps(**sizes),
         "adversarial": config.stages.adversarial.in_steps(**sizes),
     }
-    with Progress(config, directory, stage_steps=stage_steps) as progress:
+    epoch = max(1, round(len(data.train) / config.prompts_per_step))
+    with Progress(config, directory, stage_steps=stage_steps, steps_per_epoch=epoch) as progress:
         for line in describe(data):
             progress.info(line)
         controller = Controller(

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from gad_ray.health.signals import Signal
+from gad_ray.health.signals import SOURCES, Signal
 
 Windows = Mapping[Signal, Sequence[float]]
-"""Signal → its latest values; a signal that is not known over the whole window is left out."""
+"""Signal → its latest values; a signal that is not known over the whole window is left out.
+
+Of a sparse signal the latest value stands for the mean, and all values of the stage tell where it goes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,58 @@ class RatioAbove:
 
 
 @dataclass(frozen=True, slots=True)
+class RatioBelow:
+    """Mean of ``signal`` < limit × mean of ``other``."""
+
+    signal: Signal
+    other: Signal
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class VariationAbove:
     """Standard deviation over the window > limit × |mean|."""
 
     signal: Signal
     limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class DriftBelow:
+    """From the window's first third to its last, the mean moves by less than limit × the larger |mean|."""
+
+    signal: Signal
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rises:
+    """From the window's first third to its last, the mean rises by more than ``by``."""
+
+    signal: Signal
+    by: float
+
+
+@dataclass(frozen=True, slots=True)
+class Falls:
+    """From the window's first third to its last, the mean falls by more than ``by``."""
+
+    signal: Signal
+    by: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The signal is known."""
+
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold, or is not known to."""
+
+    part: Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +128,21 @@ class AnyOf:
     parts: tuple[Condition, ...]
 
 
-Condition = Above | Below | Near | GapAbove | RatioAbove | VariationAbove | AllOf | AnyOf
+_OfOne = Above | Below | Near | VariationAbove | DriftBelow | Rises | Falls | Known
+_OfTwo = GapAbove | RatioAbove | RatioBelow
+Comparison = _OfOne | _OfTwo
+Condition = Comparison | Not | AllOf | AnyOf
 
 
 def holds(condition: Condition, windows: Windows) -> bool:
-    """Whether a condition holds; what is not known does not."""
+    """Whether a condition holds; a comparison of what is not known does not."""
     match condition:
         case AllOf(parts):
             return all(holds(part, windows) for part in parts)
         case AnyOf(parts):
             return any(holds(part, windows) for part in parts)
+        case Not(part):
+            return not holds(part, windows)
         case _:
             if any(not windows.get(signal) for signal in signals_of(condition)):
                 return False
@@ -96,35 +151,63 @@ def holds(condition: Condition, windows: Windows) -> bool:
 
 def signals_of(condition: Condition) -> Iterator[Signal]:
     """The signals that a condition looks at, in its order; one may come twice."""
+    for comparison in comparisons_of(condition):
+        yield comparison.signal
+        if isinstance(comparison, _OfTwo):
+            yield comparison.other
+
+
+def comparisons_of(condition: Condition) -> Iterator[Comparison]:
+    """The comparisons that a condition is made of, in its order."""
     match condition:
         case AllOf(parts) | AnyOf(parts):
             for part in parts:
-                yield from signals_of(part)
-        case GapAbove(signal, other, _) | RatioAbove(signal, other, _):
-            yield signal
-            yield other
-        case Above(signal, _) | Below(signal, _) | Near(signal, _, _) | VariationAbove(signal, _):
-            yield signal
+                yield from comparisons_of(part)
+        case Not(part):
+            yield from comparisons_of(part)
         case _:
-            assert_never(condition)
+            yield condition
 
 
-def _compare(
-    condition: Above | Below | Near | GapAbove | RatioAbove | VariationAbove, windows: Windows
-) -> bool:
-    mean = statistics.fmean(windows[condition.signal])
+def level(signal: Signal, windows: Windows) -> float:
+    """The mean of a signal over its window, or its latest value if it is sparse."""
+    values = windows[signal]
+    return values[-1] if SOURCES[signal].sparse else statistics.fmean(values)
+
+
+def _compare(condition: Comparison, windows: Windows) -> bool:
+    values, mean = windows[condition.signal], level(condition.signal, windows)
     match condition:
         case Above(_, limit):
             return mean > limit
         case Below(_, limit):
             return mean < limit
+        case Known():
+            return True
         case Near(_, value, tolerance):
             return abs(mean - value) < tolerance
         case GapAbove(_, other, limit):
-            return mean - statistics.fmean(windows[other]) > limit
+            return mean - level(other, windows) > limit
         case RatioAbove(_, other, limit):
-            return mean > limit * statistics.fmean(windows[other])
-        case VariationAbove(signal, limit):
-            return statistics.pstdev(windows[signal]) > limit * abs(mean)
+            return mean > limit * level(other, windows)
+        case RatioBelow(_, other, limit):
+            return mean < limit * level(other, windows)
+        case VariationAbove(_, limit):
+            return statistics.pstdev(values) > limit * abs(mean)
+        case DriftBelow(_, limit):
+            first, last = _ends(values)
+            return len(values) > 1 and abs(last - first) < limit * max(abs(first), abs(last))
+        case Rises(_, by):
+            first, last = _ends(values)
+            return last - first > by
+        case Falls(_, by):
+            first, last = _ends(values)
+            return first - last > by
         case _:
             assert_never(condition)
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Means of the first and the last third of a window, which are equal where it holds one value."""
+    third = max(1, len(values) // 3)
+    return statistics.fmean(values[:third]), statistics.fmean(values[-third:])

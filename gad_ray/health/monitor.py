@@ -5,42 +5,20 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from gad_ray.config import RunConfig
 from gad_ray.health.conditions import holds, signals_of
-from gad_ray.health.rules import RULES, Rule, Severity
-from gad_ray.health.signals import SOURCES, Signal, read_signals
+from gad_ray.health.facts import RunFacts, facts_of
+from gad_ray.health.findings import Finding, make_finding
+from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule
+from gad_ray.health.signals import SOURCES, Signal, read_signals, step_seconds
+from gad_ray.health.texts import Language
 
+STEP_TIME_RATIO = "perf/step_time_ratio"
+"""The metric that tells how long a step took beside those before it."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A rule that began to hold.
-
-    Attributes:
-        rule: The rule's name.
-        severity: How bad it is.
-        stage: The stage in which it began to hold.
-        step: The step with which its window ended.
-        values: What was measured: the mean over the window of each signal that the rule looks at.
-        meaning: What it means.
-        advice: ``key=value`` overrides that answer it, most promising first.
-    """
-
-    rule: str
-    severity: Severity
-    stage: str
-    step: int
-    values: Mapping[str, float]
-    meaning: str
-    advice: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """The finding in a line: what was measured, what it means, what to try."""
-        measured = ", ".join(f"{name} {value:.3g}" for name, value in self.values.items())
-        tries = f" Try {' or '.join(self.advice)}." if self.advice else ""
-        return f"{measured}: {self.meaning}{tries}"
+_PACE_OVER, _PACE_FROM = 20, 5
+"""Steps whose median time is a run's pace: the last so many, once there are so many."""
 
 
 class HealthMonitor:
@@ -50,22 +28,45 @@ class HealthMonitor:
 
     Args:
         config: The run's configuration, from which advice takes its values.
+        facts: What else is known of the run; what its configuration tells when absent.
         rules: The rules to apply.
+        grace: Whether the warm-up's beginning is left in peace, as far as a rule says so.
+        language: Of the findings' texts.
     """
 
-    def __init__(self, config: RunConfig, *, rules: Sequence[Rule] = RULES) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        facts: RunFacts | None = None,
+        rules: Sequence[Rule] = RULES,
+        grace: bool = True,
+        language: Language = "en",
+    ) -> None:
         self._config = config
+        self._facts = facts_of(config) if facts is None else facts
         self._rules = tuple(rules)
-        self._longest = max((rule.window for rule in self._rules), default=1)
+        self._grace = grace
+        self._language: Language = language
+        self._longest = max((rule.steps(self._facts.steps_per_epoch) for rule in self._rules), default=1)
         self._stage: str | None = None
+        self._first_stage: str | None = None
+        self._step = 0
         self._steps_in_stage = 0
         self._history: dict[Signal, deque[float]] = {}
-        self._active: set[str] = set()
+        self._pace: deque[float] = deque(maxlen=_PACE_OVER)
+        self._held: dict[str, Finding] = {}
+        self.step_time_ratio: float | None = None
 
     @property
     def active(self) -> frozenset[str]:
         """Names of the rules that hold at present."""
-        return frozenset(self._active)
+        return frozenset(self._held)
+
+    @property
+    def held(self) -> tuple[Finding, ...]:
+        """The rules that hold at present, each as it stood when it was last judged, in the table's order."""
+        return tuple(self._held[rule.name] for rule in self._rules if rule.name in self._held)
 
     def observe(self, *, step: int, stage: str, metrics: Mapping[str, float]) -> list[Finding]:
         """Take the metrics of one step, all of them at once.
@@ -82,48 +83,143 @@ class HealthMonitor:
         """
         if stage != self._stage:
             self._stage = stage
+            self._first_stage = self._first_stage or stage
             self._steps_in_stage = 0
             self._history = {signal: deque(maxlen=self._longest) for signal in Signal}
+            self._pace.clear()
+        self._step = step
         self._steps_in_stage += 1
-        for signal, value in read_signals(metrics).items():
+        for signal, value in read_signals(self._with_pace(metrics), self._facts).items():
             self._history[signal].append(value)
-        return [finding for rule in self._rules if (finding := self._judge(rule, stage, step)) is not None]
+        return self._take({rule.name: self._judge(rule) for rule in self._rules})
 
-    def _judge(self, rule: Rule, stage: str, step: int) -> Finding | None:
-        if stage not in rule.stages:
-            self._active.discard(rule.name)
-            return None
-        grace = rule.warmup_grace if stage == "warmup" else 0
-        if self._steps_in_stage < grace + rule.window:
-            # Too early to tell: what held at the end of the last stage is neither confirmed nor lifted.
-            return None
-        windows = self._windows(rule.window)
-        if not holds(rule.condition, windows):
-            self._active.discard(rule.name)
-            return None
-        if rule.name in self._active:
-            return None
-        self._active.add(rule.name)
-        overrides = (item.override(self._config) for item in rule.advice)
-        return Finding(
-            rule=rule.name,
-            severity=rule.severity,
-            stage=stage,
-            step=step,
-            values={
-                signal.value: statistics.fmean(windows[signal])
-                for signal in signals_of(rule.condition)
-                if signal in windows
-            },
-            meaning=rule.meaning,
-            advice=tuple(override for override in overrides if override is not None),
+    def conclude(self) -> list[Finding]:
+        """Judge the rules whose windows are not full on what there is of them: nothing more will come.
+
+        Returns:
+            The rules that began to hold thereby, in the table's order.
+        """
+        if self._stage is None:
+            return []
+        judged: dict[str, Finding | bool] = {rule.name: self._judge_on_less(rule) for rule in self._rules}
+        return self._take(judged)
+
+    def waiting(self, seconds: float) -> list[Finding]:
+        """The rules that hold while a step lets itself be waited for; they do not become active.
+
+        Args:
+            seconds: Time since the last step.
+        """
+        if self._stage is None or len(self._pace) < _PACE_FROM:
+            return []
+        windows = {
+            Signal.STEP_SECONDS: [seconds],
+            Signal.STEP_TIME_RATIO: [seconds / statistics.median(self._pace)],
+        }
+        return [
+            self._finding(rule, windows, judged_on=1)
+            for rule in self._rules
+            if set(signals_of(rule.condition)) <= set(windows) and holds(rule.condition, windows)
+        ]
+
+    def _with_pace(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """The metrics with the step's time beside those of its stage so far."""
+        seconds = step_seconds(metrics)
+        self.step_time_ratio = None
+        if seconds is None or not seconds > 0.0:
+            return metrics
+        if len(self._pace) >= _PACE_FROM:
+            self.step_time_ratio = seconds / statistics.median(self._pace)
+        self._pace.append(seconds)
+        return metrics if self.step_time_ratio is None else {**metrics, STEP_TIME_RATIO: self.step_time_ratio}
+
+    def _take(self, judged: Mapping[str, Finding | bool]) -> list[Finding]:
+        """Note which rules hold; those for which it is too early to tell (True) stay as they are.
+
+        What held at the end of the last stage is then neither confirmed nor lifted.
+        """
+        names = {
+            name
+            for name, found in judged.items()
+            if isinstance(found, Finding) or (found and name in self._held)
+        }
+        begun: list[Finding] = []
+        for rule in self._rules:
+            found = judged[rule.name]
+            if rule.name not in names or names & set(rule.yields_to):
+                self._held.pop(rule.name, None)
+            elif isinstance(found, Finding):
+                if rule.name not in self._held:
+                    begun.append(found)
+                self._held[rule.name] = found
+        return begun
+
+    def _judge(self, rule: Rule) -> Finding | bool:
+        """The finding where the rule holds, False where it does not, True where it is too early to tell."""
+        assert self._stage is not None
+        if not self._applies(rule):
+            return False
+        length = rule.steps(self._facts.steps_per_epoch)
+        if self._steps_in_stage < length or self._position < self._grace_of(rule) + length:
+            return True
+        windows = self._windows(rule, length, full=True)
+        return holds(rule.condition, windows) and self._finding(rule, windows, judged_on=length)
+
+    def _judge_on_less(self, rule: Rule) -> Finding | bool:
+        """The same for a rule of which some window is not full; one that was judged before stays as it is."""
+        if not self._applies(rule):
+            return False
+        length = rule.steps(self._facts.steps_per_epoch)
+        there = max(
+            (len(self._history[s]) for s in signals_of(rule.condition) if not SOURCES[s].sparse), default=0
+        )
+        there = min(there, length)
+        early = there < rule.shortest or self._position < self._grace_of(rule) + there
+        if early or (there == length and self._steps_in_stage >= length):
+            return True
+        windows = self._windows(rule, length, full=False)
+        return holds(rule.condition, windows) and self._finding(rule, windows, judged_on=there)
+
+    def _applies(self, rule: Rule) -> bool:
+        return self._stage in rule.stages or self._stage == UNKNOWN_STAGE
+
+    @property
+    def _position(self) -> int:
+        """Steps of the stage so far: a log that begins late still tells how many came before, in the first stage."""
+        return (
+            max(self._steps_in_stage, self._step)
+            if self._stage == self._first_stage
+            else self._steps_in_stage
         )
 
-    def _windows(self, length: int) -> dict[Signal, list[float]]:
-        """The last ``length`` values of every signal that has as many; the last one of a sparse signal."""
+    def _grace_of(self, rule: Rule) -> int:
+        return rule.warmup_grace if self._grace and self._stage in ("warmup", UNKNOWN_STAGE) else 0
+
+    def _windows(self, rule: Rule, length: int, *, full: bool) -> dict[Signal, list[float]]:
+        """The last values of the rule's signals: ``length`` where windows must be ``full``, else what there is.
+
+        Of a sparse signal, all that the stage has told: over a window there would be nothing to compare.
+        """
         windows: dict[Signal, list[float]] = {}
-        for signal, values in self._history.items():
-            needed = 1 if SOURCES[signal].sparse else length
-            if len(values) >= needed:
-                windows[signal] = list(values)[-needed:]
+        remarked = () if rule.remark is None else signals_of(rule.remark)
+        for signal in (*signals_of(rule.condition), *remarked):
+            history = self._history[signal]
+            if SOURCES[signal].sparse:
+                windows[signal] = list(history)
+            elif len(history) >= length or not full:
+                windows[signal] = list(history)[-length:]
         return windows
+
+    def _finding(self, rule: Rule, windows: Mapping[Signal, Sequence[float]], *, judged_on: int) -> Finding:
+        assert self._stage is not None
+        return make_finding(
+            rule,
+            windows,
+            stage=self._stage,
+            step=self._step,
+            window=rule.steps(self._facts.steps_per_epoch),
+            judged_on=judged_on,
+            config=self._config,
+            facts=self._facts,
+            language=self._language,
+        )

@@ -1,9 +1,13 @@
-"""The table of health rules: what is unhealthy, for how long, in which stage, why, and what mends it."""
+"""The table of health rules: what is unhealthy, for how long, in which stage, and what mends it.
+
+What a rule means is said in :mod:`gad_ray.health.texts`, in every language.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from gad_ray.health import advice as change
 from gad_ray.health.advice import Advice
@@ -13,14 +17,26 @@ from gad_ray.health.conditions import (
     AnyOf,
     Below,
     Condition,
+    DriftBelow,
+    Falls,
     GapAbove,
+    Known,
     Near,
+    Not,
     RatioAbove,
+    RatioBelow,
+    Rises,
     VariationAbove,
 )
 from gad_ray.health.signals import Signal
 
 _BOTH = ("warmup", "adversarial")
+
+UNKNOWN_STAGE = "unknown"
+"""Stage of a foreign log that does not tell it: the rules of all stages are tried."""
+
+UNKNOWN_EPOCH = 50
+"""Steps that stand for an epoch where it is not known how many there are."""
 
 
 class Severity(StrEnum):
@@ -37,29 +53,49 @@ class Rule:
     """One rule.
 
     Attributes:
-        name: Its name in kebab-case.
+        name: Its name in kebab-case, under which its texts are found.
         stages: The stages it holds in.
-        window: Steps over which the condition's means are taken.
+        window: Steps over which the condition's means are taken, or an epoch of them.
         warmup_grace: Steps at the beginning of the warm-up that are not judged: a new value head has not
             learned to tell anything apart yet.
         condition: What is unhealthy.
         severity: How bad it is.
-        meaning: What it means, in a sentence or two, with what to look at where no setting mends it.
+        shortest: Fewest steps on which it is judged where a run ended before its window was full.
+        yields_to: Rules that name the cause where this one only sees a symptom, and whose answer is another:
+            while one of them holds, this rule does not.
+        remark: A condition under which its second text is said too.
         advice: Changes of settings that mend it, most promising first; each is worth trying on its own.
     """
 
     name: str
     stages: tuple[str, ...] = _BOTH
-    window: int = 5
+    window: int | Literal["epoch"] = 5
     warmup_grace: int = 0
     condition: Condition
     severity: Severity = Severity.WARNING
-    meaning: str
+    shortest: int = 1
+    yields_to: tuple[str, ...] = ()
+    remark: Condition | None = None
     advice: tuple[Advice, ...] = ()
+
+    def steps(self, epoch: int | None) -> int:
+        """The window in steps, given those of an epoch."""
+        return (epoch or UNKNOWN_EPOCH) if self.window == "epoch" else self.window
 
 
 _SATURATED = Above(Signal.SIGMOID_MEAN, 0.98)
 _FAR_APART = Above(Signal.SCORE_DIFF, 5.0)
+_EXTREME = Above(Signal.SCORE_SIZE_MAX, 10.0)
+_EVALUATION_GAP = GapAbove(Signal.D_ACC, Signal.EVAL_D_ACC, 0.15)
+_MOST_GROUPS_WITHOUT_SPREAD = Above(Signal.ZERO_SPREAD, 0.5)
+_FARTHER_FROM_THE_TEACHER = AnyOf((Falls(Signal.EVAL_REWARD, 0.5), Rises(Signal.TEACHER_NLL, 1.0)))
+_NEARER_TO_THE_TEACHER = Falls(Signal.TEACHER_NLL, 0.1)
+_COLLAPSED_LENGTH = AnyOf(
+    (Below(Signal.RESPONSE_LENGTH, 2.0), RatioBelow(Signal.RESPONSE_LENGTH, Signal.TEACHER_LENGTH, 0.2))
+)
+_STANDS_STILL = AllOf(
+    (Below(Signal.PG_LOSS_SIZE, 1e-3), Below(Signal.ADV_STD, 0.05), DriftBelow(Signal.KL, 0.25))
+)
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -69,10 +105,6 @@ RULES: tuple[Rule, ...] = (
                 AllOf((Above(Signal.D_ACC, 0.90), AnyOf((_FAR_APART, _SATURATED)))),
                 Above(Signal.D_ACC, 0.95),
             )
-        ),
-        meaning=(
-            "The critic tells teacher and student apart without effort, so that its score says little about "
-            "which response is better. Look at the data too: a mark that only one side carries is enough."
         ),
         advice=(
             change.RAISE_TEMPERATURE,
@@ -85,17 +117,14 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="critic-blind",
         stages=("adversarial",),
-        condition=Below(Signal.D_ACC, 0.60),
-        meaning=(
-            "The critic hardly tells teacher from student, so that its score is mostly noise as a reward. Late "
-            "in the game this is success if the held-out measures rose, and collapse if they did not."
-        ),
+        # Late in the game it is success if the policy came nearer to the teacher by a measure that is not the critic's.
+        condition=AllOf((Below(Signal.D_ACC, 0.60), Not(_NEARER_TO_THE_TEACHER))),
         advice=(change.LOWER_TEMPERATURE, change.SHARPER_TEMPERATURE, change.BATCH_NORM_OFF),
     ),
     Rule(
         name="scores-too-far-apart",
         condition=_FAR_APART,
-        meaning="Teacher and student are scored so far apart that the ranking loss has little left to teach.",
+        yields_to=("evaluation-near-collapse", "reward-hacking", "length-collapse"),
         advice=(
             change.RAISE_TEMPERATURE,
             change.SMOOTHER_TEMPERATURE,
@@ -110,13 +139,12 @@ RULES: tuple[Rule, ...] = (
         stages=("warmup",),
         warmup_grace=20,
         condition=Below(Signal.SCORE_DIFF, 0.5),
-        meaning="Teacher and student are scored nearly alike: the critic has not learned to rank yet.",
+        yields_to=("score-collapse",),
         advice=(change.RAISE_CRITIC_LR, change.BATCH_NORM_OFF),
     ),
     Rule(
         name="loss-saturated",
         condition=_SATURATED,
-        meaning="The sigmoid of the ranking loss sits at its end, where the loss has next to no gradient.",
         advice=(change.RAISE_TEMPERATURE, change.SMOOTHER_TEMPERATURE),
     ),
     Rule(
@@ -130,13 +158,11 @@ RULES: tuple[Rule, ...] = (
             )
         ),
         severity=Severity.CRITICAL,
-        meaning="The critic gives nearly the same score to everything. Go back to an earlier checkpoint.",
         advice=(change.LOWER_CRITIC_LR,),
     ),
     Rule(
         name="extreme-scores",
-        condition=Above(Signal.SCORE_SIZE_MAX, 10.0),
-        meaning="Single scores are so large that they outweigh all others in the advantages.",
+        condition=_EXTREME,
         advice=(change.LOWER_REG_THRESHOLD, change.RAISE_REG_WEIGHT),
     ),
     Rule(
@@ -144,13 +170,11 @@ RULES: tuple[Rule, ...] = (
         window=3,
         condition=Above(Signal.CRITIC_GRAD_NORM, 10.0),
         severity=Severity.CRITICAL,
-        meaning="The critic's gradient is far too large. Look for outliers among the rows of these steps.",
         advice=(change.LOWER_CRITIC_LR, change.CLIP_CRITIC_GRADIENT),
     ),
     Rule(
         name="gradient-vanished",
         condition=Below(Signal.CRITIC_GRAD_NORM, 0.1),
-        meaning="The critic's gradient is so small that it stands still.",
         # A saturated loss asks for a higher temperature; where nothing is saturated the scores are small
         # against it, and the learning rate is the setting left.
         advice=(change.RAISE_TEMPERATURE, change.SMOOTHER_TEMPERATURE, change.RAISE_CRITIC_LR),
@@ -158,8 +182,51 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="discriminator-reward-out-of-range",
         condition=AnyOf((Above(Signal.DISCRIMINATOR_REWARD, 5.0), Below(Signal.DISCRIMINATOR_REWARD, -10.0))),
-        meaning="The critic's scores of the student have drifted away from zero.",
         advice=(change.LOWER_REG_THRESHOLD, change.RAISE_REG_WEIGHT),
+    ),
+    Rule(
+        name="policy-stands-still",
+        stages=("adversarial",),
+        window="epoch",
+        shortest=3,
+        condition=_STANDS_STILL,
+        advice=(change.RAISE_POLICY_LR, change.LOWER_KL),
+    ),
+    Rule(
+        name="advantages-squeezed",
+        stages=("adversarial",),
+        # Where most groups have no spread, that is the cause.
+        condition=AllOf((Below(Signal.ADV_STD, 0.05), Not(_MOST_GROUPS_WITHOUT_SPREAD))),
+        remark=Above(Signal.RANKED, 0.5),
+        advice=(change.GRPO, change.LOWER_STD_FLOOR),
+    ),
+    Rule(
+        name="lr-too-small",
+        stages=("adversarial",),
+        window=20,
+        shortest=3,
+        # A rate far below the warm start's is no fault while the policy moves.
+        condition=AllOf(
+            (
+                RatioBelow(Signal.POLICY_LR, Signal.WARM_START_LR, 0.08),
+                AnyOf((_STANDS_STILL, Below(Signal.KL, 0.005))),
+            )
+        ),
+        advice=(change.RAISE_POLICY_LR, change.SOME_KL),
+    ),
+    Rule(
+        name="kl-drowns-the-loss",
+        stages=("adversarial",),
+        window=10,
+        condition=Above(Signal.KL_SHARE, 0.5),
+        advice=(change.LOWER_KL,),
+    ),
+    Rule(
+        name="no-spread-in-groups",
+        stages=("adversarial",),
+        window=10,
+        condition=_MOST_GROUPS_WITHOUT_SPREAD,
+        advice=(change.HOTTER_SAMPLING, change.SPREAD_FIRST, change.DROP_ZERO_SPREAD),
     ),
     Rule(
         name="length-shortcut",
@@ -170,25 +237,73 @@ RULES: tuple[Rule, ...] = (
                 RatioAbove(Signal.RESPONSE_LENGTH, Signal.TEACHER_LENGTH, 1.5),
             )
         ),
-        meaning=(
-            "Length decides the score, or the student writes far more than the teacher: the first shortcut that "
-            "a critic finds. Look at how many responses are cut at the token limit."
+        advice=(change.OVERLONG_PENALTY, change.EXCLUDE_CUT),
+    ),
+    Rule(
+        name="length-collapse",
+        condition=_COLLAPSED_LENGTH,
+        severity=Severity.CRITICAL,
+        advice=(change.LOWER_POLICY_LR, change.RAISE_KL, change.TOO_SHORT_PENALTY),
+    ),
+    Rule(
+        name="reward-hacking",
+        stages=("adversarial",),
+        window=20,
+        condition=AnyOf(
+            (
+                AllOf((Rises(Signal.REWARD, 0.5), _FARTHER_FROM_THE_TEACHER)),
+                # Answers of next to nothing, scored far out: no measure of quality is needed to see it.
+                AllOf((_COLLAPSED_LENGTH, _EXTREME)),
+            )
         ),
+        severity=Severity.CRITICAL,
+        advice=(change.MORE_CRITIC_UPDATES, change.REPLAY, change.LOWER_POLICY_LR),
     ),
     Rule(
         name="train-eval-gap",
-        condition=GapAbove(Signal.D_ACC, Signal.EVAL_D_ACC, 0.15),
-        meaning=(
-            "The critic ranks this policy's fresh samples much better than the fixed evaluation set: it "
-            "overfits them."
+        condition=_EVALUATION_GAP,
+        advice=(change.FEWER_CRITIC_UPDATES, change.REPLAY, change.LOWER_CRITIC_LR),
+    ),
+    Rule(
+        name="evaluation-near-collapse",
+        # A critic that is blind in training too has nothing to lose in the evaluation.
+        condition=AllOf(
+            (
+                Below(Signal.EVAL_D_ACC, 0.60),
+                Below(Signal.EVAL_SCORE_DIFF_SIZE, 0.5),
+                _EVALUATION_GAP,
+            )
         ),
-        advice=(change.FEWER_CRITIC_UPDATES, change.LOWER_CRITIC_LR),
+        advice=(change.FEWER_CRITIC_UPDATES, change.REPLAY, change.LOWER_CRITIC_LR),
+    ),
+    Rule(
+        name="sampling-differs",
+        window=1,
+        condition=Above(Signal.SAMPLING_DIFFERENCES, 0.5),
+        advice=change.SAMPLE_AS_EVALUATED,
+    ),
+    Rule(
+        name="fingerprint-unknown",
+        # Whether it is the same critic is asked where the figures disagree.
+        condition=AllOf((_EVALUATION_GAP, Not(Known(Signal.SAME_CRITIC)))),
+        advice=(change.KEEP_RECORDS,),
+    ),
+    Rule(
+        name="fingerprint-differs",
+        window=1,
+        condition=Below(Signal.SAME_CRITIC, 0.5),
+    ),
+    Rule(
+        name="identical-text-differs",
+        window=1,
+        condition=Above(Signal.IDENTICAL_DIFF, 1e-5),
+        severity=Severity.CRITICAL,
     ),
     Rule(
         name="ranking-loss-oscillates",
         window=20,
         condition=VariationAbove(Signal.RANKING_LOSS, 0.5),
-        meaning="The ranking loss swings by more than half of its mean: the critic's steps are too long.",
+        shortest=10,
         advice=(change.LOWER_CRITIC_LR,),
     ),
     Rule(
@@ -196,11 +311,12 @@ RULES: tuple[Rule, ...] = (
         stages=("adversarial",),
         condition=Above(Signal.MISMATCH, 0.05),
         severity=Severity.CRITICAL,
-        meaning=(
-            "The rollout engine and the trainer disagree on the probability of the same tokens: precision, chat "
-            "template or stale weights. The policy is trained on samples that are not its own."
-        ),
-        advice=(change.ROLLOUT_IN_FLOAT32, change.NO_STALENESS),
+        advice=(change.ROLLOUT_IN_FLOAT32, change.NO_STALENESS, change.WEIGH_IMPORTANCE),
+    ),
+    Rule(
+        name="stalled",
+        window=1,
+        condition=AllOf((Above(Signal.STEP_TIME_RATIO, 5.0), Above(Signal.STEP_SECONDS, 60.0))),
     ),
 )
-"""All rules that can be judged from the metrics of a window of steps."""
+"""All rules, in the order in which they are reported."""

@@ -1,4 +1,4 @@
-"""The quantities that health rules look at, read or derived from a step's metrics."""
+"""The quantities that health rules look at, read or derived from a step's metrics and the run's facts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from gad_ray.health.facts import NO_FACTS, RunFacts
 
 Metrics = Mapping[str, float]
 
@@ -22,11 +24,28 @@ class Signal(StrEnum):
     RANKING_LOSS = "ranking_loss"
     CRITIC_GRAD_NORM = "critic grad_norm"
     DISCRIMINATOR_REWARD = "discriminator reward"
+    REWARD = "reward"
     SCORE_LENGTH_CORR = "|corr(score, length)|"
     RESPONSE_LENGTH = "response length"
     TEACHER_LENGTH = "teacher's length"
     MISMATCH = "|log π_trainer − log π_rollout|"
+    PG_LOSS_SIZE = "|pg_loss|"
+    ADV_STD = "advantage std"
+    KL = "KL to the reference"
+    KL_SHARE = "KL term's share of the loss"
+    ZERO_SPREAD = "share of groups without spread"
+    POLICY_LR = "policy lr"
+    WARM_START_LR = "warm start's lr"
+    RANKED = "rank advantages"
+    STEP_SECONDS = "seconds without a step"
+    STEP_TIME_RATIO = "time of the step / median"
     EVAL_D_ACC = "eval/d_acc"
+    EVAL_SCORE_DIFF_SIZE = "|eval/score_diff|"
+    EVAL_REWARD = "eval/reward"
+    TEACHER_NLL = "eval/teacher_nll"
+    SAMPLING_DIFFERENCES = "sampling settings that differ"
+    SAME_CRITIC = "same critic in evaluation"
+    IDENTICAL_DIFF = "score difference of identical text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,70 +53,152 @@ class Source:
     """Where a signal comes from.
 
     Attributes:
-        read: A step's metrics → the value, or None if the step does not tell it.
+        read: A step's metrics and the run's facts → the value, or None if they do not tell it.
         sparse: The metric comes with few steps only: its latest value stands for the whole window.
     """
 
-    read: Callable[[Metrics], float | None]
+    read: Callable[[Metrics, RunFacts], float | None]
     sparse: bool = False
 
 
-def _first(*names: str) -> Callable[[Metrics], float | None]:
+Read = Callable[[Metrics, RunFacts], float | None]
+
+
+def _first(*names: str) -> Read:
     """The first of the metrics that the step has."""
-    return lambda metrics: next((metrics[name] for name in names if name in metrics), None)
+    return lambda metrics, _facts: next((metrics[name] for name in names if name in metrics), None)
 
 
-def _size(name: str) -> Callable[[Metrics], float | None]:
-    return lambda metrics: abs(metrics[name]) if name in metrics else None
+def _size(*names: str) -> Read:
+    first = _first(*names)
+
+    def read(metrics: Metrics, facts: RunFacts) -> float | None:
+        value = first(metrics, facts)
+        return None if value is None else abs(value)
+
+    return read
 
 
-def _largest(*names: str, of: Callable[[float], float] = float) -> Callable[[Metrics], float | None]:
+def _largest(*names: str) -> Read:
     """The largest of those of the metrics that the step has."""
-    return lambda metrics: max((of(metrics[name]) for name in names if name in metrics), default=None)
+    return lambda metrics, _facts: max((metrics[name] for name in names if name in metrics), default=None)
 
 
-def _sigmoid_mean(metrics: Metrics) -> float | None:
+def _score_diff(metrics: Metrics, _facts: RunFacts) -> float | None:
+    """The mean difference where it is logged, else the difference of the means, which is the same."""
+    if "critic/score_diff" in metrics:
+        return metrics["critic/score_diff"]
+    sides = _both_means(metrics)
+    return sides[0] - sides[1] if sides else None
+
+
+def _both_means(metrics: Metrics) -> tuple[float, float] | None:
+    teacher, student = metrics.get("critic/teacher_score_mean"), metrics.get("critic/student_score_mean")
+    return (teacher, student) if teacher is not None and student is not None else None
+
+
+def _sigmoid_mean(metrics: Metrics, facts: RunFacts) -> float | None:
     """The mean of σ(d/τ) where it is logged, else σ of the mean d."""
     if "critic/sigmoid_mean" in metrics:
         return metrics["critic/sigmoid_mean"]
-    if "critic/score_diff" not in metrics or "critic/temperature" not in metrics:
+    difference = _score_diff(metrics, facts)
+    temperature = metrics.get("critic/temperature", facts.loss_temperature)
+    if difference is None or not temperature:
         return None
     # By tanh, which does not overflow however far the scores are apart.
-    return 0.5 * (1.0 + math.tanh(0.5 * metrics["critic/score_diff"] / metrics["critic/temperature"]))
+    return 0.5 * (1.0 + math.tanh(0.5 * difference / temperature))
 
 
-def _score_mean_size(metrics: Metrics) -> float | None:
+def _score_mean_size(metrics: Metrics, _facts: RunFacts) -> float | None:
     """|mean| of the teacher's and the student's scores together."""
-    sides = [metrics[n] for n in ("critic/teacher_score_mean", "critic/student_score_mean") if n in metrics]
-    return abs(sum(sides) / 2) if len(sides) == 2 else None
+    sides = _both_means(metrics)
+    return abs(sum(sides) / 2) if sides else None
+
+
+def _score_size_max(metrics: Metrics, facts: RunFacts) -> float | None:
+    """The largest |score| that the metrics tell of: no score need be larger, but at least one is as large."""
+    names = (f"critic/{s}_score_{end}" for s in ("teacher", "student") for end in ("min", "max", "mean"))
+    sizes = [abs(metrics[name]) for name in names if name in metrics]
+    difference = _score_diff(metrics, facts)
+    if difference is not None:
+        # Of two numbers that far apart, one is at least half as large.
+        sizes.append(abs(difference) / 2)
+    return max(sizes, default=None)
+
+
+def _kl_share(metrics: Metrics, facts: RunFacts) -> float | None:
+    """The KL term's share of the loss where it is logged, else of the sizes of KL term and policy gradient."""
+    if "actor/kl_share" in metrics:
+        return metrics["actor/kl_share"]
+    coefficient = metrics.get("actor/kl_coef", facts.kl_coefficient)
+    if coefficient is None or "actor/kl_loss" not in metrics or "actor/pg_loss" not in metrics:
+        return None
+    term, rest = abs(coefficient * metrics["actor/kl_loss"]), abs(metrics["actor/pg_loss"])
+    return term / (term + rest) if term + rest > 0 else None
+
+
+def _policy_lr(metrics: Metrics, facts: RunFacts) -> float | None:
+    """The configured rate: the one of a step may be that of a schedule's beginning or end."""
+    return facts.policy_lr if facts.policy_lr is not None else metrics.get("actor/lr")
+
+
+def _ranked(_metrics: Metrics, facts: RunFacts) -> float | None:
+    return None if facts.advantage is None else float(facts.advantage == "rank")
+
+
+def _same_critic(_metrics: Metrics, facts: RunFacts) -> float | None:
+    return None if facts.same_critic is None else float(facts.same_critic)
+
+
+def _num_sampling_differences(_metrics: Metrics, facts: RunFacts) -> float | None:
+    known = facts.training_sampling is not None and facts.evaluation_sampling is not None
+    return float(len(facts.sampling_differences)) if known else None
+
+
+def step_seconds(metrics: Metrics, _facts: RunFacts = NO_FACTS) -> float | None:
+    """Wall time of a step, less that of an evaluation within it."""
+    seconds = metrics.get("timing_s/step")
+    return None if seconds is None else seconds - metrics.get("timing_s/eval", 0.0)
 
 
 SOURCES: Mapping[Signal, Source] = {
     Signal.D_ACC: Source(read=_first("critic/d_acc")),
-    Signal.SCORE_DIFF: Source(read=_first("critic/score_diff")),
+    Signal.SCORE_DIFF: Source(read=_score_diff),
     Signal.SIGMOID_MEAN: Source(read=_sigmoid_mean),
     Signal.SCORE_STD: Source(read=_largest("critic/teacher_score_std", "critic/student_score_std")),
     Signal.SCORE_MEAN_SIZE: Source(read=_score_mean_size),
-    Signal.SCORE_SIZE_MAX: Source(
-        read=_largest(
-            *(f"critic/{side}_score_{end}" for side in ("teacher", "student") for end in ("min", "max")),
-            of=abs,
-        )
-    ),
+    Signal.SCORE_SIZE_MAX: Source(read=_score_size_max),
     Signal.RANKING_LOSS: Source(read=_first("critic/ranking_loss")),
     # Clipping hides an explosion: the norm before it counts.
     Signal.CRITIC_GRAD_NORM: Source(read=_first("critic/grad_norm_before_clip", "critic/grad_norm")),
     Signal.DISCRIMINATOR_REWARD: Source(read=_first("reward/discriminator_mean")),
+    Signal.REWARD: Source(read=_first("critic/rewards/mean", "reward/discriminator_mean")),
     Signal.SCORE_LENGTH_CORR: Source(read=_size("critic/score_length_corr")),
     Signal.RESPONSE_LENGTH: Source(read=_first("response_length/mean")),
     Signal.TEACHER_LENGTH: Source(read=_first("response_length/teacher_mean")),
     # The mean difference never exceeds the mean size of the differences: it is a cautious stand-in.
     Signal.MISMATCH: Source(read=_first("rollout/mismatch_abs", "rollout/mismatch_kl")),
+    Signal.PG_LOSS_SIZE: Source(read=_size("actor/pg_loss")),
+    Signal.ADV_STD: Source(read=_first("actor/adv_std")),
+    Signal.KL: Source(read=_first("actor/kl_loss")),
+    Signal.KL_SHARE: Source(read=_kl_share),
+    Signal.ZERO_SPREAD: Source(read=_first("actor/zero_spread_groups")),
+    Signal.POLICY_LR: Source(read=_policy_lr),
+    Signal.WARM_START_LR: Source(read=lambda _, facts: facts.warm_start_lr),
+    Signal.RANKED: Source(read=_ranked),
+    Signal.STEP_SECONDS: Source(read=step_seconds),
+    Signal.STEP_TIME_RATIO: Source(read=_first("perf/step_time_ratio")),
     Signal.EVAL_D_ACC: Source(read=_first("eval/d_acc"), sparse=True),
+    Signal.EVAL_SCORE_DIFF_SIZE: Source(read=_size("eval/score_diff"), sparse=True),
+    Signal.EVAL_REWARD: Source(read=_first("eval/reward"), sparse=True),
+    Signal.TEACHER_NLL: Source(read=_first("eval/teacher_nll"), sparse=True),
+    Signal.SAMPLING_DIFFERENCES: Source(read=_num_sampling_differences),
+    Signal.SAME_CRITIC: Source(read=_same_critic),
+    Signal.IDENTICAL_DIFF: Source(read=lambda _, facts: facts.identical_text_difference),
 }
 
 
-def read_signals(metrics: Metrics) -> dict[Signal, float]:
-    """The signals that a step tells, without those that are not finite."""
-    values = {signal: source.read(metrics) for signal, source in SOURCES.items()}
+def read_signals(metrics: Metrics, facts: RunFacts = NO_FACTS) -> dict[Signal, float]:
+    """The signals that a step and the facts tell, without those that are not finite."""
+    values = {signal: source.read(metrics, facts) for signal, source in SOURCES.items()}
     return {signal: value for signal, value in values.items() if value is not None and math.isfinite(value)}

@@ -234,6 +234,10 @@ _PERF = (
         "perf/rollout_tokens_per_s", "Response tokens generated per second of rollout", Unit.TOKENS_PER_SECOND
     ),
     _gauge("perf/train_tokens_per_s", "Tokens trained on per second of both updates", Unit.TOKENS_PER_SECOND),
+    _gauge(
+        "perf/step_time_ratio",
+        "Wall time of the step, evaluation left out, over the median of its stage so far",
+    ),
     _gauge("perf/memory_bytes", "Memory held by the run's processes together", Unit.BYTES),
     _gauge(
         "perf/memory_peak_bytes", "Largest memory held by the run's processes together so far", Unit.BYTES
@@ -286,6 +290,7 @@ _RUN = (
     _gauge("data/position", "Prompts of the present epoch that have been used"),
     _counter("health/findings", "Health rules that began to hold"),
     _gauge("health/active_rules", "Health rules that hold"),
+    _gauge("health/critical_rules", "Health rules of severity critical that hold"),
 )
 
 METRICS: Mapping[str, MetricSpec] = {

@@ -92,6 +92,11 @@ class RunDirectory:
         return self.root / "summary.json"
 
     @property
+    def resume_mark(self) -> Path:
+        """The file that lets a run go on which a health rule has paused."""
+        return self.root / "resume"
+
+    @property
     def samples_jsonl(self) -> Path:
         """The held-out prompts with all their answers and scores."""
         return self.root / "samples.jsonl"

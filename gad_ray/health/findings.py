@@ -1,0 +1,125 @@
+"""What is reported of a rule that holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gad_ray.config import RunConfig
+from gad_ray.health.conditions import Windows, holds, level, signals_of
+from gad_ray.health.facts import RunFacts
+from gad_ray.health.phrases import say, signal_name
+from gad_ray.health.rules import Rule, Severity
+from gad_ray.health.signals import Signal
+from gad_ray.health.texts import Language, text_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A rule that holds.
+
+    Attributes:
+        rule: The rule's name.
+        severity: How bad it is.
+        stage: The stage in which it holds.
+        step: The step with which its window ended.
+        window: Steps that the rule looks at.
+        judged_on: Steps that it was judged on: fewer, where the run ended before.
+        values: What was measured: the mean over the window of each signal that the rule looks at.
+        meaning: What it means.
+        advice: ``key=value`` overrides that answer it, most promising first.
+        language: Of the texts.
+    """
+
+    rule: str
+    severity: Severity
+    stage: str
+    step: int
+    window: int
+    judged_on: int
+    values: Mapping[str, float]
+    meaning: str
+    advice: tuple[str, ...]
+    language: Language = "en"
+
+    @property
+    def evidence(self) -> str:
+        """What was measured, and on how much."""
+        measured = ", ".join(f"{name} {value:.3g}" for name, value in self.values.items())
+        if self.judged_on >= self.window:
+            return measured
+        return f"{measured} ({say('partial', self.language, there=self.judged_on, window=self.window)})"
+
+    @property
+    def text(self) -> str:
+        """The finding in a line: what was measured, what it means, what to try."""
+        tries = (
+            " " + say("try", self.language, overrides=say("or", self.language).join(self.advice))
+            if self.advice
+            else ""
+        )
+        return f"{self.evidence}: {self.meaning}{tries}"
+
+
+def make_finding(
+    rule: Rule,
+    windows: Windows,
+    *,
+    stage: str,
+    step: int,
+    window: int,
+    judged_on: int,
+    config: RunConfig,
+    facts: RunFacts,
+    language: Language,
+) -> Finding:
+    """The report of a rule that holds over ``windows``."""
+    return Finding(
+        rule=rule.name,
+        severity=rule.severity,
+        stage=stage,
+        step=step,
+        window=window,
+        judged_on=judged_on,
+        values=_values(rule, windows, facts, language),
+        meaning=_meaning(rule, windows, facts, language),
+        advice=tuple(_overrides(rule, config, facts)),
+        language=language,
+    )
+
+
+def _values(rule: Rule, windows: Windows, facts: RunFacts, language: Language) -> dict[str, float]:
+    looked_at = [signal for signal in signals_of(rule.condition) if windows.get(signal)]
+    values = {signal_name(signal, language): level(signal, windows) for signal in looked_at}
+    if Signal.SAMPLING_DIFFERENCES in looked_at:
+        for name, (trained, tested) in facts.sampling_differences.items():
+            values |= {
+                say("in-training", language, what=name): trained,
+                say("in-evaluation", language, what=name): tested,
+            }
+    return values
+
+
+def _meaning(rule: Rule, windows: Windows, facts: RunFacts, language: Language) -> str:
+    text = text_of(rule.name, language)
+    differences = facts.sampling_differences.items()
+    told = [
+        say("differs", language, what=name, training=f"{trained:g}", evaluation=f"{tested:g}")
+        for name, (trained, tested) in differences
+    ]
+    meaning = text.meaning.replace("{sampling}", say("and", language).join(told))
+    if rule.remark is not None and holds(rule.remark, windows):
+        meaning += say("space", language) + text.remark
+    return meaning
+
+
+def _overrides(rule: Rule, config: RunConfig, facts: RunFacts) -> Iterator[str]:
+    for item in rule.advice:
+        override = item.override(config, facts)
+        if override is not None:
+            yield override
+
+
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    """The critical ones before the others, else in the order given."""
+    return sorted(findings, key=lambda finding: finding.severity is not Severity.CRITICAL)
