@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -202,7 +203,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     )
 
 
-def _stamped(fingerprint: Fingerprint | None) -> pa.Schema:
+def _stamped(fingerprint: Fingerprint | None) -> Any:
     """The schema with the fingerprint's parts beside the format."""
     if fingerprint is None:
         return RECORD_SCHEMA
