@@ -14,6 +14,8 @@ import psutil
 
 from gad_ray.batch import Metrics
 from gad_ray.config import RunConfig
+from gad_ray.controller.interrupt import Interrupted
+from gad_ray.controller.live_report import LiveReport
 from gad_ray.health.monitor import Finding, HealthMonitor
 from gad_ray.observability.console import LiveLine
 from gad_ray.observability.records import ScoreRecordWriter
@@ -38,6 +40,7 @@ class Progress:
         self._health = HealthMonitor(config)
         self._jsonl = JsonlSink(directory.metrics_jsonl)
         self._sinks = MultiSink([self._jsonl, TensorBoardSink(directory.tensorboard), RayPrometheusSink()])
+        self._report = LiveReport(directory.root, refresh_s=config.report.refresh_s)
         self.pids: Sequence[int] = ()
         self.peak_memory_gib = 0.0
         self.timing: dict[str, float] = {}
@@ -51,6 +54,11 @@ class Progress:
     ) -> None:
         self._line.__exit__(kind, error, trace)
         self._sinks.close()
+        if isinstance(error, Exception):
+            self.event("failed", error=str(error))
+        elif isinstance(error, Interrupted):
+            self.event("stopped", signal=error.signal_number)
+        self._tell_of_report(self._report.finish())
 
     def step(self, *, step: int, stage: str, metrics: Metrics) -> None:
         """Log one step, judge its health, show it."""
@@ -66,7 +74,8 @@ class Progress:
         self._sinks.log(step=step, stage=stage, metrics=logged)
         self._line.step(step=step, stage=stage, metrics=metrics)
         for finding in findings:
-            self._report(finding)
+            self._tell_of_finding(finding)
+        self._tell_of_report(self._report.step_done())
 
     def info(self, text: str) -> None:
         """Say something above the live line."""
@@ -126,9 +135,15 @@ class Progress:
                 part = name.removeprefix("timing_s/")
                 self.timing[part] = self.timing.get(part, 0.0) + value
 
-    def _report(self, finding: Finding) -> None:
+    def _tell_of_finding(self, finding: Finding) -> None:
         self._line.warn(finding.rule, finding.text)
         self.event("health", **asdict(finding))
+
+    def _tell_of_report(self, trouble: str | None) -> None:
+        """A report that cannot be written is told of, and the run goes on."""
+        if trouble is not None:
+            self._line.warn("report", f"it could not be written: {trouble}")
+            self.event("report_failed", error=trouble)
 
     def _memory_bytes(self) -> int:
         """Memory that ends with this run: private pages of its processes, plus Ray's shared store once."""

@@ -48,6 +48,7 @@ class Section:
     """Charts under one heading."""
 
     id: str
+    short: str
     title: str
     text: str
     charts: tuple[Chart, ...]
@@ -68,6 +69,7 @@ def _spread_chart(title: str, prefix: str, **more: tuple[Band, ...]) -> Chart:
 SECTIONS: tuple[Section, ...] = (
     Section(
         id="critic",
+        short="Critic",
         title="Critic",
         text=(
             "How well the critic tells the teacher's text from the student's, on responses it has not learned "
@@ -79,9 +81,7 @@ SECTIONS: tuple[Section, ...] = (
                 metrics=("critic/d_acc",),
                 bands=(
                     Band(low=0.65, high=0.85, label="warm-up target 0.65–0.85", stages=WARMUP),
-                    Band(
-                        low=0.85, high=0.95, label="up to 0.95 while nothing is saturated", stages=WARMUP
-                    ),
+                    Band(low=0.85, high=0.95, label="up to 0.95 while nothing is saturated", stages=WARMUP),
                 ),
             ),
             Chart(
@@ -139,6 +139,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         id="reward",
+        short="Reward",
         title="Reward",
         text=(
             "What the policy is trained on. A negative reward is no fault: only differences within a group of "
@@ -169,6 +170,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         id="policy",
+        short="Policy",
         title="Policy",
         text="What the student's updates look like.",
         charts=(
@@ -217,17 +219,21 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         id="preference",
+        short="Preference",
         title="Preference fit",
         text="An offline fit to the teacher's text against the student's own.",
         charts=(
             Chart(title="Preference loss", metrics=("dpo/loss",)),
-            Chart(title="Implicit rewards", metrics=("dpo/margin", "dpo/chosen_reward", "dpo/rejected_reward")),
+            Chart(
+                title="Implicit rewards", metrics=("dpo/margin", "dpo/chosen_reward", "dpo/rejected_reward")
+            ),
             Chart(title="Teacher preferred by the policy", metrics=("dpo/accuracy",)),
             Chart(title="Pairs", metrics=("dpo/pairs",)),
         ),
     ),
     Section(
         id="lengths",
+        short="Length",
         title="Response length",
         text="Length is the first shortcut that a critic finds, and the first thing that a policy changes.",
         charts=(
@@ -242,6 +248,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         id="rollout",
+        short="Rollout",
         title="Rollout and weight sync",
         text="Whether the engine that writes the responses is the policy that is trained.",
         charts=(
@@ -267,6 +274,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         id="speed",
+        short="Speed",
         title="Speed and memory",
         text="",
         charts=(
@@ -276,6 +284,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         id="eval",
+        short="Evaluation",
         title="Evaluation on held-out prompts",
         text=(
             "The same prompts every time. A shaded range is a 95 % confidence interval, where one was taken: a "
@@ -303,6 +312,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         id="course",
+        short="Data",
         title="Data and health",
         text="",
         charts=(
@@ -314,7 +324,9 @@ SECTIONS: tuple[Section, ...] = (
 )
 """All sections; metrics that none of them names are drawn in one of their own."""
 
-OTHER = Section(id="other", title="Other curves", text="Metrics that no other chart shows.", charts=())
+OTHER = Section(
+    id="other", short="Other", title="Other curves", text="Metrics that no other chart shows.", charts=()
+)
 
 NOT_DRAWN = frozenset({"train/step", "train/stage", "actor/version", "critic/version"})
 """Numbers that only count along with the steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,13 @@ def curve_sections(views: Sequence[RunView]) -> list[Json]:
         payloads = [payload for chart in charts if (payload := _chart(chart, views)) is not None]
         if payloads:
             drawn.append(
-                {"id": section.id, "title": section.title, "text": section.text, "charts": payloads}
+                {
+                    "id": section.id,
+                    "short": section.short,
+                    "title": section.title,
+                    "text": section.text,
+                    "charts": payloads,
+                }
             )
     return drawn
 
@@ -115,12 +122,7 @@ def _others(present: set[str]) -> Section:
         for name in present - named
         if not name.startswith("timing_s/") and not _is_end_of_interval(name, present)
     )
-    return Section(
-        id=OTHER.id,
-        title=OTHER.title,
-        text=OTHER.text,
-        charts=tuple(Chart(title=name, metrics=(name,)) for name in rest),
-    )
+    return replace(OTHER, charts=tuple(Chart(title=name, metrics=(name,)) for name in rest))
 
 
 def _all_of(chart: Chart) -> Iterator[str]:
@@ -147,16 +149,15 @@ def _chart(chart: Chart, views: Sequence[RunView]) -> Json | None:
     lines: list[Json] = []
     areas: list[Json] = []
     for run, view in enumerate(views):
-        for position, name in enumerate(chart.metrics):
-            series = view.metrics.get(name)
-            if series is None or not len(series.steps):
-                continue
+        here = [name for name in chart.metrics if name in view.metrics]
+        for position, name in enumerate(here):
+            series = view.metrics[name]
             colour = run if len(views) > 1 else position
             lines.append(_line(name, series, run=run, colour=colour))
             ends = _ends(chart, view, name) if len(views) == 1 or name.startswith("eval/") else None
             if ends is not None:
                 areas.append(_area(*ends, run=run, colour=colour))
-    if not lines or chart.metrics[0] not in {line["name"] for line in lines} and len(lines) == 0:
+    if not lines:
         return None
     return {
         "kind": "curves",
@@ -164,6 +165,8 @@ def _chart(chart: Chart, views: Sequence[RunView]) -> Json | None:
         "bands": [
             {"low": band.low, "high": band.high, "label": band.label, "stages": list(band.stages)}
             for band in chart.bands
+            # Runs that are compared have their stages at other steps.
+            if len(views) == 1 or not band.stages
         ],
         "lines": lines,
         "areas": areas,

@@ -184,7 +184,8 @@ def final_figures(views: Sequence[RunView]) -> list[tuple[str, list[str]]]:
         values = [_latest(view, name) for view in views]
         if any(value is not None for value in values):
             cells = ["–" if value is None else _figure(value) for value in values]
-            rows.append((f"{name}, mean of the last {_LATEST} values", cells))
+            what = "the last value" if name.startswith("eval/") else f"mean of the last {_LATEST} values"
+            rows.append((f"{name}, {what}", cells))
     return rows
 
 
@@ -210,7 +211,7 @@ def _latest(view: RunView, name: str) -> float | None:
     if series is None:
         return None
     finite = series.values[np.isfinite(series.values)]
-    return float(finite[-_LATEST:].mean()) if len(finite) else None
+    return float(finite[-1 if name.startswith("eval/") else -_LATEST :].mean()) if len(finite) else None
 
 
 def _figure(value: float) -> str:

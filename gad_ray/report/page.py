@@ -33,7 +33,7 @@ def run_page(view: RunView) -> str:
         "runs": [run_header(view, view.name)],
         "sections": sections,
         "scores": score_charts(view.records),
-        "lengths": length_charts(view.records),
+        "dots": length_charts(view.records),
         "timing": [] if split is None else [timing_chart(split)],
         "samples": entries,
     }
@@ -48,6 +48,7 @@ def run_page(view: RunView) -> str:
             "verdicts": overview.verdicts(view.findings),
             "events": overview.other_events(view),
             "summary_rows": [overview.summary_row(row) for row in view.summary.rows] if view.summary else [],
+            "split": split,
             "stage_times": stage_times(view, split) if split is not None else (),
             "num_entries": len(entries),
             "max_steps": MAX_STEPS,

@@ -50,7 +50,9 @@ def length_charts(records: Recorded) -> list[Json]:
             "y": numbers(records.student[chosen]),
             "t": records.steps[chosen].tolist(),
             "hollow": records.cut[chosen].astype(int).tolist(),
-            "caption": _told(relation, "over all responses; the prompt alone can make score and length go together"),
+            "caption": _told(
+                relation, "over all responses; the prompt alone can make score and length go together"
+            ),
         },
         {
             "kind": "dots",
@@ -74,7 +76,11 @@ def correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> floa
 
 
 def _told(value: float | None, what: str) -> str:
-    return f"No correlation can be taken {what}." if value is None else f"Correlation {value:+.2f} {what}."
+    return (
+        f"No correlation can be taken {what}."
+        if value is None
+        else f"Correlation {value:+.2f} {what}.".replace("-", "−")
+    )
 
 
 def _within_groups(records: Recorded) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -124,7 +130,7 @@ def _add_quantiles(chart: Json, label: str, quantiles: NDArray[np.float64], *, c
     chart["lines"].append(
         {
             "name": f"{label}, median",
-            "help": "dark: the middle half; light: all but the outermost 5 % at either end",
+            "help": "",
             "run": 0,
             "colour": colour,
             "x": steps,

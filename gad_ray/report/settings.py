@@ -111,7 +111,7 @@ def _entries(model: BaseModel, default: BaseModel | None, prefix: str) -> Iterat
             value=_as_text(given),
             default=_as_text(expected) if has_default else None,
             changed=changed,
-            help=" ".join((info.description or "").split()),
+            help=" ".join((info.description or "").replace("``", "").split()),
         )
 
 

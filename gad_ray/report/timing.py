@@ -47,12 +47,21 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageTime:
-    """How the time of a stage divides: its name, its steps, their seconds, and (part, seconds, share)."""
+    """How the time of a stage divides.
+
+    Attributes:
+        stage: Its name.
+        num_steps: Its steps that were timed.
+        total: Their seconds.
+        seconds: [P] of each part, in the order of :class:`Split`.
+        shares: [P] of the total.
+    """
 
     stage: str
     num_steps: int
-    seconds: float
-    parts: tuple[tuple[str, float, float], ...]
+    total: float
+    seconds: tuple[float, ...]
+    shares: tuple[float, ...]
 
 
 def split_times(view: RunView) -> Split | None:
@@ -98,13 +107,13 @@ def stage_times(view: RunView, split: Split) -> tuple[StageTime, ...]:
         total = float(seconds.sum())
         if not total:
             continue
-        parts = zip(split.parts, seconds.tolist(), (seconds / total).tolist(), strict=True)
         times.append(
             StageTime(
                 stage=stage.name,
                 num_steps=int(inside.sum()),
-                seconds=total,
-                parts=tuple(part for part in parts if part[1] > 0.0),
+                total=total,
+                seconds=tuple(seconds.tolist()),
+                shares=tuple((seconds / total).tolist()),
             )
         )
     return tuple(times)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gad_ray.errors import ConfigError
 from gad_ray.observability.files import write_text
+from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.report.page import comparison_page, run_page
 from gad_ray.report.view import find_view, load_view
 
@@ -24,7 +25,7 @@ def write_report(root: Path, out: Path | None = None) -> Path:
     Raises:
         ConfigError: If there is no such directory, or the file cannot be written.
     """
-    return _write(out or root / "report.html", run_page(load_view(root)))
+    return _write(out or RunDirectory(root=root).report_html, run_page(load_view(root)))
 
 
 def write_reports(runs: Sequence[str], *, out: Path | None, directory: str | Path = "runs") -> Path:
@@ -43,7 +44,7 @@ def write_reports(runs: Sequence[str], *, out: Path | None, directory: str | Pat
     """
     views = [find_view(run, directory) for run in runs]
     if len(views) == 1:
-        return _write(out or views[0].root / "report.html", run_page(views[0]))
+        return _write(out or RunDirectory(root=views[0].root).report_html, run_page(views[0]))
     return _write(out or Path("comparison.html"), comparison_page(views))
 
 

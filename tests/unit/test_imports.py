@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "checkpoint": 4,
     "observability": 4,
     "evaluation": 5,
+    "report": 5,
     "actors": 6,
     "demos": 6,
     "fitting": 7,
@@ -53,7 +54,7 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
-WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "cli"}
+WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "report", "cli"}
 
 
 def modules() -> dict[str, Path]:
@@ -151,7 +152,7 @@ def test_nothing_imports_vllm_or_deepspeed_before_it_is_used(module: str) -> Non
     ("rooms", "forbidden"),
     [
         (
-            {"errors", "batch", "config", "machine", "doctor", "health", "data"},
+            {"errors", "batch", "config", "machine", "doctor", "health", "data", "report"},
             {"torch", "ray", "transformers"},
         ),
         ({"core"}, {"ray", "transformers", "pydantic"}),

@@ -60,14 +60,19 @@ function rangeOf(spec, log) {
     area.high.forEach(take);
   });
   if (low > high) return null;
-  const size = high - low || Math.abs(high) * 0.2 || 1;
+  if (low === high) {
+    // A curve that stands still lies in the middle, or on the ground.
+    const around = Math.abs(high) * 0.1 || 1;
+    [low, high] = [low === 0 || log ? low : low - around, high + around];
+  }
+  const size = high - low;
   // A band that lies outside comes into the picture where that does not flatten the curves.
   for (const band of spec.bands) {
     if (band.low !== null && band.low > high && band.low - low < 2.5 * size) high = band.low + 0.1 * size;
     if (band.high !== null && band.high < low && high - band.high < 2.5 * size) low = band.high - 0.1 * size;
   }
   if (log) return [low / 1.15, high * 1.15];
-  const air = (high - low || size) * 0.06;
+  const air = (high - low) * 0.06;
   // Nothing that counts up from zero seems to go below it.
   return [low >= 0 && low - air < 0 ? 0 : low - air, high + air];
 }
@@ -105,16 +110,18 @@ function frame(width, x, y, xLabel, yLabel) {
   }
   for (const tick of ticks(x.low, x.high, Math.max(3, Math.round(width / 95)), false)) {
     const at = x(tick).toFixed(1);
+    picture.append(svg("line", { class: "grid", x1: at, x2: at, y1: bottom, y2: bottom + 4 }));
+    // The axis has its name there.
+    if (at > width - MARGIN.right - 7 * xLabel.length - 12) continue;
     picture.append(
-      svg("line", { class: "grid", x1: at, x2: at, y1: bottom, y2: bottom + 4 }),
       svg("text", { class: "tick", x: at, y: bottom + 15, "text-anchor": "middle" }, figure(tick)),
     );
   }
   picture.append(
     svg("line", { class: "axis", x1: MARGIN.left, x2: width - MARGIN.right, y1: bottom, y2: bottom }),
   );
-  const corner = { class: "tick faint", "text-anchor": "end", x: width - MARGIN.right, y: bottom - 5 };
-  if (xLabel) picture.append(svg("text", corner, xLabel));
+  const corner = { class: "tick faint", "text-anchor": "end", x: width - MARGIN.right, y: bottom + 15 };
+  picture.append(svg("text", corner, xLabel));
   if (yLabel) picture.append(svg("text", { class: "tick faint", x: 2, y: 10 }, yLabel));
   return picture;
 }
@@ -141,10 +148,11 @@ function drawStages(picture, runs, x, width) {
     const right = at > width - 90;
     picture.append(
       svg("line", { class: "border", x1: at, x2: at, y1: MARGIN.top - 4, y2: bottom }),
-      svg("text", {
-        class: "tick", x: right ? at - 4 : at + 4, y: 11, "text-anchor": right ? "end" : "start",
-      }, name),
     );
+    // Runs that are compared may have many borders: then the names would lie on each other.
+    if (runs.length > 1) continue;
+    const text = { class: "tick", x: right ? at - 4 : at + 4, y: 11, "text-anchor": right ? "end" : "start" };
+    picture.append(svg("text", text, name));
   }
   if (runs.length > 1) return;
   for (const event of runs[0].events) {

@@ -6,8 +6,7 @@ function chart(spec, runs) {
   const plot = el("div", { class: "plot" });
   const says = el("p", { class: "readout" });
   const legend = legendOf(spec, runs);
-  const heading = el("h3", {}, spec.title);
-  const head = el("div", { class: "head" }, heading);
+  const head = el("div", { class: "head" }, el("h3", {}, spec.title));
   const draw = () => {
     const width = Math.max(280, Math.round(plot.clientWidth || 560));
     const drawing = { curves: drawCurves, bars: drawBars, dots: drawDots }[spec.kind];
@@ -39,7 +38,7 @@ function chart(spec, runs) {
   if (spec.kind !== "dots") {
     attributes.tabindex = "0";
     attributes["aria-label"] = `${spec.title}; arrow keys move along the steps`;
-    parts.push(says);
+    head.append(says);
   }
   const node = el("figure", attributes, ...parts, legend.node);
   if (spec.kind === "curves" && spec.log && rangeOf(spec, true)) head.append(logButton(state, draw));
@@ -158,7 +157,7 @@ function drawPage() {
   };
   data.sections.forEach((section) => put(`charts-${section.id}`, section.charts));
   put("charts-scores", data.scores);
-  put("charts-lengths", data.lengths);
+  put("charts-dots", data.dots);
   put("charts-timing", data.timing);
   const redraw = () => charts.forEach((one) => one.draw());
   redraw();
