@@ -57,12 +57,11 @@ class Section:
 _GRADIENT = Band(low=0.3, high=5.0, label="healthy 0.3–5")
 
 
-def _spread_chart(title: str, prefix: str, **more: tuple[Band, ...]) -> Chart:
+def _spread_chart(title: str, prefix: str) -> Chart:
     return Chart(
         title=title,
         metrics=(f"{prefix}mean", f"{prefix}std"),
         spans=((f"{prefix}min", f"{prefix}max", f"{prefix}mean"),),
-        **more,
     )
 
 

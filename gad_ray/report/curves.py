@@ -16,7 +16,7 @@ from gad_ray.report.view import RunView, Series
 Json = dict[str, Any]
 
 MAX_POINTS = 1000
-"""Points of a curve; a longer one keeps the smallest and the largest value of each stretch."""
+"""Points that a curve asks for; a longer one keeps the smallest and the largest value of each stretch."""
 
 _UNITS: Mapping[Unit, str] = {
     Unit.SECONDS: "s",
@@ -150,10 +150,10 @@ def _chart(chart: Chart, views: Sequence[RunView]) -> Json | None:
     areas: list[Json] = []
     for run, view in enumerate(views):
         here = [name for name in chart.metrics if name in view.metrics]
+        kept = _kept([view.metrics[name] for name in here])
         for position, name in enumerate(here):
-            series = view.metrics[name]
             colour = run if len(views) > 1 else position
-            lines.append(_line(name, series, run=run, colour=colour))
+            lines.append(_line(name, view.metrics[name], kept[position], run=run, colour=colour))
             ends = _ends(chart, view, name) if len(views) == 1 or name.startswith("eval/") else None
             if ends is not None:
                 areas.append(_area(*ends, run=run, colour=colour))
@@ -174,8 +174,17 @@ def _chart(chart: Chart, views: Sequence[RunView]) -> Json | None:
     }
 
 
-def _line(name: str, series: Series, *, run: int, colour: int) -> Json:
-    kept = thinned(series.values)
+def _kept(series: Sequence[Series]) -> list[NDArray[np.int64]]:
+    """Which points of each curve are drawn: the same steps of all, where they have the same."""
+    kept = [thinned(one.values) for one in series]
+    if all(np.array_equal(one.steps, series[0].steps) for one in series):
+        # A cursor at one step then finds a value of every curve.
+        together = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *kept]))
+        return [together] * len(series)
+    return kept
+
+
+def _line(name: str, series: Series, kept: NDArray[np.int64], *, run: int, colour: int) -> Json:
     return {
         "name": name,
         "help": describe(name),

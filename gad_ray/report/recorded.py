@@ -62,7 +62,6 @@ def read_records(directory: Path) -> Recorded:
         if (match := _FILE_NAME.fullmatch(path.name))
     )
     chosen = [files[i] for i in spread(len(files), MAX_STEPS)]
-    per_step = -(-MAX_SAMPLES // len(chosen)) if chosen else 0
     parts: list[dict[str, NDArray[Any]]] = []
     samples: list[dict[str, Any]] = []
     broken: list[str] = []
@@ -79,7 +78,9 @@ def read_records(directory: Path) -> Recorded:
         figures["groups"] += num_groups
         num_groups += int(table.num_rows)
         parts.append(figures)
-        samples += _samples(table, step=step, count=per_step, turn=number)
+        # So many of each that all together are as many as may be.
+        count = (number + 1) * MAX_SAMPLES // len(chosen) - number * MAX_SAMPLES // len(chosen)
+        samples += _samples(table, step=step, count=count, turn=number)
     notes = ()
     if broken:
         more = f", and {len(broken) - 3} more" if len(broken) > 3 else ""
@@ -141,6 +142,6 @@ def _joined(
         student=column("student", np.float64),
         tokens=column("tokens", np.int64),
         cut=column("cut", np.bool_),
-        samples=tuple(samples[i] for i in spread(len(samples), MAX_SAMPLES)),
+        samples=tuple(samples),
         notes=notes,
     )

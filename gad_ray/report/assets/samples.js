@@ -2,6 +2,7 @@
 
 const ORDERS = {
   "by step": (a, b) => a.order - b.order,
+  "with token values first": (a, b) => coloured(b) - coloured(a),
   "largest gap first": (a, b) => missing(b.gap) - missing(a.gap),
   "smallest gap first": (a, b) => missing(a.gap, Infinity) - missing(b.gap, Infinity),
   "best student first": (a, b) => missing(student(b).score) - missing(student(a).score),
@@ -11,6 +12,7 @@ const ORDERS = {
 
 const missing = (value, stand = -Infinity) => (value === null ? stand : value);
 const student = (entry) => entry.sides[entry.sides.length - 1];
+const coloured = (entry) => Number(entry.sides.some((side) => side.pieces));
 const prompt = (entry) => entry.prompt[entry.prompt.length - 1].content;
 
 function textOf(entry) {
@@ -88,7 +90,7 @@ function rowOf(entry) {
   const when = entry.step === null ? entry.source : `step ${entry.step}`;
   return el(
     "div", { class: "row", role: "option", "aria-selected": "false" },
-    el("span", { class: "when" }, when),
+    el("span", { class: "when" }, coloured(entry) ? `${when} ◑` : when),
     el("span", { class: "gap", title: "teacher − student" }, entry.gap === null ? "" : figure(entry.gap)),
     el("span", { class: "words", lang: languageOf(prompt(entry)) }, prompt(entry).slice(0, 90)),
   );
