@@ -50,11 +50,12 @@ class LiveReport:
         """
         if self._thread is not None and self._thread.is_alive():
             return None
+        news = self._news()
         if self._refresh_s > 0 and self._clock() >= self._next:
             # A daemon: a run that is to end at once does not wait for it. The file is replaced whole or not at all.
             self._thread = threading.Thread(target=self._refresh, name="report", daemon=True)
             self._thread.start()
-        return self._news()
+        return news
 
     def finish(self) -> str | None:
         """Write the last report, with everything that the run has left behind.

@@ -95,7 +95,7 @@ def spread(count: int, limit: int) -> list[int]:
     return [int(i) for i in np.linspace(0, count - 1, limit).round()]
 
 
-def _figures(table: pa.Table) -> dict[str, NDArray[Any]]:
+def _figures(table: Any) -> dict[str, NDArray[Any]]:
     for name in (*_FIGURES, *_TEXTS):
         if name not in table.column_names:
             raise KeyError(f"no column {name}")
@@ -110,7 +110,7 @@ def _figures(table: pa.Table) -> dict[str, NDArray[Any]]:
     }
 
 
-def _samples(table: pa.Table, *, step: int, count: int, turn: int) -> list[dict[str, Any]]:
+def _samples(table: Any, *, step: int, count: int, turn: int) -> list[dict[str, Any]]:
     """``count`` rows: those with values per token first, then from all over the step, others every time."""
     size = table.num_rows
     if not size:

@@ -89,7 +89,8 @@ def _within_groups(records: Recorded) -> tuple[NDArray[np.float64], NDArray[np.f
     sizes = np.bincount(group)
 
     def centred(values: NDArray[Any]) -> NDArray[np.float64]:
-        return values - (np.bincount(group, weights=values) / sizes)[group]
+        means = np.bincount(group, weights=values) / sizes
+        return values.astype(np.float64) - means[group]
 
     return centred(records.student), centred(records.tokens)
 
@@ -99,7 +100,8 @@ def _by_step(
 ) -> NDArray[np.float64]:
     """[steps, quantiles]."""
     borders = np.searchsorted(of, steps)
-    return np.asarray([np.quantile(part, _QUANTILES) for part in np.split(values, borders[1:])])
+    parts = np.split(values, borders[1:])
+    return np.asarray([np.quantile(part, _QUANTILES) for part in parts], dtype=np.float64)
 
 
 def _quantile_chart(title: str, steps: NDArray[np.int64]) -> Json:

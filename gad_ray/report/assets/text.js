@@ -28,16 +28,15 @@ const byId = (id) => document.getElementById(id);
 function figure(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  const steps = [[1e9, "G"], [1e6, "M"], [1e4, "k"]];
-  const [unit, letter] = steps.find(([unit]) => size >= unit) || [1, ""];
-  if (letter === "k") return short(value / 1e3) + "k";
+  const scales = [[1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"]];
+  const [, unit, letter] = scales.find(([from]) => size >= from) || [0, 1, ""];
   return short(value / unit) + letter;
 }
 
 function short(value) {
   const size = Math.abs(value);
   const text = size !== 0 && size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
-  return text.replace("-", "−").replace("e−", "e−");
+  return text.replaceAll("-", "−");
 }
 
 /** The language whose glyphs a text needs: Chinese and Japanese share characters and draw them differently. */

@@ -154,13 +154,22 @@ def add_records(
 def add_summary(directory: RunDirectory, *, text: str = "An answer.") -> None:
     """The account of the run's end, and the held-out answers."""
     sample = SampleRow(
-        prompt=text, teacher=text, before=text, after=text, teacher_score=2.0, before_score=0.5, after_score=1.0
+        prompt=text,
+        teacher=text,
+        before=text,
+        after=text,
+        teacher_score=2.0,
+        before_score=0.5,
+        after_score=1.0,
     )
     summary = RunSummary(
         name=directory.name,
         rows=(
             SummaryRow(
-                label="reward of the student (last critic; teacher 2.00)", before=0.5, after=1.0, better="higher"
+                label="reward of the student (last critic; teacher 2.00)",
+                before=0.5,
+                after=1.0,
+                better="higher",
             ),
         ),
         samples=(sample,),

@@ -76,7 +76,9 @@ def test_text_of_a_run_stays_text(page: str) -> None:
     assert EVIL.replace("\u2028", "") in outline.text.replace("\u2028", "")
     texts = [side["text"] for entry in data_of(page)["samples"] for side in entry["sides"]]
     assert EVIL in texts
-    assert CHINESE in {message["content"] for entry in data_of(page)["samples"] for message in entry["prompt"]}
+    assert CHINESE in {
+        message["content"] for entry in data_of(page)["samples"] for message in entry["prompt"]
+    }
 
 
 def test_markup_in_names_of_rules_and_settings_stays_text(tmp_path: Path) -> None:
@@ -90,21 +92,25 @@ def test_markup_in_names_of_rules_and_settings_stays_text(tmp_path: Path) -> Non
     for made in (run_page(view), comparison_page([view, view])):
         tags = [tag for tag, _ in Outline(made).tags]
         assert "img" not in tags
-        assert "b" not in tags or "<b>bold" not in made
+        assert tags.count("script") == 2
 
 
 def test_the_page_needs_nothing_from_elsewhere(page: str) -> None:
     outline = Outline(page)
-    links = [value for _, attributes in outline.tags for name in ("src", "href") if (value := attributes.get(name))]
+    links = [
+        value for _, attributes in outline.tags for name in ("src", "href") if (value := attributes.get(name))
+    ]
     assert all(link.startswith(("#", "data:")) for link in links)
-    own = "".join(content for kind, content in outline.raw if kind in {"script", "style"} and "{" in content[:4000])
-    assert "@import" not in own
-    assert "url(" not in own
+    (style,) = [content for kind, content in outline.raw if kind == "style"]
+    assert "@import" not in style
+    assert "url(" not in style
     assert set(re.findall(r"https?://[^\s\"']+", page)) == {"http://www.w3.org/2000/svg"}
 
 
 def test_only_the_pages_own_script_and_style_may_run(page: str) -> None:
-    (policy,) = [a["content"] for tag, a in Outline(page).tags if a.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        a["content"] for tag, a in Outline(page).tags if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy is not None
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
@@ -183,7 +189,10 @@ def test_runs_with_the_same_settings_say_so(tmp_path: Path) -> None:
     root = make_run(tmp_path / "run").root
     page = comparison_page([load_view(root), load_view(root)])
     assert "the runs have the same settings" in page
-    assert [run["label"] for run in data_of(page)["runs"]] == [f"{tmp_path.name}/run (1)", f"{tmp_path.name}/run (2)"]
+    assert [run["label"] for run in data_of(page)["runs"]] == [
+        f"{tmp_path.name}/run (1)",
+        f"{tmp_path.name}/run (2)",
+    ]
 
 
 # -- files --------------------------------------------------------------------------------------------

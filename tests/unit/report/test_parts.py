@@ -221,7 +221,10 @@ def test_settings_that_differ_from_their_defaults_are_marked(tmp_path: Path) -> 
     assert temperature.value == "0.6"
     assert temperature.default != "0.6"
     assert settings["critic.pooling.name"].changed
-    assert (settings["critic.pooling.name"].value, settings["critic.pooling.name"].default) == ("last", "mean")
+    assert (settings["critic.pooling.name"].value, settings["critic.pooling.name"].default) == (
+        "last",
+        "mean",
+    )
     assert not settings["rollout.top_p"].changed
     assert settings["prompts_per_step"].default is None, "it must be given, so it differs from nothing"
     assert not settings["prompts_per_step"].changed
@@ -285,7 +288,9 @@ def test_a_rule_that_fires_again_is_one_verdict_and_the_critical_one_comes_first
 
 def test_a_finding_of_another_version_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run")
-    directory.events_jsonl.write_text(json.dumps({"event": "health", "rule": "strange", "values": [1]}) + "\n")
+    directory.events_jsonl.write_text(
+        json.dumps({"event": "health", "rule": "strange", "values": [1]}) + "\n"
+    )
     (verdict,) = verdicts(load_view(directory.root).findings)
     assert (verdict.rule, verdict.severity, verdict.evidence) == ("strange", "warning", "")
 
