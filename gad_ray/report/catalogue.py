@@ -323,6 +323,11 @@ SECTIONS: tuple[Section, ...] = (
 )
 """All sections; metrics that none of them names are drawn in one of their own."""
 
+TIMING = Section(
+    id="seconds", short="Time", title="Seconds per step", text="Parts of a step, in each run.", charts=()
+)
+"""Where runs are compared; the report of one run stacks them."""
+
 OTHER = Section(
     id="other", short="Other", title="Other curves", text="Metrics that no other chart shows.", charts=()
 )

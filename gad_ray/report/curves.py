@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gad_ray.observability.metrics import METRICS, Unit
-from gad_ray.report.catalogue import NOT_DRAWN, OTHER, SECTIONS, Chart, Section
+from gad_ray.report.catalogue import NOT_DRAWN, OTHER, SECTIONS, TIMING, Chart, Section
 from gad_ray.report.view import RunView, Series
 
 Json = dict[str, Any]
@@ -96,7 +96,7 @@ def curve_sections(views: Sequence[RunView]) -> list[Json]:
     the runs can be told apart in it.
     """
     present = {name for view in views for name in view.metrics} - NOT_DRAWN
-    sections = [*SECTIONS, _others(present)]
+    sections = [*SECTIONS, _timing(present if len(views) > 1 else set()), _others(present)]
     drawn: list[Json] = []
     for section in sections:
         charts = section.charts if len(views) == 1 else tuple(_one_by_one(section.charts, present))
@@ -125,11 +125,23 @@ def _others(present: set[str]) -> Section:
     return replace(OTHER, charts=tuple(Chart(title=name, metrics=(name,)) for name in rest))
 
 
+def _timing(present: set[str]) -> Section:
+    names = sorted(name for name in present if name.startswith("timing_s/"))
+    return replace(TIMING, charts=tuple(Chart(title=name, metrics=(name,)) for name in names))
+
+
 def _all_of(chart: Chart) -> Iterator[str]:
     yield from chart.metrics
     for low, high, _ in chart.spans:
         yield low
         yield high
+
+
+def _curves_of(chart: Chart, view: RunView) -> list[str]:
+    """The metrics of a chart that one run draws as curves: not those between which it fills an area."""
+    present = [name for name in _all_of(chart) if name in view.metrics]
+    filled = {end for low, high, of in chart.spans if {low, high, of} <= set(present) for end in (low, high)}
+    return [name for name in present if name not in filled]
 
 
 def _is_end_of_interval(name: str, present: set[str]) -> bool:
@@ -138,7 +150,7 @@ def _is_end_of_interval(name: str, present: set[str]) -> bool:
 
 def _one_by_one(charts: Iterable[Chart], present: set[str]) -> Iterator[Chart]:
     for chart in charts:
-        for position, name in enumerate(chart.metrics):
+        for position, name in enumerate(_all_of(chart)):
             # What a chart draws beside its subject is drawn elsewhere as a subject.
             if name in present and not (name.startswith("critic/") and chart.metrics[0].startswith("eval/")):
                 bands = chart.bands if position == 0 else ()
@@ -149,7 +161,7 @@ def _chart(chart: Chart, views: Sequence[RunView]) -> Json | None:
     lines: list[Json] = []
     areas: list[Json] = []
     for run, view in enumerate(views):
-        here = [name for name in chart.metrics if name in view.metrics]
+        here = _curves_of(chart, view)
         kept = _kept([view.metrics[name] for name in here])
         for position, name in enumerate(here):
             colour = run if len(views) > 1 else position

@@ -87,6 +87,7 @@ class RunView:
         settings: The configuration.
         versions: Versions of software, and the machine.
         num_quarantined: Rows of data that could not be used.
+        warm_start: The directory of the offline fit that the run began with, None if it did not.
         notes: What could not be read.
         read_at: Unix seconds at which all this was read.
     """
@@ -104,6 +105,7 @@ class RunView:
     settings: Settings
     versions: Mapping[str, Any]
     num_quarantined: int
+    warm_start: Path | None
     notes: tuple[str, ...]
     read_at: float
 
@@ -179,6 +181,7 @@ def load_view(root: Path, *, now: float | None = None) -> RunView:
         settings=settings,
         versions=versions,
         num_quarantined=len(quarantined.rows),
+        warm_start=directory.warm_start.root if directory.warm_start.config_yaml.is_file() else None,
         notes=(
             *metrics.notes,
             *notes,

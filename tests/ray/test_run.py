@@ -143,6 +143,8 @@ def test_the_report_tells_of_the_whole_run(whole_run: Outcome) -> None:
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert data["runs"][0]["stages"][1] == {"name": "adversarial", "first": WARMUP + 1, "last": TOTAL}
     drawn = {line["name"] for s in data["sections"] for chart in s["charts"] for line in chart["lines"]}
+    # The smallest and the largest score are the ends of an area.
+    drawn |= {f"critic/{side}_score_{end}" for side in ("teacher", "student") for end in ("min", "max")}
     logged = {name for row in whole_run.metrics for name in row} - COLUMNS
     assert {name for name in logged if not name.startswith("timing_s/")} - drawn == set()
     assert any("pieces" in side for entry in data["samples"] for side in entry["sides"])

@@ -91,7 +91,7 @@ def test_the_report_works_in_a_browser_without_a_complaint(tmp_path: Path) -> No
         assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 28)"
         assert page.screenshot(tmp_path / "dark.png", whole=True).stat().st_size > 20_000
         page.open(both)
-        assert [has_curve for *_, has_curve in page.run(_DRAWN)] == [True] * 6
+        assert [has_curve for *_, has_curve in page.run(_DRAWN)] == [True] * 12
         assert page.complaints == []
 
 

@@ -48,6 +48,22 @@ def test_the_smallest_and_the_largest_score_frame_the_mean(tmp_path: Path) -> No
     assert (area["low"], area["high"]) == ([1.0] * 12, [2.0] * 12)
 
 
+def test_an_end_of_a_spread_whose_other_end_is_missing_is_a_curve_of_its_own(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", steps=0)
+    append(
+        directory.metrics_jsonl, [step_row(1, **{"response_length/mean": 5.0, "response_length/max": 9.0})]
+    )
+    chart = charts_of(curve_sections([load_view(directory.root)]))["Response length"]
+    assert [line["name"] for line in chart["lines"]] == ["response_length/mean", "response_length/max"]
+    assert chart["areas"] == []
+
+
+def test_every_curve_of_compared_runs_has_a_chart(tmp_path: Path) -> None:
+    view = load_view(make_run(tmp_path / "run").root)
+    titles = set(charts_of(curve_sections([view, view])))
+    assert titles == set(view.metrics) - {"eval/d_acc_low", "eval/d_acc_high"}, "intervals are areas"
+
+
 def test_the_target_band_of_the_warm_up_holds_for_the_warm_up(tmp_path: Path) -> None:
     chart = charts_of(curve_sections([load_view(make_run(tmp_path / "run").root)]))["Teacher preferred"]
     assert [(band["low"], band["high"], band["stages"]) for band in chart["bands"]] == [

@@ -166,6 +166,12 @@ def test_a_run_that_is_going_has_a_report_without_an_account(tmp_path: Path) -> 
     assert "Before and after" not in page
 
 
+def test_a_run_that_began_with_a_fit_says_where_the_fits_report_is(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    fit = make_run(directory.warm_start.root, steps=2)
+    assert str(fit.report_html) in Outline(run_page(load_view(directory.root))).text
+
+
 def test_a_report_of_a_run_of_ten_thousand_steps_stays_small(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run", steps=0)
     append(directory.metrics_jsonl, [step_row(step, warmup=3000) for step in range(1, 10_001)])
