@@ -7,8 +7,10 @@ Every container is checked when it is built.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
@@ -302,6 +304,28 @@ class TokenValues:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """An answer to "is this the same critic?": SHA-256 digests (hex) of all that a score depends on, part by part."""
+
+    weights: str
+    head: str
+    template: str
+    tokenizer: str
+    pooling: str
+    dtype: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all parts, as hex."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def differing(self, other: Fingerprint) -> tuple[str, ...]:
+        """Names of the parts that are not the same in both."""
+        theirs = asdict(other)
+        return tuple(part for part, digest in asdict(self).items() if digest != theirs[part])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreBatch:
     """The critic's scores of one step, taken before its update.
 
@@ -309,14 +333,14 @@ class ScoreBatch:
         student: [R] float32 score of each response of the matching RolloutBatch, in its order.
         teacher: [R] float32 score of the teacher's response to the same prompt, repeated over its group.
         critic_version: Number of optimiser steps the critic had taken.
-        fingerprint: The critic's fingerprint, where it was computed for this batch; else empty.
+        fingerprint: Of the critic that gave them, where it was taken.
         token_values: Values of single tokens, of those responses for which they were kept.
     """
 
     student: Float32
     teacher: Float32
     critic_version: int
-    fingerprint: str = ""
+    fingerprint: Fingerprint | None = None
     token_values: tuple[TokenValues, ...] = ()
 
     def __post_init__(self) -> None:

@@ -40,6 +40,15 @@ app.add_typer(demo_app, name="demo")
 
 DemoDirectory = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and pictures go.")]
 DemoSeed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of everything that is drawn.")]
+RunOrCritic = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|CHECKPOINT", help="A run's name or path, or one of its checkpoints or exported critics."
+    ),
+]
+RunsDirectory = Annotated[
+    str, typer.Option("--runs", metavar="DIR", help="Where runs are looked for by name.")
+]
 RecipeName = Annotated[
     str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
 ]
@@ -239,6 +248,96 @@ def bench_methods(
     from gad_ray.commands.bench import bench_methods as run
 
     run(recipe, overrides or [], methods=method or [], num_seeds=seeds, out=out)
+
+
+@app.command()
+def evaluate(
+    target: RunOrCritic,
+    step: Annotated[
+        int | None, typer.Option(help="Repeat the evaluation of this step; left out: of the newest critic.")
+    ] = None,
+    runs: RunsDirectory = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Score a run's fixed evaluation set again: the run's own numbers, at any time."""
+    from gad_ray.commands.evaluate import report_evaluation
+
+    report_evaluation(target, step=step, output_dir=runs, as_json=as_json)
+
+
+@app.command()
+def replay(
+    target: RunOrCritic,
+    step: Annotated[
+        int | None, typer.Option(help="The records' step; left out: the latest whose critic is kept.")
+    ] = None,
+    via: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Score with this checkpoint or exported critic instead."),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Largest |Δ| that counts as the same; by the critic's precision if left out."),
+    ] = None,
+    runs: RunsDirectory = "runs",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Give recorded scores again, and say how far they differ and why. Exits with 1 if they do."""
+    from gad_ray.commands.evaluate import report_replay
+
+    same = report_replay(target, step=step, via=via, tolerance=tolerance, output_dir=runs, as_json=as_json)
+    raise typer.Exit(0 if same else 1)
+
+
+@app.command()
+def compare(
+    targets: Annotated[list[str], typer.Argument(metavar="RUN…", help="Names or paths of finished runs.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts with a teacher's answers; the first run's held-out ones if left out.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting of the first run: rollout.temperature=0.6"
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint for pairwise verdicts.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The judge, as the endpoint calls it.")
+    ] = None,
+    api_key_env: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="Environment variable that holds the judge's key.")
+    ] = "OPENAI_API_KEY",
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the fresh critics.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers and figures go.")] = Path(
+        "runs/comparison"
+    ),
+    runs: RunsDirectory = "runs",
+) -> None:
+    """Have several runs' policies answer the same prompts with the same settings, and table them.
+
+    Data, sampling and the critic that is trained anew for each policy are the first run's.
+    """
+    from gad_ray.commands.compare import compare as run
+
+    if (judge is None) != (judge_model is None):
+        raise typer.BadParameter("--judge and --judge-model go together")
+    run(
+        targets,
+        settings or [],
+        output_dir=runs,
+        out=out,
+        prompts=prompts,
+        seed=seed,
+        judge=None if judge is None or judge_model is None else (judge, judge_model),
+        judge_key=api_key_env,
+    )
 
 
 @app.command()

@@ -22,6 +22,8 @@ def ray_environment() -> dict[str, str]:
     Tools of the environment that runs the tests are on the PATH, as after its activation.
     """
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    # Ray lets its workers wait for everybody else; these are what is waited for.
+    environment["RAY_worker_niceness"] = "0"
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return environment
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.cluster import Cluster
-from tests.game import Game, Outcome
+from tests.game import REFILLED, Game, Outcome
 from tests.processes import wait_until_gone
 
 # Before anything imports ray, which reads them once. The token is the tests' own: clusters that other people run
@@ -55,3 +55,9 @@ def game(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def whole_run(game: Game) -> Outcome:
     """Both stages from beginning to end, without a break."""
     return game.play("whole")
+
+
+@pytest.fixture(scope="session")
+def refilled(game: Game) -> Outcome:
+    """The same with groups refilled, a curriculum, and replay."""
+    return game.play("refilled", *REFILLED)

@@ -73,6 +73,17 @@ SLOW_ROLLOUT = (
 """Overrides with which the first rollout takes many minutes."""
 
 
+REFILLED = (
+    # A reward of 0 or 1 alone, so that a group's rewards are often all equal.
+    "reward.discriminator_weight=0.0",
+    "reward.format=[{name: pattern, regex: '[bcdf]'}]",
+    "policy.advantage={zero_spread: drop, refill: {max_rounds: 2, oversample: 1.5}}",
+    "data.curriculum={name: gap, order: descending, keep: 0.7}",
+    "critic.replay={size: 30, ratio: 0.5}",
+)
+"""Overrides of a game that remembers more than most: the gaps of prompts, and past responses."""
+
+
 def make_rows(count: int = 40) -> list[dict[str, str]]:
     """Prompts of several lengths with a teacher's answer to each."""
     return [

@@ -13,8 +13,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 PANELS = (
-    ("critic: teacher preferred (d_acc)", ("critic/d_acc", "eval/d_acc")),
-    ("score difference, teacher − student", ("critic/score_diff", "eval/score_diff")),
+    ("critic: teacher preferred (d_acc)", ("critic/d_acc", "eval/d_acc", "eval/current_d_acc")),
+    (
+        "score difference, teacher − student",
+        ("critic/score_diff", "eval/score_diff", "eval/current_score_diff"),
+    ),
     ("reward of the student", ("critic/rewards/mean",)),
     ("response length, tokens", ("response_length/mean", "response_length/teacher_mean")),
 )

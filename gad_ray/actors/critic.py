@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
-import numpy as np
 import ray
 
 from gad_ray.actors.learner import LearnerActor
@@ -19,10 +19,12 @@ from gad_ray.batch import (
     merge_metrics,
 )
 from gad_ray.config.run import RunConfig
+from gad_ray.evaluation.kept import FINGERPRINT_FILE
+from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.experience import prompt_figures, response_metrics, reward_metrics, rewards_of
 from gad_ray.models.critic import CriticModel
-from gad_ray.models.pairs import Pair
+from gad_ray.observability.files import write_text
 
 
 class CriticActor(LearnerActor):
@@ -53,6 +55,12 @@ class CriticActor(LearnerActor):
         assert self._learner is not None, "setup() comes first"
         return self._learner
 
+    def write(self, directory: Path) -> None:
+        """Write the learner's state, and the fingerprint by which scores can be told to be of this critic."""
+        super().write(directory)
+        parts = dataclasses.asdict(self.learner.fingerprint())
+        write_text(directory / FINGERPRINT_FILE, json.dumps(parts, indent=1) + "\n")
+
     @ray.method(num_returns=3)
     def judge(
         self, with_fingerprint: bool, prompts: PromptBatch, *rollouts: RolloutBatch
@@ -65,7 +73,7 @@ class CriticActor(LearnerActor):
             prompts: The step's prompts.
             rollouts: The responses, one part for every rollout worker.
         """
-        fingerprint = self.learner.fingerprint().digest if with_fingerprint else ""
+        fingerprint = self.learner.fingerprint() if with_fingerprint else None
         joined = RolloutBatch.concat(rollouts)
         num_watched = self._config.records.token_values if with_fingerprint else 0
         scores, stats = self.learner.judge(prompts, joined, num_watched=num_watched)
@@ -111,15 +119,5 @@ class CriticActor(LearnerActor):
             answers: The answers of one or more policies.
         """
         critic = self.learner.model if exported is None else CriticModel.load(Path(exported))
-        examples = {example.id: example for example in prompts.examples}
-        pairs: list[Pair] = []
-        for batch in answers:
-            owners = [examples[i] for i in batch.example_ids]
-            pairs += [Pair(e.messages, e.teacher_response) for e in owners]
-            pairs += [Pair(e.messages, text) for e, text in zip(owners, batch.texts, strict=True)]
-        scores = critic.score(pairs, micro_batch_tokens=self._config.critic.micro_batch_tokens)
-        parts = np.split(scores, np.cumsum([n for batch in answers for n in (len(batch), len(batch))])[:-1])
-        return [
-            ScoreBatch(teacher=teacher, student=student, critic_version=self.learner.version)
-            for teacher, student in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        texts = [list(zip(batch.example_ids, batch.texts, strict=True)) for batch in answers]
+        return score_texts(critic, prompts, texts, micro_batch_tokens=self._config.critic.micro_batch_tokens)

@@ -10,13 +10,11 @@ import ray
 import torch
 
 from gad_ray.actors.process import redirect_output
-from gad_ray.checkpoint.tensors import load_state, save_state
+from gad_ray.checkpoint.tensors import STATE_FILE, load_state, save_state
 from gad_ray.config.models import GroupConfig
 from gad_ray.learners.collective import Collective, LocalCollective, TorchCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
-
-_STATE = "state"
 
 
 class LearnerActor:
@@ -71,11 +69,15 @@ class LearnerActor:
     @ray.method
     def save(self, directory: str) -> None:
         """Write the learner's state into an existing directory; all ranks are alike, one of them writes."""
+        self.write(Path(directory))
+
+    def write(self, directory: Path) -> None:
+        """What :meth:`save` does here."""
         tensors, plain = self.learner.state()
-        save_state(Path(directory) / _STATE, tensors, plain)
+        save_state(directory / STATE_FILE, tensors, plain)
 
     @ray.method
     def load(self, directory: str) -> None:
         """Take over what :meth:`save` wrote."""
-        tensors, plain = load_state(Path(directory) / _STATE)
+        tensors, plain = load_state(Path(directory) / STATE_FILE)
         self.learner.load_state(tensors, plain)

@@ -10,9 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import numpy as np
 from gad_ray.config import load_config
 from gad_ray.errors import GadError
 from gad_ray.evaluation.intervals import over_repeats
-from gad_ray.evaluation.judge import judge_policy
+from gad_ray.evaluation.judge import judge_apart
 from gad_ray.observability.files import write_text
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -105,10 +103,8 @@ class MethodsBench:
         return sum(json.loads(row)["timing_s/step"] for row in rows), str(model)
 
     def _judge(self, model: str | None, seed: int) -> dict[str, Any]:
-        """In a process of its own: an engine does not give all of its memory back."""
         overrides = [*self.overrides] if model is None else [*self.overrides, f"policy.model.model={model}"]
-        with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(_judged, self.recipe, overrides, seed, self.out).result()
+        return asdict(judge_apart(load_config(self.recipe, overrides), seed=seed, scratch=self.out))
 
 
 def _exit_code(arguments: Sequence[str]) -> int:
@@ -120,10 +116,6 @@ def _exit_code(arguments: Sequence[str]) -> int:
         except KeyboardInterrupt:
             child.wait()
             raise
-
-
-def _judged(recipe: str, overrides: Sequence[str], seed: int, scratch: Path) -> dict[str, Any]:
-    return asdict(judge_policy(load_config(recipe, overrides), seed=seed, scratch=scratch))
 
 
 def table(figures: dict[str, Any]) -> list[list[str]]:

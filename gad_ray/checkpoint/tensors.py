@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+STATE_FILE = "state"
+"""Name of a learner's state in its folder of a checkpoint."""
+
 _HEADER_KEY = "gad_ray"
 
 

@@ -84,4 +84,4 @@ class SpreadCurriculum(StageLength):
 CurriculumConfig = Annotated[
     DifficultyCurriculum | GapCurriculum | SpreadCurriculum, Field(discriminator="name")
 ]
-"""Which prompts are drawn when; ``name`` says by what."""
+"""Which prompts the game draws when; ``name`` says by what. Offline fits draw all of them in random order."""

@@ -47,7 +47,11 @@ class EvaluationConfig(StrictModel):
     """The fixed evaluation set: held-out prompts, answered once by the policy before training."""
 
     every: int = Field(default=20, ge=0)
-    """Steps between scorings of the fixed set; 0: only at the ends of the stages."""
+    """Steps between evaluations; 0: only at the ends of the stages."""
+
+    resample: bool = True
+    """Also have the policy of the moment answer the held-out prompts, with the same settings and seed: then a
+    critic that got worse and a policy that got better can be told apart."""
 
     sample_rows: int = Field(default=3, ge=0)
     """Rows shown at the end of the run."""

@@ -9,11 +9,12 @@ from gad_ray.actors.session import RaySession
 from gad_ray.config import FitMethod, RunConfig, fit_hash, load_config
 from gad_ray.controller.fitting import Fitting, prompt_cursor, read_position
 from gad_ray.controller.interrupt import StopRequest
-from gad_ray.controller.opening import interruptible, load_data, open_directory
+from gad_ray.controller.opening import interruptible, open_directory
 from gad_ray.controller.progress import Progress
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
 from gad_ray.errors import CheckpointError
+from gad_ray.models.run_data import load_run_data
 from gad_ray.observability.console import print_summary
 from gad_ray.observability.files import write_text
 from gad_ray.observability.run_dir import RunDirectory
@@ -69,7 +70,7 @@ def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopReq
     directory, checkpoint = open_directory(config, resume)
     if checkpoint is not None:
         read_position(directory, checkpoint, config, method)
-    data = load_data(config, directory)
+    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
     # Too few rows are told before Ray is touched.
     prompt_cursor(config, method, data)
     stop.check()

@@ -161,7 +161,7 @@ class Fitting:
             if asks_heldout:
                 assert self._heldout is not None
                 with self._progress.activity("answering the held-out prompts"):
-                    save_rollouts(before, answer(self._config, groups, self._heldout))
+                    save_rollouts(before, answer(self._config, groups, self._heldout), self._heldout)
             if wanted:
                 self._draw(groups, wanted, answered)
         finally:
@@ -331,7 +331,7 @@ class Fitting:
                 after = answer(self._config, groups, prompts)
         finally:
             groups.stop()
-        save_rollouts(self._directory.answers_after, after)
+        save_rollouts(self._directory.answers_after, after, self._heldout)
         return after
 
     def _paths(self) -> tuple[tuple[str, str], ...]:

@@ -78,7 +78,7 @@ class Controller:
             warmup_steps=self.warmup_steps,
             total_steps=self.total_steps,
         )
-        self._policy_version = 0
+        self.policy_version = 0
         self._in_game = False
         self._records: list[Any] = []
 
@@ -147,7 +147,7 @@ class Controller:
         with self.progress.activity("rollout"):
             answered = self._asking.next_step()
         receipts = answered.receipts
-        staleness = self._policy_version - min(r.policy_version for r in receipts)
+        staleness = self.policy_version - min(r.policy_version for r in receipts)
         if staleness > self.config.max_staleness:
             raise TrainingError(
                 f"step {answered.step} holds samples {staleness} versions old; max_staleness = {self.config.max_staleness}"
@@ -219,16 +219,16 @@ class Controller:
         return warmup.policy == "cross_entropy" and step > warmup.critic_only_steps
 
     def _sync(self) -> float:
-        self._policy_version, gap = self.groups.sync()
+        self.policy_version, gap = self.groups.sync()
         return gap
 
     def _evaluate(self, timing: Metrics) -> Metrics:
-        """The fixed set under the critic of the moment, where that is due."""
+        """Critic and policy on the held-out prompts, where that is due."""
         border = self.step in (self.warmup_steps, self.total_steps)
         if not self.data.heldout or not (border or self._is_due(self.config.evaluation.every, self.step)):
             return {}
         with self._timed(timing, "eval"), self.progress.activity("evaluation"):
-            return self.heldout.score_fixed_set()
+            return self.heldout.evaluate(step=self.step, policy_version=self.policy_version)
 
     def _record(self, answered: Answered, scores: Any) -> None:
         self._finish_records()
@@ -257,7 +257,7 @@ class Controller:
                 step=self.step,
                 stage="adversarial" if self._in_game else "warmup",
                 stage_step=self.step - (self.warmup_steps if self._in_game else 0),
-                policy_version=self._policy_version,
+                policy_version=self.policy_version,
                 data=self._asking.state(),
                 metrics_bytes=self.progress.position(),
                 pin=pin,

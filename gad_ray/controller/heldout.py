@@ -17,13 +17,15 @@ from gad_ray.config import RunConfig
 from gad_ray.evaluation.heldout import (
     Answers,
     TextAnswers,
-    evaluation_metrics,
+    current_metrics,
+    fixed_metrics,
     load_rollouts,
     sample_rows,
     save_rollouts,
     summary_rows,
 )
 from gad_ray.observability.files import write_text
+from gad_ray.observability.records import ScoreRecordWriter
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary, SampleRow
 
@@ -47,16 +49,16 @@ class HeldOut:
         self._directory = directory
         self._groups = groups
         self._prompts = PromptBatch(step=0, examples=tuple(examples)) if examples else None
-        self._before: RolloutBatch | None = None
-        self._nll_before: Float32 | None = None
+        self._before: TextAnswers | None = None
+        self._current: TextAnswers | None = None
 
     def take_before(self) -> None:
         """Draw the fixed answers with the policy as it is, and keep them on disk."""
         if self._prompts is None:
             return
-        self._before, self._nll_before = self._answer(self._prompts)
-        save_rollouts(self._directory.answers_before, self._before)
-        save_nll(self._directory, self._nll_before)
+        self._before = self._answer(self._prompts)
+        save_rollouts(self._directory.answers_before, self._before.rollouts, self._prompts)
+        save_nll(self._directory, self._before.nll)
 
     def load_before(self) -> None:
         """Take the answers of an earlier part of the run from disk.
@@ -65,15 +67,32 @@ class HeldOut:
             CheckpointError: If they cannot be read.
         """
         if self._prompts is not None:
-            before = load_answers_before(self._directory)
-            self._before, self._nll_before = before.rollouts, before.nll
+            self._before = load_answers_before(self._directory)
 
-    def score_fixed_set(self) -> Metrics:
-        """``eval/*``: the fixed answers under the critic of the moment."""
+    def evaluate(self, *, step: int, policy_version: int) -> Metrics:
+        """``eval/*``: the fixed answers under the critic of the moment, and the policy's answers of the moment.
+
+        What was compared is recorded under ``eval/fixed`` and ``eval/current``, with the critic's fingerprint.
+
+        Args:
+            step: The step that has just been done.
+            policy_version: Version of the weights that the engines hold.
+        """
         assert self._prompts is not None
         assert self._before is not None
-        (scores,) = self._score(None, self._before)
-        return evaluation_metrics(scores, self._before)
+        if not self._config.evaluation.resample:
+            (fixed,) = self._score(None, self._before.rollouts)
+            self._keep(self._directory.eval_fixed, step, fixed, self._before.rollouts)
+            return fixed_metrics(fixed)
+        current = self._answers_of(policy_version)
+        if current is self._before:
+            (fixed,) = self._score(None, self._before.rollouts)
+            scores = fixed
+        else:
+            fixed, scores = self._score(None, self._before.rollouts, current.rollouts)
+        self._keep(self._directory.eval_fixed, step, fixed, self._before.rollouts)
+        self._keep(self._directory.eval_current, step, scores, current.rollouts)
+        return {**fixed_metrics(fixed), **current_metrics(scores, current)}
 
     def export_critic(self, name: str) -> Path:
         """Write the critic of the moment under ``exports/``."""
@@ -86,9 +105,14 @@ class HeldOut:
         return path
 
     def compare(
-        self, *, paths: Sequence[tuple[str, str]], timing: dict[str, float], memory: float
+        self,
+        *,
+        policy_version: int,
+        paths: Sequence[tuple[str, str]],
+        timing: dict[str, float],
+        memory: float,
     ) -> RunSummary:
-        """Answer the held-out prompts again, and set before and after side by side.
+        """Set the answers to the held-out prompts before training and now side by side.
 
         The judge of both is one critic: the warm-up's, frozen since, or the last one where there was none.
         """
@@ -103,22 +127,21 @@ class HeldOut:
         if self._prompts is None:
             return summary
         assert self._before is not None
-        assert self._nll_before is not None
-        after, nll_after = self._answer(self._prompts)
-        save_rollouts(self._directory.answers_after, after)
-        base = TextAnswers(rollouts=self._before, nll=self._nll_before)
+        after = self._answers_of(policy_version)
+        save_rollouts(self._directory.answers_after, after.rollouts, self._prompts)
+        base = self._before
         note = ""
         if self._config.stages.warm_start != "none":
             base = load_answers_before(self._directory.warm_start)
             note = "Before: the base model, as it was before the warm start."
         warmup = self._directory.exports / WARMUP_CRITIC
         frozen = str(warmup) if warmup.is_dir() else None
-        by_frozen = self._score(frozen, base.rollouts, after)
+        by_frozen = self._score(frozen, base.rollouts, after.rollouts)
         # Without a warm-up the last critic is the only judge there is.
-        by_last = self._score(None, base.rollouts, after) if frozen else by_frozen
+        by_last = self._score(None, base.rollouts, after.rollouts) if frozen else by_frozen
         sides = [
             Answers(rollouts=base.rollouts, frozen=by_frozen[0], last=by_last[0], nll=base.nll),
-            Answers(rollouts=after, frozen=by_frozen[1], last=by_last[1], nll=nll_after),
+            Answers(rollouts=after.rollouts, frozen=by_frozen[1], last=by_last[1], nll=after.nll),
         ]
         samples = sample_rows(self._prompts, *sides)
         lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
@@ -133,13 +156,27 @@ class HeldOut:
             note=note,
         )
 
-    def _answer(self, prompts: PromptBatch) -> tuple[RolloutBatch, Float32]:
+    def _answers_of(self, policy_version: int) -> TextAnswers:
+        """The policy's answers at a version of its weights: the same settings and seed, so drawn once for each."""
+        assert self._prompts is not None
+        for known in (self._before, self._current):
+            if known is not None and known.rollouts.policy_version == policy_version:
+                return known
+        self._current = self._answer(self._prompts)
+        return self._current
+
+    def _answer(self, prompts: PromptBatch) -> TextAnswers:
         """One answer to every prompt, and how likely the teacher's text is."""
         answers = answer(self._config, self._groups, prompts)
         nll = self._take(
             [self._groups.policy[0].teacher_nll.remote(prompts)], "the likelihood of the teacher's text"
         )
-        return answers, np.array(nll)
+        return TextAnswers(rollouts=answers, nll=np.array(nll))
+
+    def _keep(self, directory: Path, step: int, scores: ScoreBatch, answers: RolloutBatch) -> None:
+        assert self._prompts is not None
+        writer = ScoreRecordWriter(directory, max_rows_per_step=len(answers))
+        writer.write(step, self._prompts, answers, scores)
 
     def _score(self, exported: str | None, *answers: RolloutBatch) -> list[ScoreBatch]:
         call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, *answers)

@@ -13,10 +13,7 @@ from ray.exceptions import RayError
 from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.config import RunConfig
 from gad_ray.controller.interrupt import Interrupted, StopRequest
-from gad_ray.data.dataset import LoadedData, load_dataset
 from gad_ray.errors import CheckpointError, GadError
-from gad_ray.models.chat import load_chat_format
-from gad_ray.models.source import resolve_model
 from gad_ray.observability.run_dir import RunDirectory, find_run
 
 
@@ -69,15 +66,3 @@ def open_directory(config: RunConfig, resume: str | None) -> tuple[RunDirectory,
             mend="start it anew, without --resume",
         )
     return directory, checkpoint
-
-
-def load_data(config: RunConfig, directory: RunDirectory) -> LoadedData:
-    """Read and check the rows, with lengths in the policy's tokens."""
-    model = config.policy.model
-    chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
-    return load_dataset(
-        config.data,
-        count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)),
-        count_response_tokens=lambda text: len(chat.response_ids(text)),
-        quarantine_path=directory.quarantine_jsonl,
-    )

@@ -12,11 +12,12 @@ from gad_ray.controller.fit import warm_start
 from gad_ray.controller.game import Controller
 from gad_ray.controller.heldout import WARMUP_CRITIC
 from gad_ray.controller.interrupt import StopRequest
-from gad_ray.controller.opening import interruptible, load_data, open_directory
+from gad_ray.controller.opening import interruptible, open_directory
 from gad_ray.controller.progress import Progress
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
 from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
+from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.console import print_summary
 from gad_ray.observability.files import write_text
@@ -45,7 +46,7 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     directory, checkpoint = open_directory(config, resume)
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
-    data = load_data(config, directory)
+    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
     try_reward_functions(config.reward, data.train[0])
     stop.check()
     logs = ActorLogs(directory.logs)
@@ -124,7 +125,10 @@ def _finish(
     ]
     with progress.activity("comparing before and after"):
         summary = controller.heldout.compare(
-            paths=paths, timing=dict(progress.timing), memory=progress.peak_memory_gib
+            policy_version=controller.policy_version,
+            paths=paths,
+            timing=dict(progress.timing),
+            memory=progress.peak_memory_gib,
         )
     write_text(directory.summary_json, summary.to_json())
     return summary

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gad_ray.batch import (
+    Example,
     Float32,
+    Message,
     Metrics,
     PromptBatch,
     Ragged,
@@ -24,15 +26,23 @@ from gad_ray.batch import (
 )
 from gad_ray.core.preference import preference
 from gad_ray.errors import CheckpointError
+from gad_ray.evaluation.paired import paired_verdict
 from gad_ray.observability.summary import SampleRow, SummaryRow
 
 _SETTINGS = b"gad_ray"
 
 
-def save_rollouts(path: Path, rollouts: RolloutBatch) -> None:
-    """Write responses with their tokens, log-probabilities and sampling settings as Parquet."""
+def save_rollouts(path: Path, rollouts: RolloutBatch, prompts: PromptBatch | None = None) -> None:
+    """Write responses with their tokens, log-probabilities and sampling settings as Parquet.
+
+    Args:
+        path: The file.
+        rollouts: The responses.
+        prompts: What they answer; with it, the file can be scored by itself.
+    """
     table = pa.table(
         {
+            **_conversations(rollouts, prompts),
             "example_id": list(rollouts.example_ids),
             "text": list(rollouts.texts),
             "prompt_tokens": [row.tolist() for row in rollouts.prompt_tokens],
@@ -53,12 +63,48 @@ def save_rollouts(path: Path, rollouts: RolloutBatch) -> None:
     staging.replace(path)
 
 
+def _conversations(rollouts: RolloutBatch, prompts: PromptBatch | None) -> dict[str, list[str]]:
+    if prompts is None:
+        return {}
+    examples = {example.id: example for example in prompts.examples}
+    owners = [examples[example_id] for example_id in rollouts.example_ids]
+    return {
+        "messages": [json.dumps([asdict(m) for m in e.messages], ensure_ascii=False) for e in owners],
+        "teacher_response": [example.teacher_response for example in owners],
+    }
+
+
 def load_rollouts(path: Path) -> RolloutBatch:
-    """Read what :func:`save_rollouts` wrote.
+    """Read the responses that :func:`save_rollouts` wrote.
 
     Raises:
         CheckpointError: If the file is missing or was not written whole.
     """
+    return _read(path)[0]
+
+
+def load_fixed_set(path: Path) -> tuple[PromptBatch, RolloutBatch]:
+    """Read the prompts that were answered, with the teacher's text, and the responses.
+
+    Raises:
+        CheckpointError: If the file is missing or was not written whole.
+    """
+    rollouts, columns = _read(path)
+    if "messages" not in columns:
+        raise CheckpointError(
+            "holds answers without the prompts", where=str(path), mend="give a file under a run's eval/"
+        )
+    examples: dict[str, Example] = {}
+    for row, example_id in enumerate(rollouts.example_ids):
+        examples[example_id] = Example(
+            id=example_id,
+            messages=tuple(Message(**message) for message in json.loads(columns["messages"][row])),
+            teacher_response=columns["teacher_response"][row],
+        )
+    return PromptBatch(step=rollouts.step, examples=tuple(examples.values())), rollouts
+
+
+def _read(path: Path) -> tuple[RolloutBatch, dict[str, list[Any]]]:
     try:
         table = pq.read_table(path)
         meta = json.loads((table.schema.metadata or {})[_SETTINGS])
@@ -69,7 +115,7 @@ def load_rollouts(path: Path) -> RolloutBatch:
             mend="put the file back, or start a new run",
         ) from None
     columns = cast("dict[str, list[Any]]", table.to_pydict())
-    return RolloutBatch(
+    rollouts = RolloutBatch(
         step=meta["step"],
         example_ids=tuple(columns["example_id"]),
         texts=tuple(columns["text"]),
@@ -81,18 +127,29 @@ def load_rollouts(path: Path) -> RolloutBatch:
         sampling=SamplingSettings(**meta["sampling"]),
         teacher_lengths=np.asarray(columns["teacher_length"], dtype=np.int32),
     )
+    return rollouts, columns
 
 
-def evaluation_metrics(scores: ScoreBatch, rollouts: RolloutBatch) -> Metrics:
-    """How the critic of the moment judges the fixed set."""
+def fixed_metrics(scores: ScoreBatch) -> Metrics:
+    """How the critic of the moment judges the fixed answers: what changes here is the critic alone."""
     return {
-        "eval/d_acc": preference(scores.teacher, scores.student),
-        "eval/score_diff": float(np.mean(scores.teacher - scores.student)),
+        **paired_verdict(scores.teacher, scores.student).metrics("eval/"),
         "eval/teacher_score_mean": float(scores.teacher.mean()),
         "eval/student_score_mean": float(scores.student.mean()),
+    }
+
+
+def current_metrics(scores: ScoreBatch, answers: TextAnswers) -> Metrics:
+    """How it judges the answers of the policy of the moment, and what they are like."""
+    rollouts = answers.rollouts
+    return {
+        **paired_verdict(scores.teacher, scores.student).metrics("eval/current_"),
+        "eval/reward": float(scores.student.mean()),
+        "eval/teacher_nll": float(answers.nll.mean()),
         "eval/response_length": float(rollouts.response_tokens.lengths.mean()),
         "eval/teacher_length": float(rollouts.teacher_lengths.mean()),
         "eval/distinct_1": distinct_n(rollouts.texts, 1),
+        "eval/distinct_2": distinct_n(rollouts.texts, 2),
     }
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
 from gad_ray.batch import Example, PromptBatch, RolloutBatch, SamplingSettings, StopReason
 from gad_ray.config import RunConfig
-from gad_ray.data.dataset import LoadedData, load_dataset
+from gad_ray.data.dataset import LoadedData
 from gad_ray.evaluation.fresh_critic import FreshVerdict, fresh_verdict
 from gad_ray.evaluation.heldout import distinct_n
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.policy import PolicyLearner
-from gad_ray.models.chat import load_chat_format
-from gad_ray.models.source import resolve_model
+from gad_ray.models.run_data import load_run_data
 from gad_ray.rollout.worker import RolloutWorker
 
 _HELDOUT_RESPONSES = 4
@@ -36,6 +39,7 @@ class Judgement:
         distinct_1: Distinct words over all words of the responses.
         distinct_2: The same of pairs of words.
         fresh: The verdict of a critic trained anew.
+        answers: Prompt's id → the first of the student's responses to it.
     """
 
     nll: float
@@ -44,6 +48,7 @@ class Judgement:
     distinct_1: float
     distinct_2: float
     fresh: FreshVerdict
+    answers: dict[str, str]
 
 
 def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
@@ -57,7 +62,7 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     Raises:
         GadError: If data or models cannot be used.
     """
-    data = _load(config, scratch)
+    data = load_run_data(config, quarantine_path=scratch / "quarantine.jsonl")
     train, heldout = _answer(config, data, seed=seed)
     learner = PolicyLearner(
         config.policy,
@@ -85,18 +90,27 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
         distinct_1=distinct_n(heldout.texts, 1),
         distinct_2=distinct_n(heldout.texts, 2),
         fresh=fresh,
+        answers={heldout.example_ids[start]: heldout.texts[start] for start, _ in heldout.groups()},
     )
 
 
-def _load(config: RunConfig, scratch: Path) -> LoadedData:
-    model = config.policy.model
-    chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
-    return load_dataset(
-        config.data,
-        count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)),
-        count_response_tokens=lambda text: len(chat.response_ids(text)),
-        quarantine_path=scratch / "quarantine.jsonl",
-    )
+def judge_apart(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
+    """:func:`judge_policy` in a process of its own: an engine does not give all of its memory back."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_judge_here, config, seed, scratch).result()
+
+
+def _judge_here(config: RunConfig, seed: int, scratch: Path) -> Judgement:
+    Thread(target=_end_with_parent, daemon=True).start()
+    return judge_policy(config, seed=seed, scratch=scratch)
+
+
+def _end_with_parent() -> None:
+    """A worker of a pool waits for work for ever, also when whoever gave it has been killed."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _answer(config: RunConfig, data: LoadedData, *, seed: int) -> tuple[RolloutBatch, RolloutBatch]:

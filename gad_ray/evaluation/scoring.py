@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from gad_ray.batch import PromptBatch, ScoreBatch
 from gad_ray.data.validate import parse_prompt
 from gad_ray.errors import DataError
 from gad_ray.models.critic import CriticModel
@@ -34,6 +37,36 @@ def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterat
     scores = critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS)
     for row, score in zip(rows, scores, strict=True):
         yield {**row, "score": float(score), "fingerprint": fingerprint}
+
+
+def score_texts(
+    critic: CriticModel,
+    prompts: PromptBatch,
+    answers: Sequence[Sequence[tuple[str, str]]],
+    *,
+    micro_batch_tokens: int,
+) -> list[ScoreBatch]:
+    """Score answers of one or more policies to the same prompts, in one call: the teacher's text is scored once.
+
+    Args:
+        critic: Gives the scores.
+        prompts: The prompts with the teacher's text.
+        answers: The answers of each policy: id of the prompt, and text.
+        micro_batch_tokens: Tokens in one forward pass.
+    """
+    examples = {example.id: example for example in prompts.examples}
+    pairs: list[Pair] = []
+    for batch in answers:
+        owners = [examples[example_id] for example_id, _ in batch]
+        pairs += [Pair(e.messages, e.teacher_response) for e in owners]
+        pairs += [Pair(e.messages, text) for e, (_, text) in zip(owners, batch, strict=True)]
+    scores = critic.score(pairs, micro_batch_tokens=micro_batch_tokens)
+    parts = np.split(scores, np.cumsum([n for batch in answers for n in (len(batch), len(batch))])[:-1])
+    fingerprint = critic.fingerprint()
+    return [
+        ScoreBatch(teacher=teacher, student=student, critic_version=critic.updates, fingerprint=fingerprint)
+        for teacher, student in zip(parts[::2], parts[1::2], strict=True)
+    ]
 
 
 def _pair(row: Mapping[str, object], number: int) -> Pair:

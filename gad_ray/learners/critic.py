@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gad_ray.batch import Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
+from gad_ray.batch import Fingerprint, Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
 from gad_ray.config.critic import AdaptiveTemperature, CriticConfig, CrossEntropyLoss
 from gad_ray.core.discriminator import (
     AdaptiveRange,
@@ -42,7 +42,6 @@ from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.learners.token_values import ValueWatch
 from gad_ray.models.critic import TORCH_DTYPES, CriticModel
-from gad_ray.models.fingerprint import Fingerprint
 from gad_ray.models.pairs import Pair
 
 

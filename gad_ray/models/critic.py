@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,13 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gad_ray.batch import Fingerprint
 from gad_ray.config.critic import Pooling
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
 from gad_ray.errors import ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format
-from gad_ray.models.fingerprint import Fingerprint, hash_tensors, hash_text, hash_tokenizer
+from gad_ray.models.fingerprint import hash_tensors, hash_text, hash_tokenizer
 from gad_ray.models.load import apply_lora, load_backbone, merged_state_dict, plain_model, save_clean
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
 from gad_ray.models.pooling import AnyPooling, describe_pooling, pool
@@ -264,6 +265,16 @@ class CriticModel(nn.Module):
                 mend="export the critic again, or take a copy that was not changed",
             )
         return critic.eval()
+
+
+def exported_fingerprint(directory: Path) -> Fingerprint:
+    """What an exported critic says of itself; :meth:`CriticModel.load` checks it.
+
+    Raises:
+        ModelError: If the directory is no exported critic.
+    """
+    recorded = _read_meta(directory)["fingerprint"]
+    return Fingerprint(**{part.name: recorded[part.name] for part in fields(Fingerprint)})
 
 
 def _read_meta(directory: Path) -> dict[str, Any]:

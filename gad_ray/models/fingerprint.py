@@ -1,34 +1,15 @@
-"""The critic's fingerprint: an answer to "is this the same critic?"."""
+"""Digests of the parts of a critic's fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from gad_ray.models.chat import ChatFormat
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fingerprint:
-    """SHA-256 digests (hex) of everything that a score depends on, part by part."""
-
-    weights: str
-    head: str
-    template: str
-    tokenizer: str
-    pooling: str
-    dtype: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over all parts, as hex."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

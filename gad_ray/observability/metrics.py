@@ -236,23 +236,31 @@ _PERF = (
     ),
 )
 
+
+def _verdict(prefix: str, student: str) -> tuple[MetricSpec, ...]:
+    """A critic's figures of pairs, each with the ends of its interval."""
+    figures = (
+        ("d_acc", f"Share of held-out prompts whose teacher's response scores above {student}", Unit.RATIO),
+        ("score_diff", f"Mean of the teacher's minus {student}'s score on held-out prompts", Unit.NONE),
+        ("auc", f"Probability that a teacher's score exceeds that of {student}, across prompts", Unit.RATIO),
+    )
+    return tuple(
+        spec
+        for name, description, unit in figures
+        for spec in (
+            _gauge(f"{prefix}{name}", description, unit),
+            _gauge(f"{prefix}{name}_low", f"Lower end of the 95 % interval of {prefix}{name}", unit),
+            _gauge(f"{prefix}{name}_high", f"Upper end of the 95 % interval of {prefix}{name}", unit),
+        )
+    )
+
+
 _EVAL = (
-    _gauge("eval/d_acc", "Share of the fixed set in which the critic ranks the teacher higher", Unit.RATIO),
-    _gauge("eval/d_acc_low", "Lower end of the 95 % confidence interval of eval/d_acc", Unit.RATIO),
-    _gauge("eval/d_acc_high", "Upper end of the 95 % confidence interval of eval/d_acc", Unit.RATIO),
-    _gauge("eval/auc", "Probability that a teacher's score exceeds a student's on the fixed set", Unit.RATIO),
-    _gauge("eval/score_diff", "Mean of teacher's minus student's score on the fixed set"),
-    _gauge("eval/teacher_score_mean", "Mean score of the teacher's responses on the fixed set"),
-    _gauge("eval/student_score_mean", "Mean score of the stored student responses on the fixed set"),
+    *_verdict("eval/", "the fixed one of the policy before training"),
+    _gauge("eval/teacher_score_mean", "Mean score of the teacher's responses to held-out prompts"),
+    _gauge("eval/student_score_mean", "Mean score of the fixed responses of the policy before training"),
+    *_verdict("eval/current_", "a new one of the policy as it is"),
     _gauge("eval/reward", "Mean score, by the critic as it is, of new responses to held-out prompts"),
-    _gauge(
-        "eval/frozen_reward",
-        "Mean score, by the critic of the warm-up's end, of new responses to held-out prompts",
-    ),
-    _gauge(
-        "eval/frozen_teacher_score",
-        "Mean score, by the critic of the warm-up's end, of the teacher's responses",
-    ),
     _gauge(
         "eval/teacher_nll",
         "Negative log-likelihood of the teacher's text under the policy, per token",

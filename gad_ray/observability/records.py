@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gad_ray.batch import Message, PromptBatch, RolloutBatch, ScoreBatch, TokenValues
+from gad_ray.batch import Fingerprint, Message, PromptBatch, RolloutBatch, ScoreBatch, TokenValues
+from gad_ray.errors import DataError
 from gad_ray.observability.files import replacing
 
 RECORD_SCHEMA = pa.schema(
@@ -45,6 +47,7 @@ The last four are null but for the rows whose tokens' values were kept: the crit
 response's text, in the critic's tokenizer, and the index behind its last character.
 """
 
+_FINGERPRINT = b"gad_ray.fingerprint"
 _FILE_NAME = re.compile(r"step-(\d{6,})\.parquet")
 
 
@@ -94,7 +97,7 @@ class ScoreRecordWriter:
                 "stop_reason": rollouts.stop_reasons[i].value,
                 "policy_version": rollouts.policy_version,
                 "critic_version": scores.critic_version,
-                "fingerprint": scores.fingerprint,
+                "fingerprint": "" if scores.fingerprint is None else scores.fingerprint.digest,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
                 "repetition_penalty": sampling.repetition_penalty,
@@ -106,7 +109,8 @@ class ScoreRecordWriter:
         ]
         path = self._directory / f"step-{step:06d}.parquet"
         with replacing(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=RECORD_SCHEMA), temporary, compression="zstd")
+            table = pa.Table.from_pylist(rows, schema=_stamped(scores.fingerprint))
+            pq.write_table(table, temporary, compression="zstd")
         return path
 
     def discard_after(self, step: int) -> list[Path]:
@@ -124,6 +128,96 @@ class ScoreRecordWriter:
         for path in self._directory.iterdir():
             if match := _FILE_NAME.fullmatch(path.name):
                 yield int(match[1]), path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRecord:
+    """One pair as it was compared, and its scores."""
+
+    example_id: str
+    messages: tuple[Message, ...]
+    teacher_response: str
+    student_response: str
+    teacher_score: float
+    student_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecords:
+    """The records of one step.
+
+    Attributes:
+        path: Their file.
+        step: The step.
+        fingerprint: Of the critic that gave the scores; None where it was not taken.
+        critic_version: Optimiser steps that it had taken.
+    """
+
+    path: Path
+    step: int
+    fingerprint: Fingerprint | None
+    critic_version: int
+
+    def rows(self) -> list[ScoreRecord]:
+        """Read the pairs.
+
+        Raises:
+            DataError: If the file cannot be read.
+        """
+        names = [field.name for field in fields(ScoreRecord) if field.name != "messages"]
+        try:
+            rows = pq.read_table(self.path, columns=[*names, "prompt"]).to_pylist()
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            raise _unreadable(self.path, error) from None
+        return [
+            ScoreRecord(
+                messages=tuple(Message(**message) for message in json.loads(row.pop("prompt"))), **row
+            )
+            for row in rows
+        ]
+
+
+def find_records(directory: Path) -> list[StepRecords]:
+    """What a directory holds of score records, by step; their pairs are not read yet.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    if not directory.is_dir():
+        return []
+    numbered = [
+        (int(match[1]), path) for path in directory.iterdir() if (match := _FILE_NAME.fullmatch(path.name))
+    ]
+    return [_peek(path, step) for step, path in sorted(numbered)]
+
+
+def _peek(path: Path, step: int) -> StepRecords:
+    try:
+        with pq.ParquetFile(path) as file:
+            stamp = (file.schema_arrow.metadata or {}).get(_FINGERPRINT)
+            versions = file.read(columns=["critic_version"])["critic_version"]
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise _unreadable(path, error) from None
+    return StepRecords(
+        path=path,
+        step=step,
+        fingerprint=None if stamp is None else Fingerprint(**json.loads(stamp)),
+        critic_version=int(versions[0].as_py()) if len(versions) else 0,
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"the score records cannot be read: {error}", where=str(path), mend="remove the file, or put it back"
+    )
+
+
+def _stamped(fingerprint: Fingerprint | None) -> pa.Schema:
+    """The schema with the fingerprint's parts beside the format."""
+    if fingerprint is None:
+        return RECORD_SCHEMA
+    parts = {_FINGERPRINT: json.dumps(asdict(fingerprint)).encode()}
+    return RECORD_SCHEMA.with_metadata({**(RECORD_SCHEMA.metadata or {}), **parts})
 
 
 def _values(kept: TokenValues | None) -> dict[str, list[float] | list[int] | None]:

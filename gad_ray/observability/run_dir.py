@@ -117,6 +117,16 @@ class RunDirectory:
         return self.root / "eval" / "nll_before.json"
 
     @property
+    def eval_fixed(self) -> Path:
+        """Score records of the fixed answers, one file for every evaluation."""
+        return self.root / "eval" / "fixed"
+
+    @property
+    def eval_current(self) -> Path:
+        """Score records of the policy's answers at the time of every evaluation."""
+        return self.root / "eval" / "current"
+
+    @property
     def warm_start(self) -> RunDirectory:
         """The directory of the offline fit that the run starts from, if it has one."""
         return RunDirectory(root=self.root / "warm_start")

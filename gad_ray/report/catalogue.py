@@ -286,23 +286,23 @@ SECTIONS: tuple[Section, ...] = (
         short="Evaluation",
         title="Evaluation on held-out prompts",
         text=(
-            "The same prompts every time. A shaded range is a 95 % confidence interval, where one was taken: a "
-            "difference smaller than it is none."
+            "The same prompts every time: with the fixed answers of the policy before training, which show what "
+            "the critic does, and with its answers of the moment, which show what both do. A shaded range is a "
+            "95 % confidence interval, where one was taken: a difference smaller than it is none."
         ),
         charts=(
-            Chart(title="Teacher preferred on the fixed set", metrics=("eval/d_acc", "critic/d_acc")),
             Chart(
-                title="Score difference on the fixed set", metrics=("eval/score_diff", "critic/score_diff")
+                title="Teacher preferred on held-out prompts",
+                metrics=("eval/d_acc", "eval/current_d_acc", "critic/d_acc"),
             ),
-            Chart(title="AUC on the fixed set", metrics=("eval/auc",)),
             Chart(
-                title="Scores on the fixed set",
-                metrics=("eval/teacher_score_mean", "eval/student_score_mean"),
+                title="Score difference on held-out prompts",
+                metrics=("eval/score_diff", "eval/current_score_diff", "critic/score_diff"),
             ),
-            Chart(title="Reward of new answers", metrics=("eval/reward",)),
+            Chart(title="AUC on held-out prompts", metrics=("eval/auc", "eval/current_auc")),
             Chart(
-                title="Reward by the frozen critic",
-                metrics=("eval/frozen_reward", "eval/frozen_teacher_score"),
+                title="Scores on held-out prompts",
+                metrics=("eval/teacher_score_mean", "eval/student_score_mean", "eval/reward"),
             ),
             Chart(title="Likelihood of the teacher's text", metrics=("eval/teacher_nll",)),
             Chart(title="Length of the answers", metrics=("eval/response_length", "eval/teacher_length")),

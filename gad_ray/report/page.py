@@ -55,7 +55,7 @@ def run_page(view: RunView) -> str:
             "max_points": MAX_POINTS,
             "changed": [setting for setting in view.settings.entries if setting.changed],
             "has_values": any("pieces" in side for entry in entries for side in entry["sides"]),
-            "notes": (*view.notes, *view.records.notes),
+            "notes": (*view.notes, *view.records.notes, *view.evaluated.notes),
         },
     )
 
@@ -81,7 +81,8 @@ def comparison_page(views: Sequence[RunView]) -> str:
             ),
             "verdicts": [overview.verdicts(view.findings) for view in views],
             "notes": [
-                (label, (*view.notes, *view.records.notes)) for label, view in zip(labels, views, strict=True)
+                (label, (*view.notes, *view.records.notes, *view.evaluated.notes))
+                for label, view in zip(labels, views, strict=True)
             ],
         },
     )

@@ -54,8 +54,13 @@ class Recorded:
         return len(self.steps)
 
 
-def read_records(directory: Path) -> Recorded:
-    """Read the records of at most :data:`MAX_STEPS` steps, the first and the last among them."""
+def read_records(directory: Path, *, max_samples: int = MAX_SAMPLES) -> Recorded:
+    """Read the records of at most :data:`MAX_STEPS` steps, the first and the last among them.
+
+    Args:
+        directory: Where the files lie.
+        max_samples: Rows that are kept whole.
+    """
     files = sorted(
         (int(match[1]), path)
         for path in (directory.iterdir() if directory.is_dir() else ())
@@ -79,7 +84,7 @@ def read_records(directory: Path) -> Recorded:
         num_groups += int(table.num_rows)
         parts.append(figures)
         # So many of each that all together are as many as may be.
-        count = (number + 1) * MAX_SAMPLES // len(chosen) - number * MAX_SAMPLES // len(chosen)
+        count = (number + 1) * max_samples // len(chosen) - number * max_samples // len(chosen)
         samples += _samples(table, step=step, count=count, turn=number)
     notes = ()
     if broken:

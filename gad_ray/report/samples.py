@@ -22,11 +22,12 @@ MAX_HELDOUT = 200
 
 
 def sample_entries(view: RunView) -> list[Json]:
-    """What the browser shows: records of training steps, then held-out prompts before and after.
+    """What the browser shows: records of training steps and evaluations, then held-out prompts before and after.
 
     Rows are left out from the end where all texts together would be too long.
     """
-    entries = [_recorded(row) for row in view.records.samples]
+    entries = [_recorded(row, "training") for row in view.records.samples]
+    entries += [_recorded(row, "evaluation") for row in view.evaluated.samples]
     entries += [_heldout(row) for row in view.heldout[:MAX_HELDOUT]]
     kept: list[Json] = []
     left = MAX_CHARACTERS
@@ -45,7 +46,7 @@ def _alternating(entries: Sequence[Json]) -> list[Json]:
     return sorted(numbered, key=lambda entry: (entry["order"] % 8, entry["order"]))
 
 
-def _recorded(row: Mapping[str, Any]) -> Json:
+def _recorded(row: Mapping[str, Any], source: str) -> Json:
     teacher, student = number(row["teacher_score"]), number(row["student_score"])
     sides = [
         _side("teacher", str(row["teacher_response"]), teacher, row, "teacher"),
@@ -64,7 +65,7 @@ def _recorded(row: Mapping[str, Any]) -> Json:
         "critic's fingerprint": str(row.get("fingerprint") or "")[:16],
     }
     return {
-        "source": "training",
+        "source": source,
         "step": row["step"],
         "id": row["example_id"],
         "prompt": _messages(str(row["prompt"])),

@@ -22,6 +22,7 @@ from gad_ray.report.recorded import Recorded, read_records
 from gad_ray.report.settings import Settings, read_settings
 from gad_ray.report.state import RunState, state_of
 
+_MAX_EVALUATED = 100
 _SAMPLE: TypeAdapter[SampleRow] = TypeAdapter(SampleRow)
 
 
@@ -83,7 +84,8 @@ class RunView:
         events: In the order in which they happened, without those of steps that were played again.
         summary: The account at the run's end, None before it.
         heldout: The held-out prompts with all answers, where the run has come to them.
-        records: The score records.
+        records: The score records of the training steps.
+        evaluated: Those of the policy's answers to held-out prompts, at every evaluation.
         settings: The configuration.
         versions: Versions of software, and the machine.
         num_quarantined: Rows of data that could not be used.
@@ -102,6 +104,7 @@ class RunView:
     summary: RunSummary | None
     heldout: tuple[SampleRow, ...]
     records: Recorded
+    evaluated: Recorded
     settings: Settings
     versions: Mapping[str, Any]
     num_quarantined: int
@@ -178,6 +181,7 @@ def load_view(root: Path, *, now: float | None = None) -> RunView:
         summary=summary,
         heldout=_heldout(samples.rows),
         records=read_records(directory.records),
+        evaluated=read_records(directory.eval_current, max_samples=_MAX_EVALUATED),
         settings=settings,
         versions=versions,
         num_quarantined=len(quarantined.rows),

@@ -1,4 +1,7 @@
-"""One run broken off in every way there is, and resumed each time: it ends as if nothing had happened."""
+"""One run broken off in every way there is, and resumed each time: it ends as if nothing had happened.
+
+It is one that has much to remember: the gaps of its prompts, past responses, groups to refill.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from gad_ray.checkpoint.store import CheckpointStore
+from gad_ray.checkpoint.tensors import load_state
 from gad_ray.report.state import Condition
 from gad_ray.report.view import load_view
-from tests.game import SLOW_ROLLOUT, Game, Outcome, Running, read_metrics, steady
+from tests.game import REFILLED, SLOW_ROLLOUT, Game, Outcome, Running, read_metrics, steady
 
 NAME = "broken"
 
@@ -18,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)  # the breaks are one fixture
 
 
 def _killed(game: Game, actor: str, *, after_step: int, resume: str | None) -> Outcome:
-    run = game.start(NAME, resume=resume)
+    run = game.start(NAME, *REFILLED, resume=resume)
     run.wait_for_step(after_step)
     run.kill_actor(actor)
     return run.wait()
@@ -28,17 +33,17 @@ def _killed(game: Game, actor: str, *, after_step: int, resume: str | None) -> O
 def breaks(game: Game) -> Mapping[str, Outcome]:
     """How each part of the run ended, in order."""
     ends = {"rollout": _killed(game, "rollout-0", after_step=2, resume=None)}
-    run = game.start(NAME, resume="auto")
+    run = game.start(NAME, *REFILLED, resume="auto")
     run.wait_for_step(5)
     run.terminate()
     ends["SIGTERM"] = run.wait()
     ends["critic"] = _killed(game, "critic-0", after_step=7, resume="auto")
-    run = game.start(NAME, resume="auto", own_cluster=True)
+    run = game.start(NAME, *REFILLED, resume="auto", own_cluster=True)
     run.wait_for_step(9)
     run.interrupt()
     ends["SIGINT"] = run.wait()
     ends["policy"] = _killed(game, "policy-0", after_step=11, resume="auto")
-    ends["end"] = game.play(NAME, resume="auto")
+    ends["end"] = game.play(NAME, *REFILLED, resume="auto")
     return ends
 
 
@@ -65,18 +70,34 @@ def test_a_signal_ends_the_run_with_its_own_exit_code_and_says_how_to_go_on(
 
 
 def test_a_run_broken_five_times_ends_with_the_metrics_of_an_unbroken_one(
-    breaks: Mapping[str, Outcome], whole_run: Outcome
+    breaks: Mapping[str, Outcome], refilled: Outcome
 ) -> None:
     assert breaks["end"].code == 0, breaks["end"].err
     assert "resumed at step" in breaks["end"].out
-    assert steady(breaks["end"].metrics) == steady(whole_run.metrics)
+    assert steady(breaks["end"].metrics) == steady(refilled.metrics)
 
 
 def test_a_run_broken_five_times_exports_the_policy_of_an_unbroken_one(
-    breaks: Mapping[str, Outcome], whole_run: Outcome
+    breaks: Mapping[str, Outcome], refilled: Outcome
 ) -> None:
     exported = Path("exports") / "policy" / "model.safetensors"
-    assert (breaks["end"].root / exported).read_bytes() == (whole_run.root / exported).read_bytes()
+    assert (breaks["end"].root / exported).read_bytes() == (refilled.root / exported).read_bytes()
+
+
+def test_a_run_broken_five_times_knows_the_same_of_prompts_and_past_responses(
+    breaks: Mapping[str, Outcome], refilled: Outcome
+) -> None:
+    positions: list[dict[str, JsonValue]] = []
+    pasts: list[bytes] = []
+    for run in (breaks["end"], refilled):
+        store = CheckpointStore(run.root / "checkpoints", keep=2)
+        latest = store.latest()
+        assert latest is not None
+        positions.append(store.load_meta(latest).data)
+        tensors, _ = load_state(latest / "critic" / "state")
+        pasts.append(tensors["replay"].numpy().tobytes())
+    assert positions[0] == positions[1]
+    assert pasts[0] == pasts[1]
 
 
 def test_tensorboard_and_records_of_the_broken_run_hold_each_step_once(breaks: Mapping[str, Outcome]) -> None:
@@ -105,7 +126,7 @@ def test_the_report_of_the_broken_run_tells_of_every_break(breaks: Mapping[str, 
 
 
 def test_a_run_resumed_with_other_settings_is_refused(breaks: Mapping[str, Outcome], game: Game) -> None:
-    outcome = game.play(NAME, "rollout.temperature=0.5", resume="auto")
+    outcome = game.play(NAME, *REFILLED, "rollout.temperature=0.5", resume="auto")
     assert outcome.code == 1
     assert "was made with other settings" in outcome.err
     assert steady(outcome.metrics) == steady(breaks["end"].metrics)

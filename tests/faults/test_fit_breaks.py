@@ -13,7 +13,7 @@ from gad_ray.checkpoint.store import CheckpointStore
 from tests.game import Game, Outcome, Running, steady
 
 # Each step long enough to be met in its course: one forward pass for every row.
-STEPS = 40
+STEPS = 28
 SETTINGS = (
     f"fit.seqkd.steps={STEPS}",
     "fit.seqkd.prompts_per_step=16",
@@ -50,7 +50,7 @@ def breaks(game: Game) -> Mapping[str, Outcome]:
     run.wait_for_step(8)
     run.kill_actor("fit-0")
     run.wait_for(lambda: _restarts(run), "the restart of the workers")
-    run.wait_for_step(20)
+    run.wait_for_step(14)
     run.terminate()
     ends["SIGTERM"] = run.wait()
     ends["end"] = game.play("shaken", *SETTINGS, fit="seqkd", resume="auto")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gad_ray.cli import main
 from tests.cluster import ray_environment
 from tests.game import Game, make_rows, write_rows
 from tests.tiny import make_tiny_model
@@ -74,17 +75,24 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_input_is_refused_by_name_before_ray_is_touched(what: str, game: Game, tmp_path: Path) -> None:
+def test_a_bad_input_is_refused_by_name_before_ray_is_touched(
+    what: str,
+    game: Game,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     bad = BAD[what]
     name = "bad-" + what.replace(" ", "-")
-    command = ["gad-ray", "train", str(game.config(name)), bad.override(tmp_path)]
     # To look for Ray would be another error.
-    environment = {**ray_environment(), "RAY_ADDRESS": NOBODY_LISTENS}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
+    monkeypatch.setenv("RAY_ADDRESS", NOBODY_LISTENS)
+    with pytest.raises(SystemExit) as left:
+        main(["train", str(game.config(name)), bad.override(tmp_path)])
+    assert left.value.code == 2
+    told = capsys.readouterr().err
     for words in bad.told:
-        assert words in done.stderr
-    assert "Traceback" not in done.stderr
+        assert words in told
+    assert "Traceback" not in told
 
 
 def test_a_cluster_that_does_not_answer_is_named_at_once(game: Game) -> None:
@@ -93,3 +101,4 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(game: Game) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"no Ray cluster answers at RAY_ADDRESS={NOBODY_LISTENS}" in done.stderr
+    assert "Traceback" not in done.stderr

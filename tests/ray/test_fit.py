@@ -29,12 +29,6 @@ PREFERENCES = {
 
 
 @pytest.fixture(scope="module")
-def soda(game: Game) -> Outcome:
-    """On two ranks, with two responses to a prompt."""
-    return game.play("offline", "fit.soda.responses_per_prompt=2", "policy.group.num_ranks=2", fit="soda")
-
-
-@pytest.fixture(scope="module")
 def warm_started(game: Game) -> Outcome:
     """A game that begins with a fit by SeqKD."""
     return game.play(

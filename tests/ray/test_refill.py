@@ -1,44 +1,19 @@
-"""Groups without spread refilled under a curriculum, also in a run that is broken off and resumed."""
+"""Groups without spread refilled under a curriculum."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from gad_ray.checkpoint.store import CheckpointStore
-from tests.game import Game, Outcome, steady
+from tests.game import REFILLED, Game, Outcome
 
 pytestmark = pytest.mark.timeout(600)
 
-SETTINGS = (
-    # A reward of 0 or 1 alone, so that a group's rewards are often all equal.
-    "reward.discriminator_weight=0.0",
-    "reward.format=[{name: pattern, regex: '[bcdf]'}]",
-    "policy.advantage={zero_spread: drop, refill: {max_rounds: 2, oversample: 1.5}}",
-    "data.curriculum={name: gap, order: descending, keep: 0.7}",
-    "stages.warmup.steps=2",
-    "stages.adversarial.steps=8",
-)
+WARMUP = 4
 PROMPTS_PER_STEP, RESPONSES = 4, 3
-
-
-@pytest.fixture(scope="module")
-def refilled(game: Game) -> Outcome:
-    """A run that is never broken off."""
-    return game.play("refilled", *SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def broken(game: Game) -> Outcome:
-    """The same run, its critic killed between two checkpoints, and resumed."""
-    run = game.start("refilled-broken", *SETTINGS)
-    run.wait_for_step(5)
-    run.kill_actor("critic-0")
-    assert run.wait().code == 1
-    return game.play("refilled-broken", *SETTINGS, resume="auto")
 
 
 def _records(outcome: Outcome, step: int) -> list[dict[str, Any]]:
@@ -47,7 +22,7 @@ def _records(outcome: Outcome, step: int) -> list[dict[str, Any]]:
 
 def test_groups_without_spread_are_refilled_in_the_game_alone(refilled: Outcome) -> None:
     assert refilled.code == 0, refilled.err
-    warmup, game = refilled.metrics[:2], refilled.metrics[2:]
+    warmup, game = refilled.metrics[:WARMUP], refilled.metrics[WARMUP:]
     assert warmup[0]["actor/zero_spread_groups"] > 0.0
     assert not any(name.startswith("rollout/refill") for row in warmup for name in row)
     assert {row["rollout/refill_rounds"] for row in game} >= {0.0, 1.0}
@@ -56,7 +31,7 @@ def test_groups_without_spread_are_refilled_in_the_game_alone(refilled: Outcome)
 def test_a_step_scores_and_records_the_prompts_it_drew_and_trains_on_no_more_than_it_takes(
     refilled: Outcome,
 ) -> None:
-    for row in refilled.metrics[2:]:
+    for row in refilled.metrics[WARMUP:]:
         records = _records(refilled, row["step"])
         num_groups = PROMPTS_PER_STEP + row["rollout/refilled_groups"]
         assert len({record["example_id"] for record in records}) == num_groups
@@ -74,32 +49,19 @@ def test_the_curriculum_shortens_the_epochs(refilled: Outcome) -> None:
     assert refilled.metrics[-1]["data/epoch"] > 2.0
 
 
-def test_a_broken_run_ends_with_the_metrics_and_the_policy_of_an_unbroken_one(
-    broken: Outcome, refilled: Outcome
-) -> None:
-    assert broken.code == 0, broken.err
-    assert "resumed at step" in broken.out
-    assert steady(broken.metrics) == steady(refilled.metrics)
-    exported = Path("exports") / "policy" / "model.safetensors"
-    assert (broken.root / exported).read_bytes() == (refilled.root / exported).read_bytes()
-
-
-def test_both_runs_know_the_same_of_the_prompts(broken: Outcome, refilled: Outcome) -> None:
-    positions: list[dict[str, Any]] = []
-    for run in (broken, refilled):
-        store = CheckpointStore(run.root / "checkpoints", keep=2)
-        latest = store.latest()
-        assert latest is not None
-        positions.append(store.load_meta(latest).data)
-    assert positions[0] == positions[1]
-    counts = positions[0]["curriculum"]["gap_counts"]
+def test_what_is_known_of_the_prompts_is_in_the_checkpoint(refilled: Outcome) -> None:
+    latest = CheckpointStore(refilled.root / "checkpoints", keep=2).latest()
+    assert latest is not None
+    position: dict[str, Any] = CheckpointStore(refilled.root / "checkpoints", keep=2).load_meta(latest).data
+    counts = position["curriculum"]["gap_counts"]
     assert sum(counts) == sum(4 + row.get("rollout/refilled_groups", 0) for row in refilled.metrics)
 
 
 def test_refills_go_with_updates_at_the_same_time_and_with_a_phase_of_spread(game: Game) -> None:
     outcome = game.play(
         "refilled-overlap",
-        *SETTINGS,
+        *REFILLED,
+        "stages.warmup.steps=2",
         "overlap=true",
         "critic.group.num_ranks=2",
         "rollout.num_workers=2",

@@ -56,7 +56,12 @@ IN_THE_GAME = {
 
 IN_EVALUATIONS = {
     *(f"eval/{name}" for name in ("d_acc", "score_diff", "teacher_score_mean", "student_score_mean")),
-    *(f"eval/{name}" for name in ("response_length", "teacher_length", "distinct_1")),
+    *(f"eval/{name}" for name in ("response_length", "teacher_length", "distinct_1", "distinct_2")),
+    *(
+        f"eval/{name}"
+        for name in ("current_d_acc", "current_score_diff", "current_auc", "reward", "teacher_nll")
+    ),
+    *(f"eval/{name}_{end}" for name in ("d_acc", "score_diff", "auc") for end in ("low", "high")),
 }
 
 COLUMNS = {"step", "stage", "time"}

@@ -18,12 +18,13 @@ from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.run import RunConfig
 from gad_ray.core.preference import preference
 from gad_ray.data.cursor import PromptCursor
-from gad_ray.data.dataset import LoadedData, load_dataset
+from gad_ray.data.dataset import LoadedData
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.pairs import Pair
+from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
 from gad_ray.rollout.worker import RolloutWorker, probe_row
 
@@ -235,12 +236,7 @@ class Bench:
 
     def _load(self) -> LoadedData:
         with tempfile.TemporaryDirectory() as scratch:
-            return load_dataset(
-                self.config.data,
-                count_prompt_tokens=lambda messages: len(self.chat.prompt_ids(messages)),
-                count_response_tokens=lambda text: len(self.chat.response_ids(text)),
-                quarantine_path=Path(scratch) / "quarantine.jsonl",
-            )
+            return load_run_data(self.config, quarantine_path=Path(scratch) / "quarantine.jsonl")
 
 
 def scores_of(critic: CriticLearner, examples: Sequence[Example], texts: Sequence[str]) -> Float32:

@@ -87,7 +87,7 @@ function choice(label, values) {
 }
 
 function rowOf(entry) {
-  const when = entry.step === null ? entry.source : `step ${entry.step}`;
+  const when = entry.step === null ? entry.source : `step ${entry.step}${entry.source === "training" ? "" : ", " + entry.source}`;
   return el(
     "div", { class: "row", role: "option", "aria-selected": "false" },
     el("span", { class: "when" }, coloured(entry) ? `${when} ◑` : when),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from gad_ray.bench.methods import METHODS, MethodsBench, table
 from gad_ray.cli import main
+from gad_ray.config import RunConfig
 
 
 def figures(method: str, seed: int, area: float) -> dict[str, Any]:
@@ -43,6 +46,34 @@ def test_a_single_seed_is_tabled_without_an_interval(tmp_path: Path):
     (tmp_path / "base-0.json").write_text(json.dumps(figures("base", 0, 0.75)))
     bench = MethodsBench(recipe="quickstart", out=tmp_path, seeds=(0,), methods=("base",))
     assert table(bench.run())[1] == ["fresh critic's AUC", "0.750"]
+
+
+@pytest.mark.parametrize("method", ["seqkd", "soda", "game"])
+def test_a_student_is_trained_where_it_is_looked_for(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The command that is run, with the part that needs Ray left out."""
+    trained: list[RunConfig] = []
+
+    def keep(config: RunConfig, *_: object, **__: object) -> int:
+        trained.append(config)
+        return 0
+
+    monkeypatch.setattr(import_module("gad_ray.controller.fit"), "fit", keep)
+    monkeypatch.setattr(import_module("gad_ray.controller.train"), "train", keep)
+
+    def run(arguments: Sequence[str]) -> int:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        return int(left.value.code or 0)
+
+    monkeypatch.setattr("gad_ray.bench.methods._exit_code", run)
+    bench = MethodsBench(recipe="quickstart", out=tmp_path, seeds=(7,), methods=(method,))
+    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl") as missing:
+        bench.run()
+    (config,) = trained
+    assert Path(config.output_dir) / config.name == Path(missing.value.filename).parent
+    assert config.seed == 7
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,18 @@ from gad_ray.batch import PromptBatch, Ragged, RolloutBatch, ScoreBatch, StopRea
 from gad_ray.errors import CheckpointError
 from gad_ray.evaluation.heldout import (
     Answers,
+    TextAnswers,
+    current_metrics,
     distinct_n,
-    evaluation_metrics,
+    fixed_metrics,
+    load_fixed_set,
     load_rollouts,
     sample_rows,
     save_rollouts,
     summary_rows,
 )
 from gad_ray.models.chat import ChatFormat
+from gad_ray.observability.metrics import METRICS
 from tests.unit.builders import PROMPTS, TEACHER, prompt_batch, rollout_batch, sampling, score_batch
 
 TEXTS = [("one two one",), ("two",), ("three four",), ("",)]
@@ -61,6 +65,20 @@ def test_answers_come_back_from_disk_as_they_were_with_their_sampling_settings(
     assert [entry.name for entry in path.parent.iterdir()] == ["before.parquet"]
 
 
+def test_the_fixed_set_is_read_with_what_it_answers_and_needs_no_other_file(chat: ChatFormat, tmp_path: Path):
+    path = tmp_path / "before.parquet"
+    save_rollouts(path, answers_of(chat), prompt_batch())
+    prompts, rollouts = load_fixed_set(path)
+    assert prompts.examples == prompt_batch().examples
+    assert rollouts.texts == answers_of(chat).texts
+
+
+def test_answers_without_their_prompts_are_no_fixed_set(chat: ChatFormat, tmp_path: Path):
+    save_rollouts(tmp_path / "part.parquet", answers_of(chat))
+    with pytest.raises(CheckpointError, match="without the prompts"):
+        load_fixed_set(tmp_path / "part.parquet")
+
+
 def test_an_answer_is_saved_over_the_one_before(chat: ChatFormat, tmp_path: Path):
     path = tmp_path / "before.parquet"
     for step in (1, 2):
@@ -88,20 +106,39 @@ def test_answers_that_cannot_be_read_are_refused_with_their_path(
 
 def test_the_figures_of_an_evaluation_are_those_worked_out_by_hand(chat: ChatFormat):
     scores = score_batch([0.0, 2.0, 1.0, 3.0], [1.0, 2.0, 0.0, 5.0])
-    rollouts = answers_of(
-        chat, **lengths(4, 1, 2, 1), teacher_lengths=np.asarray([3, 3, 5, 5], dtype=np.int32)
+    found = fixed_metrics(scores)
+    assert {name: value for name, value in found.items() if not name.endswith(("_low", "_high"))} == {
+        "eval/d_acc": 0.625,  # win, tie, loss, win
+        "eval/score_diff": 0.5,  # (1 + 0 − 1 + 2)/4
+        "eval/auc": 8.5 / 16,
+        "eval/teacher_score_mean": 2.0,
+        "eval/student_score_mean": 1.5,
+    }
+    assert found["eval/d_acc_low"] < 0.625 < found["eval/d_acc_high"]
+
+
+def test_the_policy_of_the_moment_is_judged_under_names_of_its_own(chat: ChatFormat):
+    answers = TextAnswers(
+        rollouts=answers_of(
+            chat, **lengths(4, 1, 2, 1), teacher_lengths=np.asarray([3, 3, 5, 5], dtype=np.int32)
+        ),
+        nll=np.asarray([1.0, 2.0, 3.0, 4.0], dtype=np.float32),
     )
-    assert evaluation_metrics(scores, rollouts) == pytest.approx(
-        {
-            "eval/d_acc": 0.625,  # win, tie, loss, win
-            "eval/score_diff": 0.5,  # (1 + 0 − 1 + 2)/4
-            "eval/teacher_score_mean": 2.0,
-            "eval/student_score_mean": 1.5,
-            "eval/response_length": 2.0,
-            "eval/teacher_length": 4.0,
-            "eval/distinct_1": 4 / 6,  # one two one / two / three four
-        }
-    )
+    scores = score_batch([0.0, 2.0, 1.0, 3.0], [1.0, 2.0, 0.0, 5.0])
+    found = current_metrics(scores, answers)
+    assert {name: value for name, value in found.items() if not name.endswith(("_low", "_high"))} == {
+        "eval/current_d_acc": 0.625,
+        "eval/current_score_diff": 0.5,
+        "eval/current_auc": 8.5 / 16,
+        "eval/reward": 1.5,
+        "eval/teacher_nll": 2.5,
+        "eval/response_length": 2.0,
+        "eval/teacher_length": 4.0,
+        "eval/distinct_1": 4 / 6,  # one two one / two / three four
+        "eval/distinct_2": 1.0,
+    }
+    assert not set(found) & set(fixed_metrics(scores)), "nothing else is logged under the fixed set's names"
+    assert {*found, *fixed_metrics(scores)} <= set(METRICS)
 
 
 @pytest.mark.parametrize(

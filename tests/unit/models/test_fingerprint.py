@@ -2,7 +2,8 @@ import dataclasses
 
 import torch
 
-from gad_ray.models.fingerprint import Fingerprint, hash_tensors, hash_text
+from gad_ray.batch import Fingerprint
+from gad_ray.models.fingerprint import hash_tensors, hash_text
 
 PARTS = Fingerprint(weights="a", head="b", template="c", tokenizer="d", pooling="e", dtype="f")
 

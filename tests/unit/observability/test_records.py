@@ -10,6 +10,7 @@ import pytest
 
 from gad_ray.batch import (
     Example,
+    Fingerprint,
     Message,
     PromptBatch,
     Ragged,
@@ -19,8 +20,10 @@ from gad_ray.batch import (
     StopReason,
     TokenValues,
 )
-from gad_ray.observability.records import RECORD_SCHEMA, ScoreRecordWriter
+from gad_ray.errors import DataError
+from gad_ray.observability.records import RECORD_SCHEMA, ScoreRecord, ScoreRecordWriter, find_records
 
+FINGERPRINT = Fingerprint(weights="w", head="h", template="t", tokenizer="k", pooling="p", dtype="float32")
 PROMPTS = PromptBatch(
     step=12,
     examples=(
@@ -58,7 +61,7 @@ def scores(count: int = 4) -> ScoreBatch:
         student=np.linspace(-1.1, 0.7, count).astype(np.float32),
         teacher=np.full(count, 1.3, dtype=np.float32),
         critic_version=8,
-        fingerprint="f00d",
+        fingerprint=FINGERPRINT,
     )
 
 
@@ -86,7 +89,7 @@ def test_a_record_holds_what_was_compared_and_exactly_what_it_scored(tmp_path: P
         "stop_reason": "stop",
         "policy_version": 3,
         "critic_version": 8,
-        "fingerprint": "f00d",
+        "fingerprint": FINGERPRINT.digest,
         "temperature": 0.6,
         "top_p": 0.9,
         "repetition_penalty": 1.2,
@@ -165,3 +168,32 @@ def test_a_write_that_fails_leaves_the_former_file_whole(
         writer.write(12, PROMPTS, rollouts(), scores())
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before
+
+
+def test_records_come_back_with_the_critic_that_gave_them(tmp_path: Path) -> None:
+    writer = ScoreRecordWriter(tmp_path, max_rows_per_step=64)
+    later = writer.write(13, PROMPTS, rollouts(), dataclasses.replace(scores(), fingerprint=None))
+    writer.write(12, PROMPTS, rollouts(), scores())
+    (tmp_path / "notes.txt").write_text("not a record")
+    first, second = find_records(tmp_path)
+    assert (first.step, first.fingerprint, first.critic_version) == (12, FINGERPRINT, 8)
+    assert (second.step, second.fingerprint, second.path) == (13, None, later)
+    assert first.rows()[2] == ScoreRecord(
+        example_id="a",
+        messages=PROMPTS.examples[0].messages,
+        teacher_response="Darum.",
+        student_response="answer 2",
+        teacher_score=float(scores().teacher[2]),
+        student_score=float(scores().student[2]),
+    )
+
+
+def test_no_directory_holds_no_records(tmp_path: Path) -> None:
+    assert find_records(tmp_path / "none") == []
+
+
+def test_a_record_file_that_was_not_written_whole_is_named(tmp_path: Path) -> None:
+    path = ScoreRecordWriter(tmp_path, max_rows_per_step=64).write(12, PROMPTS, rollouts(), scores())
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"step-000012\.parquet.*cannot be read"):
+        find_records(tmp_path)

@@ -12,6 +12,7 @@ import numpy as np
 
 from gad_ray.batch import (
     Example,
+    Fingerprint,
     Message,
     PromptBatch,
     Ragged,
@@ -110,8 +111,9 @@ def add_records(
     prompt: str = CHINESE,
     response: str = "答案",
     values: bool = False,
+    into: Path | None = None,
 ) -> Path:
-    """The score records of a step: one prompt, a (score, length) for every response."""
+    """The score records of a step, or of an evaluation: one prompt, a (score, length) for every response."""
     count = len(students)
     example = Example(
         id="a",
@@ -144,10 +146,12 @@ def add_records(
         student=np.asarray([score for score, _ in students], dtype=np.float32),
         teacher=np.full(count, teacher, dtype=np.float32),
         critic_version=8,
-        fingerprint="f00d",
+        fingerprint=Fingerprint(
+            weights="w", head="h", template="t", tokenizer="k", pooling="p", dtype="float32"
+        ),
         token_values=(kept,) if values else (),
     )
-    writer = ScoreRecordWriter(directory.records, max_rows_per_step=64)
+    writer = ScoreRecordWriter(into or directory.records, max_rows_per_step=64)
     return writer.write(step, PromptBatch(step=step, examples=(example,)), rollouts, scores)
 
 

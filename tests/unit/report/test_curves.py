@@ -36,7 +36,7 @@ def test_a_metric_that_no_chart_names_is_drawn_by_itself(tmp_path: Path) -> None
 
 def test_a_confidence_interval_is_drawn_around_its_curve(tmp_path: Path) -> None:
     sections = curve_sections([load_view(make_run(tmp_path / "run").root)])
-    (area,) = charts_of(sections)["Teacher preferred on the fixed set"]["areas"]
+    (area,) = charts_of(sections)["Teacher preferred on held-out prompts"]["areas"]
     assert area["label"] == "95 % interval"
     assert (area["x"], area["low"], area["high"]) == ([4, 8, 12], [0.7] * 3, [0.9] * 3)
     assert "other" not in {section["id"] for section in sections}, "the ends are no curves of their own"

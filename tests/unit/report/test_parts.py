@@ -118,6 +118,21 @@ def test_an_entry_of_the_browser_has_prompt_texts_scores_and_values(tmp_path: Pa
     assert held_out["gap"] == 1.0
 
 
+def test_the_answers_at_each_evaluation_can_be_looked_at(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    add_records(directory, 1)
+    for step in (4, 8):
+        add_records(directory, step, into=directory.eval_current)
+    view = load_view(directory.root)
+    entries = sample_entries(view)
+    assert [(e["source"], e["step"]) for e in entries[::2]] == [
+        ("training", 1),
+        ("evaluation", 4),
+        ("evaluation", 8),
+    ]
+    assert len(view.records) == 2, "they are no part of the distributions"
+
+
 def test_tokens_of_one_character_are_one_piece_with_their_mean() -> None:
     assert pieces("龍 ok", [1, 1, 1, 4], [3.0, 0.0, 0.0, 5.0]) == [["龍", 1.0], [" ok", 5.0]]
 

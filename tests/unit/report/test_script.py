@@ -83,7 +83,7 @@ def test_stages_bands_findings_and_lost_values_are_marked(result: dict[str, Any]
     assert difference["marks"] == ["step 3: length-shortcut"]
     assert difference["lost"] == ["step 13: critic/score_diff was not finite"]
     assert chart(result, "Teacher preferred")["bands"] == 2
-    assert len(chart(result, "Teacher preferred on the fixed set")["areas"]) == 1
+    assert len(chart(result, "Teacher preferred on held-out prompts")["areas"]) == 1
 
 
 def test_dots_and_bars_are_drawn_one_for_each_value(result: dict[str, Any]) -> None:
