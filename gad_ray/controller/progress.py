@@ -40,7 +40,7 @@ class Progress:
         self._health = HealthMonitor(config)
         self._jsonl = JsonlSink(directory.metrics_jsonl)
         self._sinks = MultiSink([self._jsonl, TensorBoardSink(directory.tensorboard), RayPrometheusSink()])
-        self._report = LiveReport(directory.root, refresh_s=config.report.refresh_s)
+        self._live_report = LiveReport(directory.root, refresh_s=config.report.refresh_s)
         self.pids: Sequence[int] = ()
         self.peak_memory_gib = 0.0
         self.timing: dict[str, float] = {}
@@ -58,7 +58,7 @@ class Progress:
             self.event("failed", error=str(error))
         elif isinstance(error, Interrupted):
             self.event("stopped", signal=error.signal_number)
-        self._tell_of_report(self._report.finish())
+        self._tell_of_report(self._live_report.finish())
 
     def step(self, *, step: int, stage: str, metrics: Metrics) -> None:
         """Log one step, judge its health, show it."""
@@ -74,8 +74,8 @@ class Progress:
         self._sinks.log(step=step, stage=stage, metrics=logged)
         self._line.step(step=step, stage=stage, metrics=metrics)
         for finding in findings:
-            self._tell_of_finding(finding)
-        self._tell_of_report(self._report.step_done())
+            self._report(finding)
+        self._tell_of_report(self._live_report.step_done())
 
     def info(self, text: str) -> None:
         """Say something above the live line."""
@@ -135,7 +135,7 @@ class Progress:
                 part = name.removeprefix("timing_s/")
                 self.timing[part] = self.timing.get(part, 0.0) + value
 
-    def _tell_of_finding(self, finding: Finding) -> None:
+    def _report(self, finding: Finding) -> None:
         self._line.warn(finding.rule, finding.text)
         self.event("health", **asdict(finding))
 

@@ -168,7 +168,7 @@ def _chart(chart: Chart, views: Sequence[RunView]) -> Json | None:
             lines.append(_line(name, view.metrics[name], kept[position], run=run, colour=colour))
             ends = _ends(chart, view, name) if len(views) == 1 or name.startswith("eval/") else None
             if ends is not None:
-                areas.append(_area(*ends, run=run, colour=colour))
+                areas.append(_area(view, *ends, run=run, colour=colour))
     if not lines:
         return None
     return {
@@ -208,24 +208,24 @@ def _line(name: str, series: Series, kept: NDArray[np.int64], *, run: int, colou
     }
 
 
-def _ends(chart: Chart, view: RunView, name: str) -> tuple[str, Series, Series] | None:
-    """What an area around a curve shows, and its ends: a spread that the chart names, or an interval."""
+def _ends(chart: Chart, view: RunView, name: str) -> tuple[str, str, str] | None:
+    """What an area around a curve shows, and the names of its ends: a spread of the chart's, or an interval."""
     for low, high, of in chart.spans:
         if of == name and low in view.metrics and high in view.metrics:
-            return "smallest to largest", view.metrics[low], view.metrics[high]
+            return "smallest to largest", low, high
     low, high = f"{name}_low", f"{name}_high"
-    if low in view.metrics and high in view.metrics:
-        return "95 % interval", view.metrics[low], view.metrics[high]
-    return None
+    return ("95 % interval", low, high) if low in view.metrics and high in view.metrics else None
 
 
-def _area(label: str, low: Series, high: Series, *, run: int, colour: int) -> Json:
+def _area(view: RunView, label: str, lower: str, upper: str, *, run: int, colour: int) -> Json:
+    low, high = view.metrics[lower], view.metrics[upper]
     steps, at_low, at_high = np.intersect1d(low.steps, high.steps, return_indices=True)
     bottom, top = low.values[at_low], high.values[at_high]
     # Of each stretch the widest places of both ends.
     kept = np.union1d(thinned(bottom, MAX_POINTS // 2), thinned(top, MAX_POINTS // 2))
     return {
         "label": label,
+        "ends": [lower, upper],
         "run": run,
         "colour": colour,
         "x": steps[kept].tolist(),

@@ -39,6 +39,7 @@ class Verdict:
         meaning: What it means.
         advice: ``key=value`` overrides that answer it.
         times: How often it began to hold.
+        language: Of the meaning, as HTML names it.
     """
 
     rule: str
@@ -48,6 +49,7 @@ class Verdict:
     meaning: str
     advice: tuple[str, ...]
     times: int
+    language: str
 
 
 def tiles(view: RunView) -> list[tuple[str, str]]:
@@ -136,6 +138,7 @@ def _verdict(rule: str, stage: str, events: Sequence[Event]) -> Verdict:
         meaning=str(first.get("meaning", "")),
         advice=tuple(str(item) for item in cast("list[Any]", advice)) if isinstance(advice, list) else (),
         times=len(events),
+        language="zh-Hans" if first.get("language") == "zh" else "en",
     )
 
 

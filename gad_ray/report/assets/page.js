@@ -114,11 +114,9 @@ function legendOf(spec, runs) {
     spec.bands.forEach((band, order) => {
       node.append(el("li", {}, el("i", { class: order ? "swatch band second" : "swatch band" }), el("span", { class: "help" }, band.label)));
     });
+    // Ranges of quantiles are told above the charts.
     const shaded = new Set(spec.areas.map((area) => area.label).filter((label) => !/%$/.test(label)));
     shaded.forEach((label) => node.append(el("li", { class: "help" }, `shaded: ${label}`)));
-    if (spec.areas.some((area) => area.label === "95 % interval")) {
-      node.append(el("li", { class: "help" }, "shaded: 95 % interval"));
-    }
   } else if (spec.kind === "bars") {
     spec.parts.forEach((part, i) => {
       node.append(entry(el("i", { class: `swatch k${partColour(spec.parts, i)}` }), part, "", undefined));
