@@ -147,13 +147,13 @@ def test_the_report_tells_of_the_whole_run(whole_run: Outcome) -> None:
     assert f"came to its end after {TOTAL} steps" in page
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert data["runs"][0]["stages"][1] == {"name": "adversarial", "first": WARMUP + 1, "last": TOTAL}
-    drawn = {line["name"] for s in data["sections"] for chart in s["charts"] for line in chart["lines"]}
-    # The smallest and the largest score are the ends of an area.
-    drawn |= {f"critic/{side}_score_{end}" for side in ("teacher", "student") for end in ("min", "max")}
+    charts = [chart for section in data["sections"] for chart in section["charts"]]
+    drawn = {line["name"] for chart in charts for line in chart["lines"]}
+    drawn |= {end for chart in charts for area in chart["areas"] for end in area["ends"]}
     logged = {name for row in whole_run.metrics for name in row} - COLUMNS
     assert {name for name in logged if not name.startswith("timing_s/")} - drawn == set()
     assert any("pieces" in side for entry in data["samples"] for side in entry["sides"])
-    assert {entry["source"] for entry in data["samples"]} == {"training", "held-out"}
+    assert {entry["source"] for entry in data["samples"]} == {"training", "evaluation", "held-out"}
 
 
 def test_the_saved_config_is_the_runs_own(whole_run: Outcome, game: Game) -> None:
