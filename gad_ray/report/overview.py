@@ -151,7 +151,12 @@ def other_events(view: RunView) -> list[tuple[str, str, str]]:
         when = f"step {event.step}" if event.step is not None else ""
         if not when and event.time is not None and np.isfinite(event.time):
             when = moment(event.time)
-        details = ", ".join(f"{key} {value}" for key, value in event.content.items())
+        content = dict(event.content)
+        # An error speaks for itself, in lines of its own.
+        error = str(content.pop("error", ""))
+        details = "\n".join(
+            filter(None, [error, ", ".join(f"{key} {value}" for key, value in content.items())])
+        )
         rows.append((when, event.name.replace("_", " "), details))
     return rows
 

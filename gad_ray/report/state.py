@@ -70,9 +70,9 @@ def state_of(
                 condition=Condition.STOPPED,
                 text=f"stopped by a signal {done}; it can be continued with --resume",
             )
-        return RunState(
-            condition=Condition.FAILED, text=f"failed {done}: {content.get('error', 'no reason')}"
-        )
+        # The rest of a long error stands where all that happened does.
+        reason = str(content.get("error") or "no reason is known").splitlines()[0]
+        return RunState(condition=Condition.FAILED, text=f"failed {done}: {reason}")
     signs = [last_step, *(t for _, t, _ in events if t is not None and np.isfinite(t))]
     signs += [_written(path) for path in (directory.config_yaml, directory.metrics_jsonl)]
     silence = max(0.0, now - max(signs))

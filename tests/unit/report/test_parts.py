@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gad_ray.report.samples as samples_module
-from gad_ray.report.overview import final_figures, tiles, verdicts
+from gad_ray.report.overview import final_figures, other_events, tiles, verdicts
 from gad_ray.report.recorded import MAX_SAMPLES, MAX_STEPS, read_records, spread
 from gad_ray.report.samples import pieces, sample_entries
 from gad_ray.report.scores import length_charts, score_charts
@@ -18,6 +18,7 @@ from gad_ray.report.timing import split_times, stage_times, timing_chart
 from gad_ray.report.view import load_view
 from tests.unit.report.runs import (
     CHINESE,
+    add_event,
     add_finding,
     add_records,
     add_summary,
@@ -299,6 +300,16 @@ def test_a_rule_that_fires_again_is_one_verdict_and_the_critical_one_comes_first
     assert (warning.where, warning.times) == ("warmup, from step 2, 4", 2)
     assert warning.evidence == "d_acc 0.93, response length 38.5"
     assert warning.advice == ("critic.loss.temperature.value=5.0",)
+
+
+def test_what_else_happened_is_told_with_its_step_or_time(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    add_event(directory, "workers_lost", after=8, step=8, resumed_at=6, restart=1)
+    add_event(directory, "failed", after=9, error="gone\n  → free some")
+    assert other_events(load_view(directory.root)) == [
+        ("step 8", "workers lost", "resumed_at 6, restart 1"),
+        ("2023-11-14 22:14:51 UTC", "failed", "gone\n  → free some"),
+    ]
 
 
 def test_a_finding_of_another_version_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_slow_steps_are_not_taken_for_silence(tmp_path: Path) -> None:
 
 def test_a_run_that_failed_before_its_first_step_tells_why(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run", steps=0)
-    add_event(directory, "failed", after=0, error="critic-0 is gone: out of memory")
+    add_event(directory, "failed", after=0, error="critic-0 is gone: out of memory\n  → free some")
     state = load_view(directory.root).state
     assert state.condition is Condition.FAILED
     assert state.text == "failed before its first step: critic-0 is gone: out of memory"
