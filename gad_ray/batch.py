@@ -281,6 +281,29 @@ class RolloutReceipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenValues:
+    """The critic's values of the single tokens of one response, and of the teacher's to the same prompt.
+
+    Attributes:
+        position: The response's place in the RolloutBatch.
+        student: [n] float32 value of each token of the response, as the critic tokenises it.
+        student_ends: [n] int32 index behind each token's last character in the text.
+        teacher: The same of the teacher's response.
+        teacher_ends: The same of the teacher's response.
+    """
+
+    position: int
+    student: Float32
+    student_ends: Int32
+    teacher: Float32
+    teacher_ends: Int32
+
+    def __post_init__(self) -> None:
+        _check(self.student.shape == self.student_ends.shape, "student and student_ends differ in shape")
+        _check(self.teacher.shape == self.teacher_ends.shape, "teacher and teacher_ends differ in shape")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
     """An answer to "is this the same critic?": SHA-256 digests (hex) of all that a score depends on, part by part."""
 
@@ -316,12 +339,14 @@ class ScoreBatch:
         teacher: [R] float32 score of the teacher's response to the same prompt, repeated over its group.
         critic_version: Number of optimiser steps the critic had taken.
         fingerprint: Of the critic that gave them, where it was taken.
+        token_values: Values of single tokens, of those responses for which they were kept.
     """
 
     student: Float32
     teacher: Float32
     critic_version: int
     fingerprint: Fingerprint | None = None
+    token_values: tuple[TokenValues, ...] = ()
 
     def __post_init__(self) -> None:
         _check(

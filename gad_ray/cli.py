@@ -413,6 +413,20 @@ def score(
     score_file(critic, source, out)
 
 
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN …", help="Names or paths; several are compared.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="RUN/report.html when left out, or comparison.html here."),
+    ] = None,
+) -> None:
+    """Write what a run has come to, or how several compare, as one HTML file that needs no network."""
+    from gad_ray.commands.report import write
+
+    write(runs, out)
+
+
 @demo_app.command("toy")
 def demo_toy(out: DemoDirectory = Path("demo"), seed: DemoSeed = 0) -> None:
     """A teacher with two modes and a student with one: SeqKD covers, the game seeks. Seconds on a CPU."""

@@ -68,13 +68,15 @@ class CriticActor(LearnerActor):
         """Score the step's samples and learn from them.
 
         Args:
-            with_fingerprint: Stamp the scores with the fingerprint of the critic that gave them.
+            with_fingerprint: The step is recorded: stamp the scores with the fingerprint of the critic that gave
+                them, and keep some tokens' values.
             prompts: The step's prompts.
             rollouts: The responses, one part for every rollout worker.
         """
         fingerprint = self.learner.fingerprint() if with_fingerprint else None
         joined = RolloutBatch.concat(rollouts)
-        scores, stats = self.learner.judge(prompts, joined)
+        num_watched = self._config.records.token_values if with_fingerprint else 0
+        scores, stats = self.learner.judge(prompts, joined, num_watched=num_watched)
         rewards = rewards_of(joined, scores, self._config.reward, prompts)
         metrics = merge_metrics(
             stats.metrics,

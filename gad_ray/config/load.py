@@ -85,7 +85,8 @@ def to_yaml(config: BaseModel) -> str:
 def config_hash(config: RunConfig) -> str:
     """SHA-256 over everything that shapes the numbers of a run: not its name, place or deadlines."""
     shaping = config.model_dump(
-        mode="json", exclude={"name", "output_dir", "limits", "checkpoint", "records", "health"}
+        mode="json",
+        exclude={"name", "output_dir", "limits", "checkpoint", "records", "health", "report"},
     )
     # A run may be prolonged: the adversarial stage's length does not change the steps before it.
     shaping["stages"].pop("adversarial")

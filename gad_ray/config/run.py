@@ -103,6 +103,18 @@ class RecordsConfig(StrictModel):
     max_rows_per_step: int = Field(default=64, ge=1)
     """Rows kept of one step, in the order of the batch."""
 
+    token_values: int = Field(default=2, ge=0)
+    """Responses of a recorded step for which the critic's value of every single token is kept as well, and of the
+    teacher's text to the same prompt. They come out of the pass that scores: none is made for them."""
+
+
+class ReportConfig(StrictModel):
+    """The run's report, ``report.html`` in its directory."""
+
+    refresh_s: float = Field(default=60.0, ge=0.0)
+    """Seconds between refreshes while the run goes, and more where writing takes long: at most a fiftieth of the
+    time is spent on it. 0: the report is written at the end only."""
+
 
 class RunConfig(StrictModel):
     """Everything that defines a run. Saved, resolved, in the run's directory."""
@@ -137,6 +149,7 @@ class RunConfig(StrictModel):
     limits: LimitsConfig = LimitsConfig()
     records: RecordsConfig = RecordsConfig()
     health: HealthConfig = HealthConfig()
+    report: ReportConfig = ReportConfig()
 
     @property
     def mini_batch_prompts(self) -> int:

@@ -117,11 +117,12 @@ def _run(
         if not fitting.run():
             place = resumable or directory.root
             progress.info(f"stopped at step {fitting.step} of the fit; continue with --resume {place}")
+            progress.event("stopped", step=fitting.step, signal=stop.signal_number)
             return None
         summary = fitting.account(answer_again=resumable is None)
         if resumable is not None:
             progress.info(f"warm start by {method}: {_told(summary.rows)}")
-    write_text(directory.summary_json, summary.to_json())
+        write_text(directory.summary_json, summary.to_json())
     return summary
 
 

@@ -259,7 +259,8 @@ class Fitting:
                 f"workers of the fit were lost after step {lost_at}: started anew at step {self.step} "
                 f"(restart {self._starts} of at most {self._config.fit.max_failures})"
             )
-        elif position is not None:
+        elif checkpoint is not None and position is not None:
+            self._progress.event("resumed", step=self.step, checkpoint=checkpoint.name)
             self._progress.info(f"resumed at step {self.step} from {checkpoint}")
         self._starts += 1
         if checkpoint is None or position is None:
@@ -343,8 +344,10 @@ class Fitting:
             ("held-out answers", directory.samples_jsonl),
             ("checkpoints", directory.checkpoints),
             ("summary", directory.summary_json),
+            ("report", directory.report_html),
         ]
-        written = [(label, path) for label, path in paths if path.exists() or path == directory.summary_json]
+        last = {directory.summary_json, directory.report_html}
+        written = [(label, path) for label, path in paths if path.exists() or path in last]
         return tuple((label, str(path)) for label, path in written)
 
 

@@ -287,6 +287,7 @@ class Controller:
             self.heldout.load_before()
         self._saving.go_on_from(position.step)
         self.progress.rewind(step=position.step, metrics_bytes=position.metrics_bytes)
+        self.progress.event("resumed", step=position.step, checkpoint=checkpoint.name)
         self.progress.info(f"resumed at step {position.step} from {checkpoint}")
 
     # -- helpers ----------------------------------------------------------------------------------------------

@@ -15,7 +15,10 @@ import psutil
 
 from gad_ray.batch import Metrics
 from gad_ray.config import RunConfig
+from gad_ray.controller.interrupt import Interrupted
+from gad_ray.controller.live_report import LiveReport
 from gad_ray.controller.stall import StallWatch
+from gad_ray.errors import HealthError
 from gad_ray.health import Finding, HealthMonitor, Severity
 from gad_ray.health.facts import facts_of
 from gad_ray.health.monitor import STEP_TIME_RATIO
@@ -60,6 +63,7 @@ class Progress:
         self._watch = StallWatch(self._report_wait)
         self._jsonl = JsonlSink(directory.metrics_jsonl)
         self._sinks = MultiSink([self._jsonl, TensorBoardSink(directory.tensorboard), RayPrometheusSink()])
+        self._live_report = LiveReport(directory.root, refresh_s=config.report.refresh_s)
         self.pids: Sequence[int] = ()
         self.peak_memory_gib = 0.0
         self.timing: dict[str, float] = {}
@@ -75,6 +79,12 @@ class Progress:
         self._watch.__exit__(kind, error, trace)
         self._line.__exit__(kind, error, trace)
         self._sinks.close()
+        # A stop that health asked for has its own event.
+        if isinstance(error, Exception) and not isinstance(error, HealthError):
+            self.event("failed", error=str(error))
+        elif isinstance(error, Interrupted):
+            self.event("stopped", signal=error.signal_number)
+        self._tell_of_report(self._live_report.finish())
 
     def step(self, *, step: int, stage: str, metrics: Metrics) -> list[Finding]:
         """Log one step, judge its health, show it.
@@ -100,6 +110,7 @@ class Progress:
         self._line.step(step=step, stage=stage, metrics=metrics)
         for finding in findings:
             self._report(finding)
+        self._tell_of_report(self._live_report.step_done())
         if step < self._last_step:
             self._watch.begin()
         else:
@@ -187,6 +198,12 @@ class Progress:
     def _report(self, finding: Finding) -> None:
         self._line.warn(finding.rule, finding.text)
         self.event("health", **asdict(finding))
+
+    def _tell_of_report(self, trouble: str | None) -> None:
+        """A report that cannot be written is told of, and the run goes on."""
+        if trouble is not None:
+            self._line.warn("report", f"it could not be written: {trouble}")
+            self.event("report_failed", error=trouble)
 
     def _memory_bytes(self) -> int:
         """Memory that ends with this run: private pages of its processes, plus Ray's shared store once."""

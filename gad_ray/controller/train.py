@@ -92,6 +92,7 @@ def _play(
         if not finished:
             progress.info(f"stopped at step {controller.step}; continue with --resume {directory.root}")
             assert stop.signal_number is not None
+            progress.event("stopped", step=controller.step, signal=stop.signal_number)
             return 128 + stop.signal_number
         summary = _finish(config, directory, controller, groups, progress)
     print_summary(summary)
@@ -121,6 +122,7 @@ def _finish(
         ("held-out answers", str(directory.samples_jsonl)),
         ("checkpoints", str(directory.checkpoints)),
         ("summary", str(directory.summary_json)),
+        ("report", str(directory.report_html)),
     ]
     with progress.activity("comparing before and after"):
         summary = controller.heldout.compare(

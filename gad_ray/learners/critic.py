@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from gad_ray.learners.experience import group_index
 from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
+from gad_ray.learners.token_values import ValueWatch
 from gad_ray.models.critic import TORCH_DTYPES, CriticModel
 from gad_ray.models.pairs import Pair
 
@@ -79,6 +81,7 @@ class CriticLearner:
         self.replay = None if config.replay is None else ReplayBuffer(config.replay, seed=seed)
         self._temperature = _first_temperature(config)
         self._forward_seconds = 0.0
+        self._watch = ValueWatch((), count=0)
         lr = config.optimizer.lr
         self.optimizer = MasterOptimizer(
             [
@@ -101,12 +104,15 @@ class CriticLearner:
         """Optimiser steps taken."""
         return self.optimizer.steps_taken
 
-    def judge(self, prompts: PromptBatch, rollouts: RolloutBatch) -> tuple[ScoreBatch, TrainStats]:
+    def judge(
+        self, prompts: PromptBatch, rollouts: RolloutBatch, *, num_watched: int = 0
+    ) -> tuple[ScoreBatch, TrainStats]:
         """Score the step's samples and update on them; the first update's forward pass gives the scores.
 
         Args:
             prompts: The step's prompts with the teacher's text.
             rollouts: The policy's responses to them.
+            num_watched: Responses of this rank's whose tokens' values are kept with the scores.
 
         Returns:
             Scores from before the update, in the order of ``rollouts``, and what the update did. Every rank
@@ -120,6 +126,7 @@ class CriticLearner:
         version = self.version
         learned = learned_from(rollouts, truncated=self.config.truncated)
         groups, totals = self._fresh(prompts, rollouts, learned)
+        watch = self._watch = ValueWatch(groups, count=num_watched)
         past = self._draw(totals, rollouts.step)
         if past:
             more, sizes = replayed_groups(past, encoder=self.model.encoder, collective=self.collective)
@@ -129,6 +136,7 @@ class CriticLearner:
         batch = collect_scores(
             groups, scores, collective=self.collective, num_responses=len(rollouts), version=version
         )
+        batch = replace(batch, token_values=watch.collected(prompts, rollouts, self.model.encoder.chat))
         if past:
             # What is logged tells of the fresh responses alone, at the temperature that was trained with.
             trained_with = None if losses is None else losses.temperature
@@ -224,7 +232,10 @@ class CriticLearner:
 
     def _forward(self, groups: Sequence[Group]) -> Tensor:
         started = time.perf_counter()
-        scores = self.model.scores([row for group in groups for row in group.rows])
+        rows = [row for group in groups for row in group.rows]
+        values = self.model.row_values(rows)
+        self._watch.see(rows, values)
+        scores = self.model.pooled(values, rows)
         self._forward_seconds += time.perf_counter() - started
         return scores
 

@@ -118,6 +118,15 @@ class ChatFormat:
         """Tokenise a response: its text alone, without control tokens and without an end-of-turn token."""
         return self._as_text.encode(text, add_special_tokens=False).ids if text else []
 
+    def response_ends(self, text: str) -> list[int]:
+        """For every token of :meth:`response_ids`, the index behind its last character in ``text``.
+
+        A character of several tokens ends all of them.
+        """
+        return (
+            [end for _, end in self._as_text.encode(text, add_special_tokens=False).offsets] if text else []
+        )
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, control tokens left out."""
         return self._with_control.decode(list(ids), skip_special_tokens=True)

@@ -132,7 +132,14 @@ class CriticModel(nn.Module):
 
     def scores(self, rows: Sequence[TokenRow]) -> Float[Tensor, " batch"]:
         """float32 scores of tokenised pairs in one forward pass, with gradient where that is enabled."""
-        values = self._packed_values(rows) if self.packing else self._padded_values(rows)
+        return self.pooled(self.row_values(rows), rows)
+
+    def row_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:
+        """float32 value of every token of tokenised pairs in one forward pass; anything behind a row's end."""
+        return self._packed_values(rows) if self.packing else self._padded_values(rows)
+
+    def pooled(self, values: Float[Tensor, "batch seq"], rows: Sequence[TokenRow]) -> Float[Tensor, " batch"]:
+        """The scores that :meth:`row_values` come to."""
         return pool(values, self._mask(rows), pooling=self.pooling, updates=self.updates)
 
     def _padded_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:

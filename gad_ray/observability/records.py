@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gad_ray.batch import Fingerprint, Message, PromptBatch, RolloutBatch, ScoreBatch
+from gad_ray.batch import Fingerprint, Message, PromptBatch, RolloutBatch, ScoreBatch, TokenValues
 from gad_ray.errors import DataError
 from gad_ray.observability.files import replacing
 
@@ -35,10 +35,18 @@ RECORD_SCHEMA = pa.schema(
         ("repetition_penalty", pa.float64()),
         ("max_tokens", pa.int64()),
         ("seed", pa.int64()),
+        ("teacher_values", pa.list_(pa.float32())),
+        ("teacher_token_ends", pa.list_(pa.int32())),
+        ("student_values", pa.list_(pa.float32())),
+        ("student_token_ends", pa.list_(pa.int32())),
     ],
     metadata={"gad_ray.format": "score-records/1"},
 )
-"""Columns of a record file. ``prompt`` is the conversation as JSON, ``response_tokens`` a length in tokens."""
+"""Columns of a record file. ``prompt`` is the conversation as JSON, ``response_tokens`` a length in tokens.
+
+The last four are null but for the rows whose tokens' values were kept: the critic's value of every token of the
+response's text, in the critic's tokenizer, and the index behind its last character.
+"""
 
 _FINGERPRINT = b"gad_ray.fingerprint"
 _FILE_NAME = re.compile(r"step-(\d{6,})\.parquet")
@@ -76,6 +84,7 @@ class ScoreRecordWriter:
             raise ValueError(f"a response answers '{min(unknown)}', which is not among the step's prompts")
         sampling = rollouts.sampling
         lengths = rollouts.response_tokens.lengths
+        values = {one.position: one for one in scores.token_values}
         rows = [
             {
                 "step": step,
@@ -95,6 +104,7 @@ class ScoreRecordWriter:
                 "repetition_penalty": sampling.repetition_penalty,
                 "max_tokens": sampling.max_tokens,
                 "seed": sampling.seed,
+                **_values(values.get(i)),
             }
             for i, example_id in enumerate(rollouts.example_ids[: self._max_rows])
         ]
@@ -209,6 +219,15 @@ def _stamped(fingerprint: Fingerprint | None) -> Any:
         return RECORD_SCHEMA
     parts = {_FINGERPRINT: json.dumps(asdict(fingerprint)).encode()}
     return RECORD_SCHEMA.with_metadata({**(RECORD_SCHEMA.metadata or {}), **parts})
+
+
+def _values(kept: TokenValues | None) -> dict[str, list[float] | list[int] | None]:
+    return {
+        "teacher_values": None if kept is None else kept.teacher.tolist(),
+        "teacher_token_ends": None if kept is None else kept.teacher_ends.tolist(),
+        "student_values": None if kept is None else kept.student.tolist(),
+        "student_token_ends": None if kept is None else kept.student_ends.tolist(),
+    }
 
 
 def _to_json(messages: tuple[Message, ...]) -> str:

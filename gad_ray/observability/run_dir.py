@@ -97,6 +97,11 @@ class RunDirectory:
         return self.root / "resume"
 
     @property
+    def report_html(self) -> Path:
+        """All of it to look at, in one file."""
+        return self.root / "report.html"
+
+    @property
     def samples_jsonl(self) -> Path:
         """The held-out prompts with all their answers and scores."""
         return self.root / "samples.jsonl"

@@ -13,6 +13,8 @@ from pydantic import JsonValue
 
 from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.checkpoint.tensors import load_state
+from gad_ray.report.state import Condition
+from gad_ray.report.view import load_view
 from tests.game import REFILLED, SLOW_ROLLOUT, Game, Outcome, Running, read_metrics, steady
 
 NAME = "broken"
@@ -109,6 +111,20 @@ def test_tensorboard_and_records_of_the_broken_run_hold_each_step_once(breaks: M
     assert len(list((root / "records").glob("step-*.parquet"))) == len(steps)
 
 
+def test_the_report_of_the_broken_run_tells_of_every_break(breaks: Mapping[str, Outcome]) -> None:
+    root = breaks["end"].root
+    view = load_view(root)
+    assert view.state.condition is Condition.FINISHED
+    names = [event.name for event in view.events if event.name in {"failed", "stopped", "resumed"}]
+    # The first loss came before there was a checkpoint, or after: then there was something to resume from.
+    assert names.count("failed") == 3
+    assert names.count("stopped") == 2
+    assert names.count("resumed") >= 4
+    page = (root / "report.html").read_text(encoding="utf-8")
+    assert "an actor died during" in page
+    assert "came to its end after 16 steps" in page
+
+
 def test_a_run_resumed_with_other_settings_is_refused(breaks: Mapping[str, Outcome], game: Game) -> None:
     outcome = game.play(NAME, *REFILLED, "rollout.temperature=0.5", resume="auto")
     assert outcome.code == 1
@@ -129,6 +145,8 @@ def test_ctrl_c_again_and_again_leaves_a_long_rollout_at_once(game: Game) -> Non
     assert outcome.code == 130
     assert outcome.metrics == []
     assert "Traceback" not in outcome.err
+    report = (outcome.root / "report.html").read_text(encoding="utf-8")
+    assert "stopped by a signal before its first step" in report
 
 
 @pytest.mark.parametrize(("stop", "code"), [(Running.interrupt, 130), (Running.terminate, 143)])

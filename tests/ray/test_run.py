@@ -130,6 +130,33 @@ def test_every_step_has_score_records_of_the_critic_that_scored(whole_run: Outco
     assert len(fingerprints) == TOTAL, "a critic that has learned has another fingerprint"
 
 
+def test_values_of_single_tokens_come_to_the_recorded_scores(whole_run: Outcome) -> None:
+    for step in (1, TOTAL):
+        rows = pq.read_table(whole_run.root / "records" / f"step-{step:06d}.parquet").to_pylist()
+        kept = [row for row in rows if row["student_values"] is not None]
+        assert len(kept) == 2
+        assert len({row["example_id"] for row in kept}) == 2, "of two prompts"
+        for row in kept:
+            for side in ("teacher", "student"):
+                values, ends = row[f"{side}_values"], row[f"{side}_token_ends"]
+                assert np.mean(values) == pytest.approx(row[f"{side}_score"], abs=1e-5)
+                assert ends[-1] == len(row[f"{side}_response"])
+
+
+def test_the_report_tells_of_the_whole_run(whole_run: Outcome) -> None:
+    page = (whole_run.root / "report.html").read_text(encoding="utf-8")
+    assert f"came to its end after {TOTAL} steps" in page
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert data["runs"][0]["stages"][1] == {"name": "adversarial", "first": WARMUP + 1, "last": TOTAL}
+    charts = [chart for section in data["sections"] for chart in section["charts"]]
+    drawn = {line["name"] for chart in charts for line in chart["lines"]}
+    drawn |= {end for chart in charts for area in chart["areas"] for end in area["ends"]}
+    logged = {name for row in whole_run.metrics for name in row} - COLUMNS
+    assert {name for name in logged if not name.startswith("timing_s/")} - drawn == set()
+    assert any("pieces" in side for entry in data["samples"] for side in entry["sides"])
+    assert {entry["source"] for entry in data["samples"]} == {"training", "evaluation", "held-out"}
+
+
 def test_the_saved_config_is_the_runs_own(whole_run: Outcome, game: Game) -> None:
     saved = load_config(str(whole_run.root / "config.yaml"), [])
     assert saved == load_config(str(game.config("whole")), [])

@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "observability": 4,
     "health": 5,
     "evaluation": 5,
+    "report": 5,
     "actors": 6,
     "demos": 6,
     "quality": 6,
@@ -54,7 +55,7 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
-WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "cli"}
+WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "report", "cli"}
 
 
 def modules() -> dict[str, Path]:
@@ -152,7 +153,7 @@ def test_nothing_imports_vllm_or_deepspeed_before_it_is_used(module: str) -> Non
     ("rooms", "forbidden"),
     [
         (
-            {"errors", "batch", "config", "machine", "doctor", "health", "data"},
+            {"errors", "batch", "config", "machine", "doctor", "health", "data", "report"},
             {"torch", "ray", "transformers"},
         ),
         ({"core"}, {"ray", "transformers", "pydantic"}),

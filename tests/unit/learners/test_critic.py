@@ -120,13 +120,13 @@ def test_equal_texts_of_a_group_are_computed_once(
     tied_model: Path, prompts, rollouts, monkeypatch: pytest.MonkeyPatch
 ):
     learner, rows = learner_of(tied_model), []
-    scores = CriticModel.scores
+    row_values = CriticModel.row_values
 
     def count(self: CriticModel, given: Sequence[TokenRow]) -> Tensor:
         rows.extend(given)
-        return scores(self, given)
+        return row_values(self, given)
 
-    monkeypatch.setattr(CriticModel, "scores", count)
+    monkeypatch.setattr(CriticModel, "row_values", count)
     learner.score_batch(prompts, rollouts)
     # 4 teachers and 12 responses, less the teacher's own text and one of two equal answers.
     assert (len(rollouts), len(rows)) == (12, 14)

@@ -116,6 +116,16 @@ def test_a_response_gets_no_control_tokens_and_comes_back_as_it_was(chat: ChatFo
         assert chat.decode(ids) == text
 
 
+@pytest.mark.parametrize(
+    "text", ["", "The sky, it is blue.", "天空为什么是蓝色的？ 😀 e\u0301 龍門", " two  blanks "]
+)
+def test_every_token_of_a_response_ends_somewhere_in_its_text(chat: ChatFormat, text: str):
+    ends = chat.response_ends(text)
+    assert len(ends) == len(chat.response_ids(text))
+    assert ends == sorted(ends)
+    assert not ends or ends[-1] == len(text)
+
+
 def test_control_text_in_a_response_is_text(chat: ChatFormat):
     text = f"one {chat.tokenizer.eos_token} two {chat.tokenizer.bos_token}"
     ids = chat.response_ids(text)

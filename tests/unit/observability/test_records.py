@@ -18,6 +18,7 @@ from gad_ray.batch import (
     SamplingSettings,
     ScoreBatch,
     StopReason,
+    TokenValues,
 )
 from gad_ray.errors import DataError
 from gad_ray.observability.records import RECORD_SCHEMA, ScoreRecord, ScoreRecordWriter, find_records
@@ -94,7 +95,27 @@ def test_a_record_holds_what_was_compared_and_exactly_what_it_scored(tmp_path: P
         "repetition_penalty": 1.2,
         "max_tokens": 64,
         "seed": 99,
+        "teacher_values": None,
+        "teacher_token_ends": None,
+        "student_values": None,
+        "student_token_ends": None,
     }
+
+
+def test_values_of_tokens_stand_with_the_responses_they_were_kept_for(tmp_path: Path) -> None:
+    kept = TokenValues(
+        position=2,
+        teacher=np.asarray([0.5], dtype=np.float32),
+        teacher_ends=np.asarray([6], dtype=np.int32),
+        student=np.asarray([1.0, -2.0], dtype=np.float32),
+        student_ends=np.asarray([6, 8], dtype=np.int32),
+    )
+    with_values = dataclasses.replace(scores(), token_values=(kept,))
+    path = ScoreRecordWriter(tmp_path, max_rows_per_step=64).write(12, PROMPTS, rollouts(), with_values)
+    rows = pq.read_table(path).to_pylist()
+    assert [row["student_values"] for row in rows] == [None, None, [1.0, -2.0], None]
+    assert [row["student_token_ends"] for row in rows] == [None, None, [6, 8], None]
+    assert (rows[2]["teacher_values"], rows[2]["teacher_token_ends"]) == ([0.5], [6])
 
 
 def test_no_more_rows_are_kept_than_asked_for(tmp_path: Path) -> None:
