@@ -128,8 +128,6 @@ class Controller:
         finished = self.step >= self.total_steps and self.stop.signal_number is None
         if not finished or self.config.checkpoint.at_end:
             self._save()
-        if not finished:
-            self.progress.event("stopped", step=self.step, signal=self.stop.signal_number)
         self.stop.patient = False
         self._finish_records()
         return finished

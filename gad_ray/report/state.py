@@ -66,9 +66,11 @@ def state_of(
     if end is not None:
         name, content = end
         if name == "stopped":
+            rules = content.get("rules")
+            by = f"the health rules {', '.join(map(str, rules))}" if isinstance(rules, list) else "a signal"
             return RunState(
                 condition=Condition.STOPPED,
-                text=f"stopped by a signal {done}; it can be continued with --resume",
+                text=f"stopped by {by} {done}; it can be continued with --resume",
             )
         # The rest of a long error stands where all that happened does.
         reason = str(content.get("error") or "no reason is known").splitlines()[0]

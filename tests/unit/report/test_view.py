@@ -173,6 +173,13 @@ def test_a_run_that_was_stopped_and_taken_up_again_is_going(tmp_path: Path) -> N
     assert load_view(directory.root, now=SOON).state.condition is Condition.GOING
 
 
+def test_a_run_that_health_stopped_names_the_rules(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
+    add_event(directory, "stopped", after=12, step=12, rules=["length-collapse"])
+    state = load_view(directory.root, now=SOON).state
+    assert state.text.startswith("stopped by the health rules length-collapse after 12 steps")
+
+
 # -- what is broken or not there ----------------------------------------------------------------------
 
 
