@@ -278,6 +278,7 @@ SECTIONS: tuple[Section, ...] = (
         text="",
         charts=(
             Chart(title="Throughput", metrics=("perf/rollout_tokens_per_s", "perf/train_tokens_per_s")),
+            Chart(title="Time of a step against its stage's median", metrics=("perf/step_time_ratio",)),
             Chart(title="Memory", metrics=("perf/memory_bytes", "perf/memory_peak_bytes")),
         ),
     ),
@@ -315,7 +316,10 @@ SECTIONS: tuple[Section, ...] = (
         title="Data and health",
         text="",
         charts=(
-            Chart(title="Health rules that hold", metrics=("health/active_rules", "health/findings")),
+            Chart(
+                title="Health rules that hold",
+                metrics=("health/active_rules", "health/critical_rules", "health/findings"),
+            ),
             Chart(title="Passes over the data", metrics=("data/epoch",)),
             Chart(title="Curriculum", metrics=("data/admitted_prompts", "data/position")),
         ),

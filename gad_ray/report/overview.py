@@ -54,7 +54,7 @@ class Verdict:
 
 def tiles(view: RunView) -> list[tuple[str, str]]:
     """The run at a glance: (what, figure)."""
-    shown = [("steps", _steps(view)), ("time", wall_time(view))]
+    shown = [("steps", _steps(view)), ("in steps", time_spent(view))]
     per_step = view.metrics.get("timing_s/step")
     if per_step is not None and np.isfinite(per_step.values).any():
         shown.append(("median step", duration(float(np.nanmedian(per_step.values)))))
@@ -74,14 +74,12 @@ def _steps(view: RunView) -> str:
     return f"{int(view.steps[-1])} ({', '.join(parts)})"
 
 
-def wall_time(view: RunView) -> str:
-    """From the first step's end to the last's, and the first step itself; a dash where it is not known."""
-    known = view.times[np.isfinite(view.times)]
-    if not len(known):
+def time_spent(view: RunView) -> str:
+    """Of all steps together, without breaks between them; a dash where it is not known."""
+    per_step = view.metrics.get("timing_s/step")
+    if per_step is None or not np.isfinite(per_step.values).any():
         return "–"
-    first = view.metrics.get("timing_s/step")
-    begun = float(first.values[0]) if first is not None and np.isfinite(first.values[0]) else 0.0
-    return duration(float(known[-1] - known[0]) + begun)
+    return duration(float(np.nansum(per_step.values)))
 
 
 def peak_memory_gib(view: RunView) -> float | None:
@@ -179,7 +177,7 @@ def final_figures(views: Sequence[RunView]) -> list[tuple[str, list[str]]]:
     rows: list[tuple[str, list[str]]] = [
         ("state", [view.state.condition.value for view in views]),
         ("steps", [_steps(view) for view in views]),
-        ("time", [wall_time(view) for view in views]),
+        ("time in steps", [time_spent(view) for view in views]),
         ("health findings", [str(len(view.findings)) for view in views]),
     ]
     memories = [peak_memory_gib(view) for view in views]

@@ -283,7 +283,7 @@ def test_the_run_at_a_glance(tmp_path: Path) -> None:
     view = load_view(whole_run(tmp_path / "run").root)
     assert tiles(view) == [
         ("steps", "12 (4 warmup, 8 adversarial)"),
-        ("time", "2 min 00 s"),
+        ("in steps", "2 min 00 s"),
         ("median step", "10.0 s"),
         ("peak memory", "3.5 GiB"),
         ("health findings", "1"),
