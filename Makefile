@@ -29,7 +29,7 @@ quickstart: $(READY) ## Distil a small real model from a teacher's text, end to 
 	@$(BIN)/gad-ray train quickstart $(ARGS)
 
 test: $(READY) ## Run the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(ARGS)
 
 lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from tests.processes import wait_until, wait_until_gone
 
 _START_S = 120.0
+_PR_SET_PDEATHSIG = 1
 
 
 def ray_environment() -> dict[str, str]:
@@ -26,6 +28,11 @@ def ray_environment() -> dict[str, str]:
     environment["RAY_worker_niceness"] = "0"
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return environment
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send SIGTERM when the tests are gone, however they ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Cluster:
@@ -47,7 +54,12 @@ class Cluster:
         with self._log.open("wb") as log:
             # A session of its own: what ends the tests from the keyboard does not reach it.
             self._process = subprocess.Popen(
-                command, env=ray_environment(), stdout=log, stderr=log, start_new_session=True
+                command,
+                env=ray_environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         try:
             wait_until(self._is_up, what=f"the cluster, see {self._log}", deadline_s=_START_S)

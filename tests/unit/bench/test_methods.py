@@ -60,7 +60,7 @@ def test_a_student_is_trained_where_it_is_looked_for(
         return 0
 
     monkeypatch.setattr(import_module("gad_ray.controller.fit"), "fit", keep)
-    monkeypatch.setattr(import_module("gad_ray.controller.train"), "train", keep)
+    monkeypatch.setattr(import_module("gad_ray.controller"), "train", keep)
 
     def run(arguments: Sequence[str]) -> int:
         with pytest.raises(SystemExit) as left:
