@@ -12,6 +12,9 @@ from scipy import stats
 from gad_ray.batch import Float32
 
 _CONFIDENCE = 0.95
+_RESAMPLES = 2000
+_CHUNK = 2_000_000
+"""Indices drawn at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +52,16 @@ def bootstrap(figure: Callable[[NDArray[np.int64]], float], *, size: int, seed: 
         seed: Of the draws.
     """
     units = np.arange(size)
+    if size == 1:
+        # There is nothing else to draw.
+        return Interval(value=figure(units), low=figure(units), high=figure(units))
     drawn = stats.bootstrap(
         (units,),
         figure,
         vectorized=False,
         method="percentile",
-        n_resamples=2000,
+        n_resamples=_RESAMPLES,
+        batch=max(1, _CHUNK // size),
         confidence_level=_CONFIDENCE,
         rng=seed,
     )

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
 from gad_ray.batch import Float32, Metrics
-from gad_ray.evaluation.intervals import Interval
-
-_RESAMPLES = 2000
-_CHUNK = 2_000_000
-"""Numbers held at once."""
-
-_Figure = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
+from gad_ray.core.preference import preference
+from gad_ray.evaluation.intervals import Interval, auc, bootstrap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,33 +45,12 @@ def paired_verdict(teacher: Float32, student: Float32, *, seed: int = 0) -> Pair
         student: [N] scores of the responses to the same prompts.
         seed: Of the bootstrap's draws.
     """
-    size = len(teacher)
-    rng = np.random.default_rng(seed)
-    figures: dict[str, _Figure] = {"d_acc": _preferred, "score_diff": _difference, "auc": _area}
-    drawn: dict[str, list[NDArray[np.float64]]] = {name: [] for name in figures}
-    rows = max(1, _CHUNK // size)
-    for start in range(0, _RESAMPLES, rows):
-        index = rng.integers(size, size=(min(rows, _RESAMPLES - start), size))
-        for name, figure in figures.items():
-            drawn[name].append(figure(teacher[index], student[index]))
-    found: dict[str, Interval] = {}
-    for name, figure in figures.items():
-        low, high = np.quantile(np.concatenate(drawn[name]), [0.025, 0.975])
-        value = float(figure(teacher[None], student[None])[0])
-        found[name] = Interval(value=value, low=float(low), high=float(high))
-    return PairedVerdict(**found)
+
+    def interval(figure: Callable[[Float32, Float32], float]) -> Interval:
+        return bootstrap(lambda index: figure(teacher[index], student[index]), size=len(teacher), seed=seed)
+
+    return PairedVerdict(d_acc=interval(preference), score_diff=interval(_difference), auc=interval(auc))
 
 
-def _preferred(teacher: NDArray[Any], student: NDArray[Any]) -> NDArray[np.float64]:
-    return np.mean((teacher > student) + 0.5 * (teacher == student), axis=1)
-
-
-def _difference(teacher: NDArray[Any], student: NDArray[Any]) -> NDArray[np.float64]:
-    return np.mean(teacher.astype(np.float64) - student, axis=1)
-
-
-def _area(teacher: NDArray[Any], student: NDArray[Any]) -> NDArray[np.float64]:
-    """The Mann-Whitney statistic of every row, from the ranks of the teacher's scores among all of the row."""
-    size = teacher.shape[1]
-    ranks = stats.rankdata(np.concatenate([teacher, student], axis=1), axis=1)
-    return (ranks[:, :size].sum(axis=1) - size * (size + 1) / 2) / size**2
+def _difference(teacher: Float32, student: Float32) -> float:
+    return float(np.mean(teacher.astype(np.float64) - student))

@@ -48,8 +48,13 @@ def test_a_large_set_is_judged_in_parts_that_fit_in_memory(monkeypatch: pytest.M
     rng = np.random.default_rng(5)
     teacher, student = (rng.normal(m, 1.0, 40).astype(np.float32) for m in (0.4, 0.0))
     whole = paired_verdict(teacher, student)
-    monkeypatch.setattr("gad_ray.evaluation.paired._CHUNK", 1000)
+    monkeypatch.setattr("gad_ray.evaluation.intervals._CHUNK", 1000)
     assert paired_verdict(teacher, student) == whole
+
+
+def test_a_single_prompt_says_nothing_of_the_spread():
+    found = paired_verdict(scores(2), scores(1))
+    assert (found.score_diff.value, found.score_diff.low, found.score_diff.high) == (1.0, 1.0, 1.0)
 
 
 def test_metrics_carry_both_ends_under_their_own_names():
