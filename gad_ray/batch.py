@@ -12,10 +12,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gad_ray.config.rollout import RolloutConfig
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -139,6 +142,18 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         _check(self.num_responses >= 1, f"num_responses must be at least 1, not {self.num_responses}")
         _check(self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}")
+
+    @classmethod
+    def of(cls, rollout: RolloutConfig, *, num_responses: int, seed: int) -> Self:
+        """A run's own settings, for so many responses to each prompt."""
+        return cls(
+            num_responses=num_responses,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            repetition_penalty=rollout.repetition_penalty,
+            max_tokens=rollout.max_response_tokens,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

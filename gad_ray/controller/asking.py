@@ -213,11 +213,6 @@ class Asking:
 
     def _sampling(self) -> SamplingSettings:
         rollout = self._config.rollout
-        return SamplingSettings(
-            num_responses=rollout.responses_per_prompt,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            repetition_penalty=rollout.repetition_penalty,
-            max_tokens=rollout.max_response_tokens,
-            seed=self._config.seed,
+        return SamplingSettings.of(
+            rollout, num_responses=rollout.responses_per_prompt, seed=self._config.seed
         )

@@ -170,14 +170,7 @@ class Fitting:
     def _draw(self, groups: Groups, wanted: Sequence[Example], answered: frozenset[str]) -> None:
         rollout = self._config.rollout
         count = self._config.fit.soda.responses_per_prompt
-        sampling = SamplingSettings(
-            num_responses=count,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            repetition_penalty=rollout.repetition_penalty,
-            max_tokens=rollout.max_response_tokens,
-            seed=self._config.seed,
-        )
+        sampling = SamplingSettings.of(rollout, num_responses=count, seed=self._config.seed)
         failed = draw_responses(
             groups,
             self._responses,

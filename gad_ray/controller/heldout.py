@@ -188,15 +188,7 @@ class HeldOut:
 
 def answer(config: RunConfig, groups: Groups, prompts: PromptBatch) -> RolloutBatch:
     """One answer of the policy to every held-out prompt, always drawn in the same way."""
-    rollout = config.rollout
-    sampling = SamplingSettings(
-        num_responses=1,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        repetition_penalty=rollout.repetition_penalty,
-        max_tokens=rollout.max_response_tokens,
-        seed=config.evaluation.seed,
-    )
+    sampling = SamplingSettings.of(config.rollout, num_responses=1, seed=config.evaluation.seed)
     refs = groups.generate(prompts, sampling)
     groups.receipts(refs, what="the answers to the held-out prompts")
     return RolloutBatch.concat(ray.get(list(refs.batches)))

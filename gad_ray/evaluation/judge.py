@@ -115,18 +115,10 @@ def _end_with_parent() -> None:
 
 def _answer(config: RunConfig, data: LoadedData, *, seed: int) -> tuple[RolloutBatch, RolloutBatch]:
     """One response to every training prompt, several to every held-out one."""
-    rollout = config.rollout
     worker = RolloutWorker.build(config)
 
     def draw(examples: Sequence[Example], num_responses: int) -> RolloutBatch:
-        sampling = SamplingSettings(
-            num_responses=num_responses,
-            temperature=rollout.temperature,
-            top_p=rollout.top_p,
-            repetition_penalty=rollout.repetition_penalty,
-            max_tokens=rollout.max_response_tokens,
-            seed=_SEED_OFFSET + seed,
-        )
+        sampling = SamplingSettings.of(config.rollout, num_responses=num_responses, seed=_SEED_OFFSET + seed)
         return worker.generate(PromptBatch(step=0, examples=tuple(examples)), sampling)
 
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -156,15 +156,8 @@ class Bench:
 
     def sampling(self, num_responses: int, temperature: float) -> SamplingSettings:
         """The config's sampling settings with these."""
-        rollout = self.config.rollout
-        return SamplingSettings(
-            num_responses=num_responses,
-            temperature=temperature,
-            top_p=rollout.top_p,
-            repetition_penalty=rollout.repetition_penalty,
-            max_tokens=rollout.max_response_tokens,
-            seed=self.config.seed,
-        )
+        own = SamplingSettings.of(self.config.rollout, num_responses=num_responses, seed=self.config.seed)
+        return replace(own, temperature=temperature)
 
     # -- learners ---------------------------------------------------------------------------------------
 
