@@ -16,30 +16,14 @@ from gad_ray.config.policy import GrpoAdvantage, RefillConfig
 from gad_ray.config.reward import RewardConfig
 from gad_ray.learners.experience import prompt_figures, rewards_of
 from gad_ray.learners.policy import PolicyLearner
-from gad_ray.models.chat import ChatFormat
 from gad_ray.observability.metrics import check_metrics
 from tests.unit.builders import (
     assert_gradients_close,
     gradients_of,
-    prompt_batch,
-    rollout_batch,
     score_batch,
     weights_of,
 )
-from tests.unit.learners.variants import game_policy
-
-SCORES = [1.0, 3.0, -1.0, 0.5, 0.0, -2.0, 1.5, 1.0, 2.0]
-
-
-@pytest.fixture(scope="module")
-def prompts() -> PromptBatch:
-    return prompt_batch(3)
-
-
-@pytest.fixture(scope="module")
-def rollouts(chat: ChatFormat, prompts: PromptBatch) -> RolloutBatch:
-    """Three groups of three responses."""
-    return rollout_batch(chat, prompts)
+from tests.unit.learners.variants import NINE_SCORES, game_policy
 
 
 def gradient(learner: PolicyLearner, *batch: Any) -> dict[str, Tensor]:
@@ -56,12 +40,14 @@ def test_a_response_that_is_alone_in_its_group_is_counted_and_not_trained_on(
     # What generation failures leave of the second prompt's responses: one.
     few, rest = [0, 1, 2, 4, 6, 7, 8], [0, 1, 2, 6, 7, 8]
     found = gradient(
-        learner_of(tied_model), rollouts.take(few), score_batch([SCORES[i] for i in few]), prompts
+        learner_of(tied_model), rollouts.take(few), score_batch([NINE_SCORES[i] for i in few]), prompts
     )
-    wanted = gradient(learner_of(tied_model), rollouts.take(rest), score_batch([SCORES[i] for i in rest]))
+    wanted = gradient(
+        learner_of(tied_model), rollouts.take(rest), score_batch([NINE_SCORES[i] for i in rest])
+    )
     assert_gradients_close(found, wanted)
     learner = learner_of(tied_model)
-    metrics = learner.update(rollouts.take(few), score_batch([SCORES[i] for i in few]), prompts).metrics
+    metrics = learner.update(rollouts.take(few), score_batch([NINE_SCORES[i] for i in few]), prompts).metrics
     check_metrics("adversarial", dict(metrics))
     assert metrics["actor/lone_samples"] == 1.0
 
@@ -83,13 +69,15 @@ def test_a_batch_takes_the_first_groups_with_spread_and_leaves_the_surplus(
     refill = GrpoAdvantage(zero_spread="drop", refill=RefillConfig())
     drawn = PromptBatch(step=1, examples=tuple(prompts.examples[i] for i in (2, 0, 1)))
     learner = learner_of(tied_model, advantage=refill, max_prompts=2)
-    found = gradient(learner, rollouts, score_batch(SCORES), drawn)
+    found = gradient(learner, rollouts, score_batch(NINE_SCORES), drawn)
     rest = [0, 1, 2, 6, 7, 8]
-    wanted = gradient(learner_of(tied_model), rollouts.take(rest), score_batch([SCORES[i] for i in rest]))
+    wanted = gradient(
+        learner_of(tied_model), rollouts.take(rest), score_batch([NINE_SCORES[i] for i in rest])
+    )
     assert_gradients_close(found, wanted)
     metrics = (
         learner_of(tied_model, advantage=refill, max_prompts=2)
-        .update(rollouts, score_batch(SCORES), drawn)
+        .update(rollouts, score_batch(NINE_SCORES), drawn)
         .metrics
     )
     check_metrics("adversarial", dict(metrics))
@@ -101,7 +89,7 @@ def test_a_group_without_spread_takes_no_place(
     tied_model: Path, rollouts: RolloutBatch, prompts: PromptBatch
 ):
     refill = GrpoAdvantage(zero_spread="drop", refill=RefillConfig())
-    scores = [0.5, 0.5, 0.5, *SCORES[3:]]
+    scores = [0.5, 0.5, 0.5, *NINE_SCORES[3:]]
     learner = learner_of(tied_model, advantage=refill, max_prompts=2)
     metrics = learner.update(rollouts, score_batch(scores), prompts).metrics
     assert metrics["actor/dropped_samples"] == 3.0

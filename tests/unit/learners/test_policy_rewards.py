@@ -27,32 +27,16 @@ from gad_ray.core.rewards import load_reward_function
 from gad_ray.errors import ConfigError, TrainingError
 from gad_ray.learners.experience import reward_metrics, rewards_of
 from gad_ray.learners.format_rewards import try_reward_functions
-from gad_ray.models.chat import ChatFormat
 from gad_ray.observability.metrics import check_metrics
 from tests.unit.builders import (
     PROMPTS,
     TEACHER,
     assert_gradients_close,
     gradients_of,
-    prompt_batch,
-    rollout_batch,
     score_batch,
     weights_of,
 )
-from tests.unit.learners.variants import game_policy
-
-SCORES = [1.0, 3.0, -1.0, 0.5, 0.0, -2.0, 1.5, 1.0, 2.0]
-
-
-@pytest.fixture(scope="module")
-def prompts() -> PromptBatch:
-    return prompt_batch(3)
-
-
-@pytest.fixture(scope="module")
-def rollouts(chat: ChatFormat, prompts: PromptBatch) -> RolloutBatch:
-    """Three groups of three responses."""
-    return rollout_batch(chat, prompts)
+from tests.unit.learners.variants import NINE_SCORES, game_policy
 
 
 @pytest.fixture
@@ -82,10 +66,10 @@ def test_a_response_on_which_the_users_function_fails_is_never_trained_on(
 ):
     reward = RewardConfig(format=(grumpy,), max_failed_fraction=0.5)
     learner, plain = game_policy(tied_model, reward=reward), game_policy(tied_model)
-    found = gradients_of(learner, lambda: learner.update(rollouts, score_batch(SCORES), prompts))
+    found = gradients_of(learner, lambda: learner.update(rollouts, score_batch(NINE_SCORES), prompts))
     rest = [0, 1, 2, 4, 5, 7]
     # The first prompt's responses are all given 0.5 more, which no advantage sees.
-    left = score_batch([SCORES[i] for i in rest])
+    left = score_batch([NINE_SCORES[i] for i in rest])
     wanted = gradients_of(plain, lambda: plain.update(rollouts.take(rest), left))
     assert_gradients_close(found, wanted)
 
@@ -98,7 +82,7 @@ def test_failures_of_the_users_function_are_counted_named_and_left_out_of_the_me
         format=(grumpy, NoRepetition(ngram=1, weight=3.0)),
         max_failed_fraction=0.5,
     )
-    rewards = rewards_of(rollouts, score_batch(SCORES), config, prompts)
+    rewards = rewards_of(rollouts, score_batch(NINE_SCORES), config, prompts)
     metrics = reward_metrics(rollouts, rewards, with_format=True)
     check_metrics("adversarial", metrics)
     assert metrics["reward/failed_samples"] == 3.0
@@ -119,9 +103,9 @@ def test_a_batch_on_which_the_users_function_always_fails_moves_nothing(
     reward = RewardConfig(format=(CustomTerm(function="rewards_of_a_user:broken"),), max_failed_fraction=1.0)
     learner = game_policy(tied_model, reward=reward)
     before = weights_of(learner)
-    assert learner.update(rollouts, score_batch(SCORES), prompts).num_steps == 0
+    assert learner.update(rollouts, score_batch(NINE_SCORES), prompts).num_steps == 0
     assert all(torch.equal(before[name], after) for name, after in weights_of(learner).items())
-    rewards = rewards_of(rollouts, score_batch(SCORES), reward, prompts)
+    rewards = rewards_of(rollouts, score_batch(NINE_SCORES), reward, prompts)
     metrics = reward_metrics(rollouts, rewards, with_format=True)
     assert metrics == {"actor/zero_spread_groups": 1.0, "reward/failed_samples": 9.0}
 
@@ -132,7 +116,7 @@ def test_a_run_stops_where_too_large_a_share_of_responses_has_no_reward(
 ):
     config = RewardConfig(format=(grumpy,), max_failed_fraction=allowed)
     with pytest.raises(TrainingError) if stops else nullcontext() as caught:
-        rewards_of(rollouts, score_batch(SCORES), config, prompts)
+        rewards_of(rollouts, score_batch(NINE_SCORES), config, prompts)
     if stops:
         told = "3 of 9 responses have no reward, more than reward.max_failed_fraction = 0.33 allows"
         assert told in str(caught.value)
@@ -196,7 +180,7 @@ def test_every_term_is_logged_under_its_own_name_and_adds_up(rollouts: RolloutBa
             NoRepetition(ngram=1),
         )
     )
-    rewards = rewards_of(rollouts, score_batch(SCORES), config, prompts)
+    rewards = rewards_of(rollouts, score_batch(NINE_SCORES), config, prompts)
     metrics = reward_metrics(rollouts, rewards, with_format=True)
     check_metrics("adversarial", metrics)
     assert metrics["format/pattern"] == pytest.approx(3 / 9)
@@ -208,4 +192,4 @@ def test_every_term_is_logged_under_its_own_name_and_adds_up(rollouts: RolloutBa
     total = sum(weights.get(name, 1.0) * metrics[f"format/{name}"] for name in rewards.terms)
     assert len(rewards.terms) == 6
     assert metrics["format/reward_avg"] == pytest.approx(total, rel=1e-5)
-    assert metrics["critic/rewards/mean"] == pytest.approx(np.mean(SCORES) + total, rel=1e-5)
+    assert metrics["critic/rewards/mean"] == pytest.approx(np.mean(NINE_SCORES) + total, rel=1e-5)

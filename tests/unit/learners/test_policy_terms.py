@@ -34,9 +34,7 @@ from tests.unit.builders import (
     score_batch,
     weights_of,
 )
-from tests.unit.learners.variants import game_policy
-
-SCORES = [1.0, 3.0, -1.0, 0.5, 0.0, -2.0, 1.5, 1.0, 2.0]
+from tests.unit.learners.variants import NINE_SCORES, game_policy
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +63,8 @@ def test_the_gradient_is_the_policy_gradient_in_its_aggregation(
         advantage=DrGrpoAdvantage(),
         loss=ReinforceLoss(aggregation=how, length_divisor=divisor),
     )
-    found = gradient(learner, rollouts, score_batch(SCORES))
-    rewards = torch.tensor(SCORES).view(3, 3)
+    found = gradient(learner, rollouts, score_batch(NINE_SCORES))
+    rewards = torch.tensor(NINE_SCORES).view(3, 3)
     advantages = (rewards - rewards.mean(-1, keepdim=True)).flatten()
     out = learner.model.token_logprobs(rows_of_rollouts(rollouts))
     lengths = out.mask.sum(-1)
@@ -82,9 +80,9 @@ def test_the_gradient_is_the_policy_gradient_in_its_aggregation(
 
 
 def test_the_entropy_bonus_adds_its_gradient(tied_model: Path, rollouts: RolloutBatch):
-    plain = gradient(learner_of(tied_model), rollouts, score_batch(SCORES))
+    plain = gradient(learner_of(tied_model), rollouts, score_batch(NINE_SCORES))
     learner = learner_of(tied_model, entropy_coefficient=0.5)
-    found = gradient(learner, rollouts, score_batch(SCORES))
+    found = gradient(learner, rollouts, score_batch(NINE_SCORES))
     out = learner.model.token_logprobs(rows_of_rollouts(rollouts), entropy_gradient=True)
     (-0.5 * out.entropy[out.mask].mean()).backward()
     wanted = {n: plain[n] + p.grad for n, p in learner.model.named_parameters() if p.grad is not None}
@@ -126,28 +124,28 @@ def test_a_penalty_in_the_reward_takes_the_summed_divergence_from_it(
     rows = rows_of_rollouts(rollouts)
     with torch.no_grad():
         reference = learner.model.token_logprobs(rows).logprobs
-    first = learner.update(rollouts, score_batch(SCORES)).metrics
+    first = learner.update(rollouts, score_batch(NINE_SCORES)).metrics
     assert first["reward/kl_penalty_mean"] == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
         sums = (learner.model.token_logprobs(rows).logprobs - reference).sum(-1)
-    penalised = [s - 0.25 * float(kl) for s, kl in zip(SCORES, sums, strict=True)]
+    penalised = [s - 0.25 * float(kl) for s, kl in zip(NINE_SCORES, sums, strict=True)]
     plain = learner_of(tied_model, advantage=DrGrpoAdvantage())
     plain.model.load_state_dict(learner.model.state_dict())
     wanted = gradient(plain, rollouts, score_batch(penalised))
-    assert_close(gradient(learner, rollouts, score_batch(SCORES)), wanted, relative=1e-4)
+    assert_close(gradient(learner, rollouts, score_batch(NINE_SCORES)), wanted, relative=1e-4)
 
 
 def test_the_coefficient_adapts_and_survives_a_checkpoint(tied_model: Path, rollouts: RolloutBatch):
     adaptive = AdaptiveKl(target=1e-6, horizon=9)
     kl = KlConfig(coefficient=0.1, adaptive=adaptive)
     learner = learner_of(tied_model, kl=kl)
-    seen = [learner.update(rollouts, score_batch(SCORES)).metrics["actor/kl_coef"] for _ in range(3)]
+    seen = [learner.update(rollouts, score_batch(NINE_SCORES)).metrics["actor/kl_coef"] for _ in range(3)]
     # The first step measures 0, which is below the target; the later ones are far above it.
     assert seen == pytest.approx([0.1, 0.08, 0.096])
     tensors, plain = learner.state()
     other = learner_of(tied_model, kl=kl)
     other.load_state({name: t.clone() for name, t in tensors.items()}, plain)
-    ours, theirs = (one.update(rollouts, score_batch(SCORES)).metrics for one in (learner, other))
+    ours, theirs = (one.update(rollouts, score_batch(NINE_SCORES)).metrics for one in (learner, other))
     assert ours["actor/kl_coef"] == theirs["actor/kl_coef"] == pytest.approx(0.1152)
     assert ours["actor/kl_loss"] == theirs["actor/kl_loss"]
 
@@ -157,7 +155,7 @@ def test_the_reference_is_renewed_when_due_also_after_a_restart(tied_model: Path
     learner = learner_of(tied_model, kl=kl)
     seen = []
     for _ in range(5):
-        seen.append(learner.update(rollouts, score_batch(SCORES)).metrics["actor/kl_loss"])
+        seen.append(learner.update(rollouts, score_batch(NINE_SCORES)).metrics["actor/kl_loss"])
         tensors, plain = learner.state()
         tensors = {name: t.clone() for name, t in tensors.items()}
         learner = learner_of(tied_model, kl=kl)
@@ -174,14 +172,14 @@ def test_rejected_tokens_are_counted_and_add_nothing(tied_model: Path, rollouts:
     ratio = (out.logprobs.detach() + 5.5).exp()
     rejected = out.mask & (ratio > 1.2)
     assert 0 < int(rejected.sum()) < rollouts.num_tokens
-    rewards = torch.tensor(SCORES).view(3, 3)
+    rewards = torch.tensor(NINE_SCORES).view(3, 3)
     advantages = (rewards - rewards.mean(-1, keepdim=True)).flatten()[:, None]
     kept = torch.where(out.mask & ~rejected, -advantages * ratio * out.logprobs, 0.0)
     (kept.sum() / rollouts.num_tokens).backward()
     wanted = {n: p.grad.clone() for n, p in learner.model.named_parameters() if p.grad is not None}
     learner.model.zero_grad()
-    assert_close(gradient(learner, rollouts, score_batch(SCORES)), wanted, relative=1e-5, absolute=1e-9)
+    assert_close(gradient(learner, rollouts, score_batch(NINE_SCORES)), wanted, relative=1e-5, absolute=1e-9)
     fresh = learner_of(tied_model, importance=RejectedImportance(cap=1.2))
-    metrics = fresh.update(rollouts, score_batch(SCORES)).metrics
+    metrics = fresh.update(rollouts, score_batch(NINE_SCORES)).metrics
     assert metrics["actor/importance_rejected_tokens"] == float(rejected.sum())
     assert metrics["actor/importance_clipfrac"] == pytest.approx(float(rejected.sum()) / rollouts.num_tokens)

@@ -75,6 +75,8 @@ from tests.unit.builders import (
 TEXTS = (STUDENT[0], (TEACHER[1], "a list"), ("340", "340", "51", "391"), (*STUDENT[3][:2], ""))
 # The second group's are all alike: it has no spread.
 SCORES = [1.0, 3.0, -1.0, 0.5, 0.5, 0.0, -2.0, 1.5, 1.0, 2.0, -0.5, 0.25]
+NINE_SCORES = [1.0, 3.0, -1.0, 0.5, 0.0, -2.0, 1.5, 1.0, 2.0]
+"""Of three groups of three responses."""
 CUT = (1, 3, 4)
 """Responses that were cut at the limit: all of the second prompt's."""
 SMALL = 150
