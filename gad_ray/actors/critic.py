@@ -115,10 +115,14 @@ class CriticActor(LearnerActor):
         """Score answers to the held-out prompts, all in one call: the teacher's text is scored once.
 
         Args:
-            exported: Directory of an exported critic; None for the one in training.
+            exported: Directory of an exported critic; None for the one in training, whose fingerprint is taken.
             prompts: The held-out prompts.
             answers: The answers of one or more policies.
         """
         critic = self.learner.model if exported is None else CriticModel.load(Path(exported))
         texts = [list(zip(batch.example_ids, batch.texts, strict=True)) for batch in answers]
-        return score_texts(critic, prompts, texts, micro_batch_tokens=self._config.critic.micro_batch_tokens)
+        scored = score_texts(
+            critic, prompts, texts, micro_batch_tokens=self._config.critic.micro_batch_tokens
+        )
+        fingerprint = self.learner.fingerprint() if exported is None else None
+        return [dataclasses.replace(scores, fingerprint=fingerprint) for scores in scored]

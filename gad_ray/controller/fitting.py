@@ -11,9 +11,7 @@ Workers and rollout take turns: neither waits for the other's memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import ray
@@ -23,7 +21,7 @@ from gad_ray.actors.waiting import Waiter
 from gad_ray.batch import Example, Float32, PromptBatch, RolloutBatch, SamplingSettings
 from gad_ray.checkpoint.store import CheckpointStore, RunPosition, Staging
 from gad_ray.config import FitMethod, RunConfig, fit_hash
-from gad_ray.controller.heldout import answer, load_answers_before, save_nll, spread_out
+from gad_ray.controller.heldout import answer, load_answers_before, save_nll, save_samples, spread_out
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.data.cursor import PromptCursor
@@ -47,7 +45,6 @@ from gad_ray.fitting.mailbox import (
 )
 from gad_ray.fitting.responses import draw_responses, open_responses
 from gad_ray.fitting.trainer import FitTrainer
-from gad_ray.observability.files import write_text
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary, SampleRow, SummaryRow
 
@@ -302,8 +299,7 @@ class Fitting:
             if answer_again:
                 after = TextAnswers(rollouts=self._answer_again(self._heldout), nll=self._nll_after)
                 rows, samples = text_rows(before, after), sample_rows(self._heldout, before, after)
-                lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
-                write_text(self._directory.samples_jsonl, "".join(lines))
+                save_samples(self._directory, samples)
         return RunSummary(
             name=self._directory.name,
             rows=rows,

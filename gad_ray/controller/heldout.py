@@ -51,6 +51,7 @@ class HeldOut:
         self._prompts = PromptBatch(step=0, examples=tuple(examples)) if examples else None
         self._before: TextAnswers | None = None
         self._current: TextAnswers | None = None
+        self._judged: tuple[list[TextAnswers], list[ScoreBatch]] = ([], [])
 
     def take_before(self) -> None:
         """Draw the fixed answers with the policy as it is, and keep them on disk."""
@@ -80,19 +81,18 @@ class HeldOut:
         """
         assert self._prompts is not None
         assert self._before is not None
-        if not self._config.evaluation.resample:
-            (fixed,) = self._score(None, self._before.rollouts)
-            self._keep(self._directory.eval_fixed, step, fixed, self._before.rollouts)
-            return fixed_metrics(fixed)
-        current = self._answers_of(policy_version)
-        if current is self._before:
-            (fixed,) = self._score(None, self._before.rollouts)
-            scores = fixed
-        else:
-            fixed, scores = self._score(None, self._before.rollouts, current.rollouts)
-        self._keep(self._directory.eval_fixed, step, fixed, self._before.rollouts)
-        self._keep(self._directory.eval_current, step, scores, current.rollouts)
-        return {**fixed_metrics(fixed), **current_metrics(scores, current)}
+        answered = [self._before]
+        if self._config.evaluation.resample:
+            # While the policy stands still these are the fixed answers again, and equal text is scored once.
+            answered.append(self._answers_of(policy_version))
+        scores = self._score(None, *answered)
+        self._judged = (answered, scores)
+        self._keep(self._directory.eval_fixed, step, scores[0], self._before.rollouts)
+        metrics = fixed_metrics(scores[0])
+        if self._config.evaluation.resample:
+            self._keep(self._directory.eval_current, step, scores[1], answered[1].rollouts)
+            metrics |= current_metrics(scores[1], answered[1])
+        return metrics
 
     def export_critic(self, name: str) -> Path:
         """Write the critic of the moment under ``exports/``."""
@@ -136,16 +136,15 @@ class HeldOut:
             note = "Before: the base model, as it was before the warm start."
         warmup = self._directory.exports / WARMUP_CRITIC
         frozen = str(warmup) if warmup.is_dir() else None
-        by_frozen = self._score(frozen, base.rollouts, after.rollouts)
+        by_last = self._by_last_critic(base, after)
         # Without a warm-up the last critic is the only judge there is.
-        by_last = self._score(None, base.rollouts, after.rollouts) if frozen else by_frozen
+        by_frozen = self._score(frozen, base, after) if frozen else by_last
         sides = [
             Answers(rollouts=base.rollouts, frozen=by_frozen[0], last=by_last[0], nll=base.nll),
             Answers(rollouts=after.rollouts, frozen=by_frozen[1], last=by_last[1], nll=after.nll),
         ]
         samples = sample_rows(self._prompts, *sides)
-        lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
-        write_text(self._directory.samples_jsonl, "".join(lines))
+        save_samples(self._directory, samples)
         return RunSummary(
             name=summary.name,
             rows=summary_rows(*sides, warmed_up=frozen is not None),
@@ -178,8 +177,16 @@ class HeldOut:
         writer = ScoreRecordWriter(directory, max_rows_per_step=len(answers))
         writer.write(step, self._prompts, answers, scores)
 
-    def _score(self, exported: str | None, *answers: RolloutBatch) -> list[ScoreBatch]:
-        call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, *answers)
+    def _by_last_critic(self, *answers: TextAnswers) -> list[ScoreBatch]:
+        """Scores by the critic that no step changes any more: those of the last evaluation, if it judged the same."""
+        judged, scores = self._judged
+        if len(judged) == len(answers) and all(a is b for a, b in zip(judged, answers, strict=True)):
+            return scores
+        return self._score(None, *answers)
+
+    def _score(self, exported: str | None, *answers: TextAnswers) -> list[ScoreBatch]:
+        rollouts = [one.rollouts for one in answers]
+        call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, *rollouts)
         return self._take([call], "the scores of the held-out prompts")
 
     def _take(self, refs: list[Any], what: str) -> Any:
@@ -197,6 +204,12 @@ def answer(config: RunConfig, groups: Groups, prompts: PromptBatch) -> RolloutBa
 def save_nll(directory: RunDirectory, nll: Float32) -> None:
     """Keep how likely the teacher's text was before training."""
     write_text(directory.nll_before, json.dumps(nll.tolist()) + "\n")
+
+
+def save_samples(directory: RunDirectory, samples: Sequence[SampleRow]) -> None:
+    """Keep the held-out prompts with all their answers and scores."""
+    lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
+    write_text(directory.samples_jsonl, "".join(lines))
 
 
 def load_answers_before(directory: RunDirectory) -> TextAnswers:

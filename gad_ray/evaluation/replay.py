@@ -99,11 +99,12 @@ def replay(
         )
     records = _choose(directory, critics, step=step)
     critic = first_with(critics, records.fingerprint) or critics[-1]
-    model = critic.load(config_of(owner))
+    config = config_of(owner)
+    model = critic.load(config)
     rows = records.rows()
     pairs = [Pair(row.messages, row.teacher_response) for row in rows]
     pairs += [Pair(row.messages, row.student_response) for row in rows]
-    scores = model.score(pairs, micro_batch_tokens=config_of(owner).critic.micro_batch_tokens)
+    scores = model.score(pairs, micro_batch_tokens=config.critic.micro_batch_tokens)
     return _compare(
         rows,
         scores,

@@ -62,9 +62,8 @@ def score_texts(
         pairs += [Pair(e.messages, text) for e, (_, text) in zip(owners, batch, strict=True)]
     scores = critic.score(pairs, micro_batch_tokens=micro_batch_tokens)
     parts = np.split(scores, np.cumsum([n for batch in answers for n in (len(batch), len(batch))])[:-1])
-    fingerprint = critic.fingerprint()
     return [
-        ScoreBatch(teacher=teacher, student=student, critic_version=critic.updates, fingerprint=fingerprint)
+        ScoreBatch(teacher=teacher, student=student, critic_version=critic.updates)
         for teacher, student in zip(parts[::2], parts[1::2], strict=True)
     ]
 
