@@ -308,6 +308,32 @@ def bench_methods(
     run(recipe, overrides or [], methods=method or [], num_seeds=seeds, out=out)
 
 
+@bench_app.command("faults")
+def bench_faults(
+    cases: Annotated[
+        list[str] | None, typer.Argument(metavar="CASE", help="Only these; left out: all of them.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs and figures go.")] = Path(
+        "runs/bench-faults"
+    ),
+    show: Annotated[bool, typer.Option("--list", help="List the cases and run none.")] = False,
+    base: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Recipe of the healthy run, in place of the study's.")
+    ] = None,
+    docs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the tables there as a page.")
+    ] = None,
+) -> None:
+    """Short real runs made sick in many ways: which health rule names the fault, how soon, and what is a false alarm."""
+    from gad_ray.commands.bench import bench_faults as run
+    from gad_ray.commands.bench import list_faults
+
+    if show:
+        list_faults()
+    else:
+        run(cases or [], out=out, base=base, docs=docs)
+
+
 @app.command()
 def evaluate(
     target: RunOrCritic,

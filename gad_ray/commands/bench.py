@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
 
 from gad_ray.errors import ConfigError
 
@@ -23,9 +28,6 @@ def bench_methods(
     Raises:
         GadError: If a method is not known, or a student cannot be trained or judged.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from gad_ray.bench.methods import METHODS, MethodsBench, table
 
     unknown = [name for name in methods if name not in METHODS]
@@ -49,3 +51,58 @@ def bench_methods(
     console = Console(highlight=False)
     console.print(shown)
     console.print(f"figures: {bench.out / 'methods.json'}", soft_wrap=True)
+
+
+def bench_faults(names: Sequence[str], *, out: Path, base: Path | None, docs: Path | None) -> None:
+    """Run the study of injected faults, and print its tables.
+
+    Args:
+        names: Cases to run; all when empty.
+        out: Directory to write to; what is finished there is not repeated.
+        base: Recipe of the healthy run in place of the study's own.
+        docs: File to write as a page to read; none when absent.
+
+    Raises:
+        GadError: If a case is not known, or nothing can be run.
+    """
+    from gad_ray.bench.faults.catalogue import choose
+    from gad_ray.bench.faults.page import study_page, summary
+    from gad_ray.bench.faults.study import BASE, FaultStudy
+    from gad_ray.bench.faults.tables import fault_table, healthy_table, rule_table
+    from gad_ray.observability.files import write_text
+
+    study = FaultStudy(cases=choose(names), out=out.resolve(), base=base or BASE, tell=_tell)
+    verdicts = study.run()
+    console = Console(highlight=False)
+    for title, (head, *rows) in (
+        ("faults", fault_table(verdicts)),
+        ("healthy runs", healthy_table(verdicts)),
+        ("rules", rule_table(verdicts)),
+    ):
+        shown = Table(*head, title=title)
+        for row in rows:
+            shown.add_row(*row)
+        if rows:
+            console.print(shown)
+    for line in summary(verdicts):
+        console.print(line, soft_wrap=True)
+    if docs is not None:
+        write_text(docs, study_page(verdicts, num_cores=len(os.sched_getaffinity(0))))
+        console.print(f"page: {docs}", soft_wrap=True)
+    console.print(f"figures: {study.out / 'faults.json'}", soft_wrap=True)
+
+
+def list_faults() -> None:
+    """Print all cases of the study of injected faults."""
+    from gad_ray.bench.faults.catalogue import CASES
+
+    shown = Table("case", "what is done", "named by")
+    for case in CASES.values():
+        names = [*case.named_by, *(["an error"] if case.refused_with else [])]
+        names += ["the quarantine"] if case.quarantined else []
+        shown.add_row(case.name, case.done, ", ".join(names) or "nothing: it is healthy")
+    Console(highlight=False).print(shown)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"… {line}\n")

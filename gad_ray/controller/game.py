@@ -138,6 +138,13 @@ class Controller:
         self._sync()
         with self.progress.activity("answering the held-out prompts"):
             self.heldout.take_before()
+        self._tell_sampling()
+
+    def _tell_sampling(self) -> None:
+        """Let the health rules know how the fixed answers were really drawn."""
+        sampling = self.heldout.sampling
+        if sampling is not None:
+            self.progress.evaluated_with(sampling)
 
     def _begin_game(self) -> None:
         """The stage border: the critic that the warm-up made is kept, and the reference is taken."""
@@ -171,7 +178,7 @@ class Controller:
         metrics["perf/rollout_tokens_per_s"] = num_tokens / answered.generation_s
         learned = self._learn(answered, timing)
         self.step = answered.step
-        metrics = merge_metrics(metrics, learned, self._evaluate(timing))
+        metrics = merge_metrics(metrics, learned, self.heldout.same_critic(learned), self._evaluate(timing))
         timing["timing_s/step"] = time.perf_counter() - started
         stage = "adversarial" if self._in_game else "warmup"
         return self.progress.step(step=self.step, stage=stage, metrics=merge_metrics(metrics, timing))
@@ -283,6 +290,7 @@ class Controller:
             self._in_game = position.stage == "adversarial"
             self._sync()
             self.heldout.load_before()
+            self._tell_sampling()
         self._saving.go_on_from(position.step)
         self.progress.rewind(step=position.step, metrics_bytes=position.metrics_bytes)
         self.progress.event("resumed", step=position.step, checkpoint=checkpoint.name)

@@ -12,17 +12,28 @@ import numpy as np
 import ray
 
 from gad_ray.actors.groups import Groups
-from gad_ray.batch import Example, Float32, Metrics, PromptBatch, RolloutBatch, SamplingSettings, ScoreBatch
+from gad_ray.batch import (
+    Example,
+    Fingerprint,
+    Float32,
+    Metrics,
+    PromptBatch,
+    RolloutBatch,
+    SamplingSettings,
+    ScoreBatch,
+)
 from gad_ray.config import RunConfig
 from gad_ray.evaluation.heldout import (
     Answers,
     TextAnswers,
     current_metrics,
     fixed_metrics,
+    identical_text_metrics,
     load_rollouts,
     sample_rows,
     save_rollouts,
     summary_rows,
+    teacher_answers,
 )
 from gad_ray.observability.files import write_text
 from gad_ray.observability.records import ScoreRecordWriter
@@ -52,6 +63,12 @@ class HeldOut:
         self._before: TextAnswers | None = None
         self._current: TextAnswers | None = None
         self._judged: tuple[list[TextAnswers], list[ScoreBatch]] = ([], [])
+        self._judge: Fingerprint | None = None
+
+    @property
+    def sampling(self) -> SamplingSettings | None:
+        """How the fixed answers were drawn; None where there are none."""
+        return None if self._before is None else self._before.rollouts.sampling
 
     def take_before(self) -> None:
         """Draw the fixed answers with the policy as it is, and keep them on disk."""
@@ -85,14 +102,29 @@ class HeldOut:
         if self._config.evaluation.resample:
             # While the policy stands still these are the fixed answers again, and equal text is scored once.
             answered.append(self._answers_of(policy_version))
-        scores = self._score(None, *answered)
+        own = teacher_answers(self._prompts, self._before.rollouts)
+        *scores, identical = self._score(None, *(one.rollouts for one in answered), own)
         self._judged = (answered, scores)
+        self._judge = scores[0].fingerprint
         self._keep(self._directory.eval_fixed, step, scores[0], self._before.rollouts)
-        metrics = fixed_metrics(scores[0])
+        metrics = fixed_metrics(scores[0]) | identical_text_metrics(identical)
         if self._config.evaluation.resample:
             self._keep(self._directory.eval_current, step, scores[1], answered[1].rollouts)
             metrics |= current_metrics(scores[1], answered[1])
         return metrics
+
+    def same_critic(self, metrics: Metrics) -> Metrics:
+        """Whether the critic that scored a step is the one that was evaluated right before it; asked once.
+
+        Nothing lies between the two, so that all parts of the fingerprint must agree.
+
+        Args:
+            metrics: Of the step; with the critic's fingerprint if the step is recorded.
+        """
+        judge, self._judge = self._judge, None
+        if judge is None or "critic/fingerprint" not in metrics:
+            return {}
+        return {"eval/same_critic": float(metrics["critic/fingerprint"] == judge.number)}
 
     def export_critic(self, name: str) -> Path:
         """Write the critic of the moment under ``exports/``."""
@@ -138,7 +170,7 @@ class HeldOut:
         frozen = str(warmup) if warmup.is_dir() else None
         by_last = self._by_last_critic(base, after)
         # Without a warm-up the last critic is the only judge there is.
-        by_frozen = self._score(frozen, base, after) if frozen else by_last
+        by_frozen = self._score(frozen, base.rollouts, after.rollouts) if frozen else by_last
         sides = [
             Answers(rollouts=base.rollouts, frozen=by_frozen[0], last=by_last[0], nll=base.nll),
             Answers(rollouts=after.rollouts, frozen=by_frozen[1], last=by_last[1], nll=after.nll),
@@ -182,10 +214,9 @@ class HeldOut:
         judged, scores = self._judged
         if len(judged) == len(answers) and all(a is b for a, b in zip(judged, answers, strict=True)):
             return scores
-        return self._score(None, *answers)
+        return self._score(None, *(one.rollouts for one in answers))
 
-    def _score(self, exported: str | None, *answers: TextAnswers) -> list[ScoreBatch]:
-        rollouts = [one.rollouts for one in answers]
+    def _score(self, exported: str | None, *rollouts: RolloutBatch) -> list[ScoreBatch]:
         call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, *rollouts)
         return self._take([call], "the scores of the held-out prompts")
 

@@ -13,14 +13,14 @@ from typing import Self
 
 import psutil
 
-from gad_ray.batch import Metrics
+from gad_ray.batch import Metrics, SamplingSettings
 from gad_ray.config import RunConfig
 from gad_ray.controller.interrupt import Interrupted
 from gad_ray.controller.live_report import LiveReport
 from gad_ray.controller.stall import StallWatch
 from gad_ray.errors import HealthError
 from gad_ray.health import Finding, HealthMonitor, Severity
-from gad_ray.health.facts import facts_of
+from gad_ray.health.facts import SamplingFacts, facts_of
 from gad_ray.health.monitor import STEP_TIME_RATIO
 from gad_ray.observability.console import LiveLine
 from gad_ray.observability.records import ScoreRecordWriter
@@ -117,6 +117,18 @@ class Progress:
             # What comes after the last step is no step.
             self._watch.rest()
         return findings
+
+    def evaluated_with(self, sampling: SamplingSettings) -> None:
+        """Let the health rules know how the responses were drawn on which the critic is evaluated."""
+        drawn = SamplingFacts(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=sampling.max_tokens,
+        )
+        self._facts = self._facts.model_copy(update={"evaluation_sampling": drawn})
+        with self._lock:
+            self._health.know(self._facts)
 
     @contextmanager
     def pause(self, text: str) -> Generator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -137,6 +138,20 @@ def fixed_metrics(scores: ScoreBatch) -> Metrics:
         "eval/teacher_score_mean": float(scores.teacher.mean()),
         "eval/student_score_mean": float(scores.student.mean()),
     }
+
+
+def teacher_answers(prompts: PromptBatch, rollouts: RolloutBatch) -> RolloutBatch:
+    """The teacher's texts in the place of a policy's, to go the way of its answers: the critic should not tell.
+
+    Only the texts are others: their tokens and probabilities under the policy are not known.
+    """
+    teacher = {example.id: example.teacher_response for example in prompts.examples}
+    return dataclasses.replace(rollouts, texts=tuple(teacher[i] for i in rollouts.example_ids))
+
+
+def identical_text_metrics(scores: ScoreBatch) -> Metrics:
+    """How far apart the critic scores the teacher's text and the same text as an answer."""
+    return {"eval/identical_text_diff": float(np.abs(scores.teacher - scores.student).max())}
 
 
 def current_metrics(scores: ScoreBatch, answers: TextAnswers) -> Metrics:

@@ -68,6 +68,10 @@ class HealthMonitor:
         """The rules that hold at present, each as it stood when it was last judged, in the table's order."""
         return tuple(self._held[rule.name] for rule in self._rules if rule.name in self._held)
 
+    def know(self, facts: RunFacts) -> None:
+        """Take these facts of the run from here on."""
+        self._facts = facts
+
     def observe(self, *, step: int, stage: str, metrics: Mapping[str, float]) -> list[Finding]:
         """Take the metrics of one step, all of them at once.
 

@@ -166,6 +166,10 @@ RULES: tuple[Rule, ...] = (
         advice=(change.LOWER_REG_THRESHOLD, change.RAISE_REG_WEIGHT),
     ),
     Rule(
+        name="scores-rounded",
+        condition=Above(Signal.ROUNDED_SCORES, 0.5),
+    ),
+    Rule(
         name="gradient-explosion",
         window=3,
         condition=Above(Signal.CRITIC_GRAD_NORM, 10.0),
@@ -178,6 +182,11 @@ RULES: tuple[Rule, ...] = (
         # A saturated loss asks for a higher temperature; where nothing is saturated the scores are small
         # against it, and the learning rate is the setting left.
         advice=(change.RAISE_TEMPERATURE, change.SMOOTHER_TEMPERATURE, change.RAISE_CRITIC_LR),
+    ),
+    Rule(
+        name="steps-skipped",
+        condition=Above(Signal.SKIPPED_STEPS, 0.0),
+        advice=(change.LOWER_CRITIC_LR, change.LOWER_POLICY_LR),
     ),
     Rule(
         name="discriminator-reward-out-of-range",

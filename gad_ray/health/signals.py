@@ -25,6 +25,8 @@ class Signal(StrEnum):
     CRITIC_GRAD_NORM = "critic grad_norm"
     DISCRIMINATOR_REWARD = "discriminator reward"
     REWARD = "reward"
+    ROUNDED_SCORES = "share of scores rounded to bfloat16"
+    SKIPPED_STEPS = "optimiser steps skipped"
     SCORE_LENGTH_CORR = "|corr(score, length)|"
     RESPONSE_LENGTH = "response length"
     TEACHER_LENGTH = "teacher's length"
@@ -146,8 +148,26 @@ def _ranked(_metrics: Metrics, facts: RunFacts) -> float | None:
     return None if facts.advantage is None else float(facts.advantage == "rank")
 
 
-def _same_critic(_metrics: Metrics, facts: RunFacts) -> float | None:
+def _skipped_steps(metrics: Metrics, _facts: RunFacts) -> float | None:
+    """Of both models together."""
+    told = [metrics[name] for name in ("critic/skipped_steps", "actor/skipped_steps") if name in metrics]
+    return sum(told) if told else None
+
+
+def _kl(metrics: Metrics, _facts: RunFacts) -> float | None:
+    """Without a coefficient there is no reference: the 0 that is logged then was not measured."""
+    return None if metrics.get("actor/kl_coef") == 0.0 else metrics.get("actor/kl_loss")
+
+
+def _same_critic(metrics: Metrics, facts: RunFacts) -> float | None:
+    """What the run found out of its own evaluation, else what is known of a test made apart from it."""
+    if "eval/same_critic" in metrics:
+        return metrics["eval/same_critic"]
     return None if facts.same_critic is None else float(facts.same_critic)
+
+
+def _identical_difference(metrics: Metrics, facts: RunFacts) -> float | None:
+    return metrics.get("eval/identical_text_diff", facts.identical_text_difference)
 
 
 def _num_sampling_differences(_metrics: Metrics, facts: RunFacts) -> float | None:
@@ -173,6 +193,8 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.CRITIC_GRAD_NORM: Source(read=_first("critic/grad_norm_before_clip", "critic/grad_norm")),
     Signal.DISCRIMINATOR_REWARD: Source(read=_first("reward/discriminator_mean")),
     Signal.REWARD: Source(read=_first("critic/rewards/mean", "reward/discriminator_mean")),
+    Signal.ROUNDED_SCORES: Source(read=_first("critic/rounded_scores")),
+    Signal.SKIPPED_STEPS: Source(read=_skipped_steps),
     Signal.SCORE_LENGTH_CORR: Source(read=_size("critic/score_length_corr")),
     Signal.RESPONSE_LENGTH: Source(read=_first("response_length/mean")),
     Signal.TEACHER_LENGTH: Source(read=_first("response_length/teacher_mean")),
@@ -180,7 +202,7 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.MISMATCH: Source(read=_first("rollout/mismatch_abs", "rollout/mismatch_kl")),
     Signal.PG_LOSS_SIZE: Source(read=_size("actor/pg_loss")),
     Signal.ADV_STD: Source(read=_first("actor/adv_std")),
-    Signal.KL: Source(read=_first("actor/kl_loss")),
+    Signal.KL: Source(read=_kl),
     Signal.KL_SHARE: Source(read=_kl_share),
     Signal.ZERO_SPREAD: Source(read=_first("actor/zero_spread_groups")),
     Signal.POLICY_LR: Source(read=_policy_lr),
@@ -194,7 +216,7 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.TEACHER_NLL: Source(read=_first("eval/teacher_nll"), sparse=True),
     Signal.SAMPLING_DIFFERENCES: Source(read=_num_sampling_differences),
     Signal.SAME_CRITIC: Source(read=_same_critic),
-    Signal.IDENTICAL_DIFF: Source(read=lambda _, facts: facts.identical_text_difference),
+    Signal.IDENTICAL_DIFF: Source(read=_identical_difference),
 }
 
 

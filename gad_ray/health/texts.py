@@ -100,6 +100,18 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
             "个别分数过大，在优势中压过了其余所有样本。",
         ),
     },
+    "scores-rounded": {
+        "en": RuleText(
+            "> 50 % of the scores are numbers that bfloat16 can hold",
+            "The scores were rounded on their way from the value head: they lie on a grid, which is 1/32 wide from 4 "
+            "on, and responses of a group tie. Head, pooling and loss belong in float32, whatever the backbone "
+            "computes in.",
+        ),
+        "zh": RuleText(
+            "> 50 % 的分数恰好是 bfloat16 能表示的数",
+            "分数在离开打分头之后被舍入：它们落在网格上，从 4 起间隔为 1/32，组内回答因此同分。无论主干用何种精度，打分头、池化和损失都应使用 float32。",
+        ),
+    },
     "gradient-explosion": {
         "en": RuleText(
             "the critic's grad_norm, before clipping, > 10",
@@ -118,6 +130,17 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
         "zh": RuleText(
             "判别器的 grad_norm < 0.1",
             "判别器的梯度过小，实际上已停止学习。",
+        ),
+    },
+    "steps-skipped": {
+        "en": RuleText(
+            "an optimiser step was skipped within the window, for a loss or gradient that is not finite (> 0)",
+            "What these steps should have taught is lost, and more than a few in a row end the run. Look for rows that "
+            "make the loss overflow: the records of these steps hold them.",
+        ),
+        "zh": RuleText(
+            "窗口内有优化步因损失或梯度不是有限数而被跳过（> 0）",
+            "这些步本应学到的内容丢失了，连续多次会使训练终止。请查找使损失溢出的数据行：这些步的记录中保存着它们。",
         ),
     },
     "discriminator-reward-out-of-range": {

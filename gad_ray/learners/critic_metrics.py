@@ -31,6 +31,11 @@ def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
+def share_rounded(scores: NDArray[np.float32]) -> float:
+    """Share of float32 numbers that bfloat16 holds exactly: of unrounded ones hardly any, by chance 1 in 65,536."""
+    return float(np.mean((scores.view(np.uint32) & np.uint32(0xFFFF)) == 0))
+
+
 def critic_metrics(
     scores: ScoreBatch,
     rollouts: RolloutBatch,
@@ -52,6 +57,7 @@ def critic_metrics(
         "critic/score_diff": float(np.mean(scores.teacher - student)),
         "critic/score_range": float(both.max() - both.min()),
         "critic/score_length_corr": correlation(student, characters),
+        "critic/rounded_scores": share_rounded(both),
     }
     for side, values in (("teacher", teacher), ("student", student)):
         metrics[f"critic/{side}_score_mean"] = float(values.mean())

@@ -80,6 +80,11 @@ _CRITIC = (
     *_spread("critic/teacher_score_", "the teacher's raw scores, before the update"),
     *_spread("critic/student_score_", "the student's raw scores, before the update"),
     _gauge("critic/score_range", "Largest minus smallest raw score of both sides"),
+    _gauge(
+        "critic/rounded_scores",
+        "Share of the step's scores that bfloat16 holds exactly; near 0 unless something rounds them",
+        Unit.RATIO,
+    ),
     _gauge("critic/score_length_corr", "Correlation of the student's score and response length"),
     _gauge("critic/temperature", "Temperature of the ranking loss"),
     _gauge("critic/batch_mean", "Mean that batch normalisation removed from the scores"),
@@ -279,6 +284,14 @@ _EVAL = (
     _gauge("eval/distinct_1", "Distinct words as a share of all words in new held-out responses", Unit.RATIO),
     _gauge(
         "eval/distinct_2", "Distinct word pairs as a share of all pairs in new held-out responses", Unit.RATIO
+    ),
+    _gauge(
+        "eval/identical_text_diff",
+        "Largest |score of the teacher's text as the teacher's - its score as an answer|; exactly 0 in a sound run",
+    ),
+    _gauge(
+        "eval/same_critic",
+        "In the step after an evaluation: 1 if the critic that scores is the one that was evaluated, 0 if it is not",
     ),
 )
 

@@ -308,6 +308,12 @@ SECTIONS: tuple[Section, ...] = (
             Chart(title="Likelihood of the teacher's text", metrics=("eval/teacher_nll",)),
             Chart(title="Length of the answers", metrics=("eval/response_length", "eval/teacher_length")),
             Chart(title="Diversity of the answers", metrics=("eval/distinct_1", "eval/distinct_2")),
+            Chart(
+                title="Score difference of identical text",
+                metrics=("eval/identical_text_diff",),
+                bands=(Band(low=0.0, high=0.0, label="exactly 0"),),
+            ),
+            Chart(title="The critic that was evaluated is the run's", metrics=("eval/same_critic",)),
         ),
     ),
     Section(

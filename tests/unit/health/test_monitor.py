@@ -13,7 +13,7 @@ from gad_ray.config import RunConfig, load_config
 from gad_ray.config.load import validate
 from gad_ray.health import RULES, Finding, HealthMonitor, Rule
 from gad_ray.health.conditions import signals_of
-from gad_ray.health.facts import NO_FACTS, RunFacts
+from gad_ray.health.facts import NO_FACTS, RunFacts, SamplingFacts, facts_of
 from gad_ray.health.signals import SOURCES, Signal
 from gad_ray.observability.metrics import METRICS, STAGES
 
@@ -197,6 +197,9 @@ def test_values_that_are_not_finite_are_left_out_of_the_window(config: RunConfig
             "adversarial",
             {"response_length/mean": 160.0, "response_length/teacher_mean": 100.0},
         ),
+        ("scores-rounded", "warmup", {"critic/rounded_scores": 1.0}),
+        ("identical-text-differs", "adversarial", {"eval/identical_text_diff": 0.5}),
+        ("fingerprint-differs", "warmup", {"eval/same_critic": 0.0}),
         ("rollout-trainer-mismatch", "adversarial", {"rollout/mismatch_abs": 0.06}),
         ("rollout-trainer-mismatch", "adversarial", {"rollout/mismatch_kl": 0.06}),
     ],
@@ -422,3 +425,48 @@ def test_the_signals_read_registered_metrics_only() -> None:
         source.read(asked, NO_FACTS)
     assert len(asked.names) > 10
     assert asked.names <= set(METRICS)
+
+
+def test_a_skipped_step_of_either_model_is_told_for_as_long_as_it_is_in_the_window(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    sound = {"critic/skipped_steps": 0.0, "actor/skipped_steps": 0.0}
+    assert observe(monitor, sound, count=10) == []
+    found = observe(monitor, {**sound, "actor/skipped_steps": 1.0}, count=1, first=11)
+    assert [finding.rule for finding in found] == ["steps-skipped"]
+    observe(monitor, sound, count=4, first=12)
+    assert monitor.active == {"steps-skipped"}
+    observe(monitor, sound, count=1, first=16)
+    assert monitor.active == frozenset()
+
+
+def test_what_the_run_finds_of_its_own_evaluation_counts_more_than_what_was_assumed(
+    config: RunConfig,
+) -> None:
+    facts = RunFacts(training_fingerprint="a", evaluation_fingerprint="a", identical_text_difference=0.0)
+    monitor = HealthMonitor(config, facts=facts)
+    assert observe(monitor, {"critic/d_acc": 0.8}, count=1) == []
+    told = {"eval/same_critic": 0.0, "eval/identical_text_diff": 0.5}
+    assert {finding.rule for finding in observe(monitor, told, count=1, first=2)} == {
+        "fingerprint-differs",
+        "identical-text-differs",
+    }
+
+
+def test_sampling_that_turns_out_to_differ_is_told_with_the_setting(config: RunConfig) -> None:
+    monitor = HealthMonitor(config, facts=facts_of(config))
+    assert observe(monitor, {"critic/d_acc": 0.8}, count=1) == []
+    drawn = SamplingFacts(temperature=0.6, top_p=1.0, repetition_penalty=1.0, max_tokens=1536)
+    monitor.know(facts_of(config).model_copy(update={"evaluation_sampling": drawn}))
+    (finding,) = observe(monitor, {"critic/d_acc": 0.8}, count=1, first=2)
+    assert finding.rule == "sampling-differs"
+    assert "temperature 0.8 in training, 0.6 in the evaluation" in finding.meaning
+    assert finding.advice == ("rollout.temperature=0.6",)
+
+
+def test_a_policy_without_a_reference_is_not_taken_for_one_that_stays_at_it(config: RunConfig) -> None:
+    facts = RunFacts(policy_lr=1e-6, warm_start_lr=1e-4)
+    near, unknown = HealthMonitor(config, facts=facts), HealthMonitor(config, facts=facts)
+    metrics = {"actor/kl_loss": 0.0, "actor/kl_coef": 0.001}
+    found = observe(near, metrics, count=20, stage="adversarial")
+    assert [finding.rule for finding in found] == ["lr-too-small"]
+    assert observe(unknown, {**metrics, "actor/kl_coef": 0.0}, count=40, stage="adversarial") == []

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gad_ray.batch import StopReason
 from gad_ray.config.critic import ReplayConfig
+from gad_ray.learners.critic_metrics import share_rounded
 from gad_ray.models.chat import ChatFormat
 from tests.unit.builders import assert_gradients_close, gradients_of
 from tests.unit.learners.variants import CRITIC_LOSSES, CUT, batch_of, spread_critic
@@ -75,3 +77,11 @@ def test_a_step_whose_responses_were_all_cut_changes_nothing(tied_model: Path, c
     assert stats.metrics["critic/replay_size"] == 0.0
     assert "critic/d_acc" in stats.metrics
     assert "critic/d_loss" not in stats.metrics
+
+
+def test_scores_that_went_through_bfloat16_are_told_from_those_that_did_not():
+    scores = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert share_rounded(scores.numpy()) < 0.01
+    assert share_rounded(scores.bfloat16().float().numpy()) == 1.0
+    half = torch.cat([scores[:500], scores[500:].bfloat16().float()])
+    assert share_rounded(half.numpy()) == pytest.approx(0.5, abs=0.01)

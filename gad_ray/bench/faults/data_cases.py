@@ -1,0 +1,55 @@
+"""Faults of the data and of the machine."""
+
+from __future__ import annotations
+
+from gad_ray.bench.faults.case import Case
+from gad_ray.bench.faults.injections import SLEEP_AT, SLEEP_S
+from gad_ray.bench.faults.rows import cut_teacher, marked_teacher, shared_prompts
+
+DATA_CASES: tuple[Case, ...] = (
+    Case(
+        name="teacher-cut",
+        done="the teacher's texts cut to three words: length alone tells the sides apart",
+        warmup=12,
+        game=0,
+        rows=cut_teacher,
+        named_by=("length-shortcut",),
+        symptoms=("critic-overconfident", "loss-saturated", "scores-too-far-apart", "extreme-scores"),
+    ),
+    Case(
+        name="student-cut",
+        done="at most 3 tokens an answer",
+        warmup=8,
+        game=0,
+        overrides=("rollout.max_response_tokens=3",),
+        named_by=("length-collapse",),
+        symptoms=("critic-overconfident", "loss-saturated", "scores-too-far-apart", "extreme-scores"),
+    ),
+    Case(
+        name="teacher-marked",
+        done="' [END]' behind every text of the teacher's, as a template leaves it",
+        warmup=18,
+        game=0,
+        rows=marked_teacher,
+        named_by=("critic-overconfident",),
+        symptoms=("loss-saturated", "scores-too-far-apart", "extreme-scores"),
+    ),
+    Case(
+        name="prompts-on-both-sides",
+        done="16 held-out prompts are among those trained on, under other ids",
+        warmup=2,
+        game=0,
+        heldout=16,
+        rows=shared_prompts,
+        quarantined="heldout_prompt",
+    ),
+    Case(
+        name="stalled-actor",
+        done=f"the rollout of step {SLEEP_AT} sleeps for {SLEEP_S:g} s",
+        warmup=8,
+        game=0,
+        since=SLEEP_AT,
+        injection="sleeping-engine",
+        named_by=("stalled",),
+    ),
+)

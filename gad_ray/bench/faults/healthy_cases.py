@@ -1,0 +1,45 @@
+"""Healthy runs: other seeds, and other settings that are as good."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gad_ray.bench.faults.case import Case
+
+_HEALTHY = Case(name="seed-0", done="as it is", heldout=24, eval_every=8)
+
+HEALTHY_CASES: tuple[Case, ...] = (
+    _HEALTHY,
+    replace(_HEALTHY, name="seed-1", done="another seed", overrides=("seed=1", "data.seed=1")),
+    replace(_HEALTHY, name="rloo", done="rloo advantages", overrides=("policy.advantage.name=rloo",)),
+    replace(
+        _HEALTHY,
+        name="adaptive-temperature",
+        done="adaptive τ, the preset 'smooth'",
+        overrides=("critic.loss.temperature={name: adaptive, preset: smooth}",),
+    ),
+    replace(
+        _HEALTHY,
+        name="batch-normalisation",
+        done="batch normalisation of the scores",
+        overrides=("critic.loss.batch_norm=true",),
+    ),
+    replace(
+        _HEALTHY,
+        name="blend-pooling",
+        done="pooling from mean to last over steps 10 to 30",
+        overrides=("critic.pooling={name: blend, blend_start: 10, blend_end: 30}",),
+    ),
+    replace(
+        _HEALTHY,
+        name="warm-start",
+        done="the policy is fitted to the teacher's text in the warm-up",
+        overrides=("stages.warmup.policy=cross_entropy", "stages.warmup.policy_lr=1e-3"),
+    ),
+    replace(
+        _HEALTHY,
+        name="replay",
+        done="a quarter of the critic's batch from a replay buffer",
+        overrides=("critic.replay={size: 64, ratio: 0.25}",),
+    ),
+)

@@ -1,0 +1,94 @@
+"""The study as a page to read, made from its verdicts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gad_ray.bench.faults.tables import Table, fault_table, healthy_table, rule_table
+from gad_ray.bench.faults.verdict import Verdict
+
+SOON = 20
+"""Steps within which a fault should be named."""
+
+_HEAD = """# What the health rules are worth: injected faults and healthy runs
+
+    gad-ray bench faults [CASE …] [--out DIR] [--docs docs/health_faults.md]
+
+Every line below is a real `gad-ray train`: Ray, all actors, SmolLM2-135M-Instruct as student and critic (adapters of rank 16
+on both), the packaged data, 3 prompts × 4 responses of at most 24 tokens a step, in bfloat16 on two cores. The sick runs are
+this healthy one with one thing changed: a setting, the data, or, where neither can express it because the system does not
+allow it, something inside one process (`gad_ray/bench/faults/injections.py`; the code of a run has no hook for it). The
+verdict is read from the run's own `events.jsonl`, its error and its quarantine. A fault counts as named by the rules that
+say what is wrong; other rules may be right beside them, since what they say holds of such a run (symptoms); whatever else
+fires is a false alarm, in a sick run too. Which rule may name what was written down with the case:
+`gad_ray/bench/faults/*_cases.py`.
+
+This page is written by the command. Finished cases are kept and not run again.
+"""
+
+
+_OF_RULES = """`names the fault`: of the faults that it may name, in how many it fired, first or not. `false alarm`: of all runs in
+which it neither names the fault nor is a symptom, healthy ones included.
+"""
+
+
+def study_page(verdicts: Sequence[Verdict], *, num_cores: int) -> str:
+    """The page, in Markdown.
+
+    Args:
+        verdicts: On all cases of the study.
+        num_cores: Of the machine that they were run on.
+    """
+    sick = [verdict for verdict in verdicts if not verdict.case.healthy]
+    healthy = [verdict for verdict in verdicts if verdict.case.healthy]
+    minutes = sum(verdict.evidence.seconds for verdict in verdicts) / 60
+    parts = [
+        _HEAD,
+        "## In short\n",
+        *(f"- {line}" for line in summary(verdicts)),
+        f"- {len(verdicts)} runs, {minutes:.0f} minutes together, on {num_cores} cores.\n",
+    ]
+    if sick:
+        parts += [
+            "## Faults\n",
+            "Steps are counted from the first in which the fault can tell; 0 is before any. (!) marks severity critical.\n",
+            _markdown(fault_table(verdicts)),
+        ]
+    if healthy:
+        parts += ["## Healthy runs\n", _markdown(healthy_table(verdicts))]
+    parts += [
+        "## Rules\n",
+        _OF_RULES,
+        _markdown(rule_table(verdicts)),
+    ]
+    return "\n".join(parts)
+
+
+def summary(verdicts: Sequence[Verdict]) -> list[str]:
+    """What the study comes to, a sentence a line."""
+    sick = [verdict for verdict in verdicts if not verdict.case.healthy]
+    healthy = [verdict for verdict in verdicts if verdict.case.healthy]
+    soon = [verdict for verdict in sick if verdict.after is not None and verdict.after <= SOON]
+    lines = [f"{len(soon)} of {len(sick)} faults were named within {SOON} steps." if sick else ""]
+    late = [verdict.case.name for verdict in sick if verdict not in soon]
+    if late:
+        lines.append(f"Not named within {SOON} steps: {', '.join(late)}.")
+    if healthy:
+        critical = [v for v in healthy if any(rule in v.critical for rule in v.false_alarms)]
+        alarmed = [v for v in healthy if v.false_alarms]
+        lines.append(
+            f"Of {len(healthy)} healthy runs {len(critical)} had an alarm of severity critical, {len(alarmed)} any at all."
+        )
+    failed = [verdict.case.name for verdict in verdicts if verdict.failed]
+    if failed:
+        lines.append(f"Ended in another way than the fault's: {', '.join(failed)}.")
+    return [line for line in lines if line]
+
+
+def _markdown(table: Table) -> str:
+    head, *rows = table
+    return "\n".join([_line(head), _line(["---"] * len(head)), *map(_line, rows)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
