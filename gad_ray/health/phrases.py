@@ -17,7 +17,7 @@ _CHINESE: Mapping[Signal, str] = {
     Signal.REWARD: "奖励",
     Signal.ROUNDED_SCORES: "被舍入到 bfloat16 的分数比例",
     Signal.SKIPPED_STEPS: "跳过的优化步数",
-    Signal.SCORE_LENGTH_CORR: "|corr(分数, 长度)|",
+    Signal.SCORE_LENGTH_CORR: "corr(分数, 长度)",
     Signal.RESPONSE_LENGTH: "回答长度",
     Signal.TEACHER_LENGTH: "教师长度",
     Signal.ADV_STD: "优势标准差",

@@ -243,6 +243,7 @@ RULES: tuple[Rule, ...] = (
         condition=AnyOf(
             (
                 Above(Signal.SCORE_LENGTH_CORR, 0.5),
+                Below(Signal.SCORE_LENGTH_CORR, -0.5),
                 RatioAbove(Signal.RESPONSE_LENGTH, Signal.TEACHER_LENGTH, 1.5),
             )
         ),

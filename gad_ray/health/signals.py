@@ -27,7 +27,7 @@ class Signal(StrEnum):
     REWARD = "reward"
     ROUNDED_SCORES = "share of scores rounded to bfloat16"
     SKIPPED_STEPS = "optimiser steps skipped"
-    SCORE_LENGTH_CORR = "|corr(score, length)|"
+    SCORE_LENGTH_CORR = "corr(score, length)"
     RESPONSE_LENGTH = "response length"
     TEACHER_LENGTH = "teacher's length"
     MISMATCH = "|log π_trainer − log π_rollout|"
@@ -195,7 +195,8 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.REWARD: Source(read=_first("critic/rewards/mean", "reward/discriminator_mean")),
     Signal.ROUNDED_SCORES: Source(read=_first("critic/rounded_scores")),
     Signal.SKIPPED_STEPS: Source(read=_skipped_steps),
-    Signal.SCORE_LENGTH_CORR: Source(read=_size("critic/score_length_corr")),
+    # With its sign: of a few samples a step the size alone is far from 0 by chance.
+    Signal.SCORE_LENGTH_CORR: Source(read=_first("critic/score_length_corr")),
     Signal.RESPONSE_LENGTH: Source(read=_first("response_length/mean")),
     Signal.TEACHER_LENGTH: Source(read=_first("response_length/teacher_mean")),
     # The mean difference never exceeds the mean size of the differences: it is a cautious stand-in.

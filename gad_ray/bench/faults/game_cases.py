@@ -7,7 +7,7 @@ from gad_ray.bench.faults.case import Case
 GAME_CASES: tuple[Case, ...] = (
     Case(
         name="policy-rate-too-high",
-        done="the policy's learning rate × 500",
+        done="the policy's learning rate × 1000",
         warmup=6,
         game=12,
         heldout=16,
@@ -85,7 +85,7 @@ GAME_CASES: tuple[Case, ...] = (
         warmup=4,
         game=16,
         since="game",
-        overrides=("policy.optimizer.lr=3e-3",),
+        overrides=("policy.optimizer.lr=2e-3",),
         injection="lying-engine",
         named_by=("rollout-trainer-mismatch",),
         symptoms=("critic-overconfident",),
@@ -101,13 +101,13 @@ GAME_CASES: tuple[Case, ...] = (
     ),
     Case(
         name="frozen-critic",
-        done="the critic stands still in the game, the policy's rate × 5",
+        done="the critic stands still in the game, the policy's rate × 6",
         warmup=8,
         game=20,
         heldout=16,
         eval_every=5,
         since="game",
-        overrides=("policy.optimizer.lr=5e-3",),
+        overrides=("policy.optimizer.lr=3e-3",),
         injection="frozen-critic",
         named_by=("reward-hacking", "critic-blind", "length-collapse"),
         symptoms=("length-shortcut", "no-spread-in-groups", "rollout-trainer-mismatch"),

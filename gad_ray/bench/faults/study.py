@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -106,7 +107,7 @@ class FaultStudy:
     # -- what is kept ---------------------------------------------------------------------------------
 
     def _keep(self, case: Case, evidence: Evidence) -> None:
-        content = {"case": _definition(case), "evidence": evidence.to_json()}
+        content = {"case": self._definition(case), "evidence": evidence.to_json()}
         write_text(self._path(case), json.dumps(content, indent=1) + "\n")
 
     def _kept(self, case: Case) -> Evidence | None:
@@ -115,19 +116,19 @@ class FaultStudy:
         if not path.is_file():
             return None
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Evidence.of_json(content["evidence"]) if content["case"] == _definition(case) else None
+        return Evidence.of_json(content["evidence"]) if content["case"] == self._definition(case) else None
+
+    def _definition(self, case: Case) -> dict[str, Any]:
+        """What decides what a case's run does, but for the code."""
+        return {
+            "base": hashlib.sha256(self.base.read_bytes()).hexdigest(),
+            "settings": list(case.settings),
+            "rows": None if case.rows is None else case.rows.__name__,
+            "injection": case.injection,
+        }
 
     def _path(self, case: Case) -> Path:
         return self.out / f"{case.name}.json"
-
-
-def _definition(case: Case) -> dict[str, Any]:
-    """What decides what a case's run does."""
-    return {
-        "settings": list(case.settings),
-        "rows": None if case.rows is None else case.rows.__name__,
-        "injection": case.injection,
-    }
 
 
 def _exit_code(command: Sequence[str], log: Path, *, deadline_s: float) -> int | None:

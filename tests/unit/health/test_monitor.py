@@ -470,3 +470,11 @@ def test_a_policy_without_a_reference_is_not_taken_for_one_that_stays_at_it(conf
     found = observe(near, metrics, count=20, stage="adversarial")
     assert [finding.rule for finding in found] == ["lr-too-small"]
     assert observe(unknown, {**metrics, "actor/kl_coef": 0.0}, count=40, stage="adversarial") == []
+
+
+def test_a_correlation_with_length_that_changes_its_sign_is_chance_and_no_shortcut(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    for step in range(1, 41):
+        assert not monitor.observe(
+            step=step, stage="warmup", metrics={"critic/score_length_corr": 0.7 if step % 2 else -0.7}
+        )
