@@ -124,7 +124,7 @@ class HeldOut:
         judge, self._judge = self._judge, None
         if judge is None or "critic/fingerprint" not in metrics:
             return {}
-        return {"eval/same_critic": float(metrics["critic/fingerprint"] == judge.number)}
+        return {"critic/same_as_evaluated": float(metrics["critic/fingerprint"] == judge.number)}
 
     def export_critic(self, name: str) -> Path:
         """Write the critic of the moment under ``exports/``."""

@@ -161,8 +161,8 @@ def _kl(metrics: Metrics, _facts: RunFacts) -> float | None:
 
 def _same_critic(metrics: Metrics, facts: RunFacts) -> float | None:
     """What the run found out of its own evaluation, else what is known of a test made apart from it."""
-    if "eval/same_critic" in metrics:
-        return metrics["eval/same_critic"]
+    if "critic/same_as_evaluated" in metrics:
+        return metrics["critic/same_as_evaluated"]
     return None if facts.same_critic is None else float(facts.same_critic)
 
 

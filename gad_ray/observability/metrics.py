@@ -102,6 +102,10 @@ _CRITIC = (
         "First 12 hex digits, as a number, of the fingerprint of the critic that scored the step",
     ),
     _gauge("critic/version", "Optimiser steps that the critic has taken", Unit.UPDATES),
+    _gauge(
+        "critic/same_as_evaluated",
+        "In the step after an evaluation: 1 if the critic that scores is the one that was evaluated, 0 if it is not",
+    ),
     _counter(
         "critic/skipped_steps", "Optimiser steps of the critic skipped for a non-finite loss or gradient"
     ),
@@ -288,10 +292,6 @@ _EVAL = (
     _gauge(
         "eval/identical_text_diff",
         "Largest |score of the teacher's text as the teacher's - its score as an answer|; exactly 0 in a sound run",
-    ),
-    _gauge(
-        "eval/same_critic",
-        "In the step after an evaluation: 1 if the critic that scores is the one that was evaluated, 0 if it is not",
     ),
 )
 

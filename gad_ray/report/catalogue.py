@@ -313,7 +313,7 @@ SECTIONS: tuple[Section, ...] = (
                 metrics=("eval/identical_text_diff",),
                 bands=(Band(low=0.0, high=0.0, label="exactly 0"),),
             ),
-            Chart(title="The critic that was evaluated is the run's", metrics=("eval/same_critic",)),
+            Chart(title="The critic that was evaluated is the run's", metrics=("critic/same_as_evaluated",)),
         ),
     ),
     Section(

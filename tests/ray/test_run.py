@@ -61,6 +61,7 @@ IN_EVALUATIONS = {
         f"eval/{name}"
         for name in ("current_d_acc", "current_score_diff", "current_auc", "reward", "teacher_nll")
     ),
+    "eval/identical_text_diff",
     *(f"eval/{name}_{end}" for name in ("d_acc", "score_diff", "auc") for end in ("low", "high")),
 }
 
@@ -83,6 +84,17 @@ def test_each_stage_logs_all_its_metrics_under_registered_names(whole_run: Outco
             assert not any(name.startswith("eval/") for name in row)
         assert wanted <= set(row), f"step {row['step']} lacks {sorted(wanted - set(row))}"
         assert set(row) - COLUMNS <= set(METRICS)
+
+
+def test_an_evaluation_reads_both_sides_alike_and_is_of_the_critic_that_goes_on(whole_run: Outcome) -> None:
+    evaluated = [row["step"] for row in whole_run.metrics if "eval/d_acc" in row]
+    differences = {row["eval/identical_text_diff"] for row in whole_run.metrics if row["step"] in evaluated}
+    assert differences == {0.0}
+    told = {row["step"]: row.get("critic/same_as_evaluated") for row in whole_run.metrics}
+    assert {step: told[step] for step in told if step - 1 in evaluated} == {
+        step + 1: 1.0 for step in evaluated if step < TOTAL
+    }
+    assert all(value is None for step, value in told.items() if step - 1 not in evaluated)
 
 
 def test_without_a_format_reward_the_reward_is_the_discriminators(whole_run: Outcome) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from gad_ray.actors import groups
 from gad_ray.batch import PromptBatch, RolloutBatch, SamplingSettings, WeightsSnapshot
 from gad_ray.config import RunConfig
 from gad_ray.controller import heldout
+from gad_ray.learners import critic_batch
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import load_chat_format
@@ -96,10 +97,16 @@ def marked(rollouts: RolloutBatch) -> RolloutBatch:
 
 def read_one_sided_end(learner: CriticLearner) -> None:
     """Reads an end-of-turn token behind every answer, and none behind the teacher's text."""
-    broken: Any = learner
-    encoder, judge = learner.model.encoder, learner.judge
-    broken.model.encoder = _MarkedEncoder(encoder.chat, max_tokens=encoder.max_tokens)
-    broken.judge = lambda prompts, rollouts, **options: judge(prompts, marked(rollouts), **options)
+    encoder = learner.model.encoder
+    learner.model.encoder = _MarkedEncoder(encoder.chat, max_tokens=encoder.max_tokens)
+    batch: Any = critic_batch
+    tokenise = batch._tokenise
+
+    def one_sided(messages: Any, texts: Sequence[str], encoder: PairEncoder) -> Any:
+        teacher, *answers = texts
+        return tokenise(messages, [teacher, *(text + _MARK for text in answers)], encoder)
+
+    batch._tokenise = one_sided
 
 
 def _change_scores(learner: CriticLearner, change: Callable[[Tensor], Tensor]) -> None:

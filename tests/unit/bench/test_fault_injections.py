@@ -24,6 +24,7 @@ from gad_ray.controller import heldout
 from gad_ray.errors import SyncError, TrainingError
 from gad_ray.evaluation.heldout import identical_text_metrics, teacher_answers
 from gad_ray.evaluation.scoring import score_texts
+from gad_ray.learners import critic_batch
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.critic_metrics import share_rounded
 from gad_ray.models.chat import ChatFormat, load_chat_format
@@ -139,13 +140,20 @@ def identical_diff(critic: CriticLearner, prompts: PromptBatch, rollouts: Rollou
 
 
 def test_an_end_on_one_side_moves_the_students_scores_alone_and_identical_text_shows_it(
-    critic: CriticLearner, twin: CriticLearner, prompts: PromptBatch, rollouts: RolloutBatch
+    critic: CriticLearner,
+    twin: CriticLearner,
+    prompts: PromptBatch,
+    rollouts: RolloutBatch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = teacher_answers(prompts, rollouts)
     assert own.texts == tuple(TEACHER[int(i[1:])] for i in rollouts.example_ids)
     assert identical_diff(critic, prompts, rollouts) == 0.0
+    # What is replaced is the module's, as in the actor's own process.
+    monkeypatch.setattr(critic_batch, "_tokenise", critic_batch._tokenise)
+    healthy, _ = twin.judge(prompts, rollouts, num_watched=2)
     injections.read_one_sided_end(critic)
-    sick, healthy = (one.judge(prompts, rollouts)[0] for one in (critic, twin))
+    sick, _ = critic.judge(prompts, rollouts, num_watched=2)
     assert np.allclose(sick.teacher, healthy.teacher, atol=1e-5)
     assert np.abs(sick.student - healthy.student).min() > 1e-4
     marked = injections.marked(own)

@@ -199,7 +199,7 @@ def test_values_that_are_not_finite_are_left_out_of_the_window(config: RunConfig
         ),
         ("scores-rounded", "warmup", {"critic/rounded_scores": 1.0}),
         ("identical-text-differs", "adversarial", {"eval/identical_text_diff": 0.5}),
-        ("fingerprint-differs", "warmup", {"eval/same_critic": 0.0}),
+        ("fingerprint-differs", "warmup", {"critic/same_as_evaluated": 0.0}),
         ("rollout-trainer-mismatch", "adversarial", {"rollout/mismatch_abs": 0.06}),
         ("rollout-trainer-mismatch", "adversarial", {"rollout/mismatch_kl": 0.06}),
     ],
@@ -445,7 +445,7 @@ def test_what_the_run_finds_of_its_own_evaluation_counts_more_than_what_was_assu
     facts = RunFacts(training_fingerprint="a", evaluation_fingerprint="a", identical_text_difference=0.0)
     monitor = HealthMonitor(config, facts=facts)
     assert observe(monitor, {"critic/d_acc": 0.8}, count=1) == []
-    told = {"eval/same_critic": 0.0, "eval/identical_text_diff": 0.5}
+    told = {"critic/same_as_evaluated": 0.0, "eval/identical_text_diff": 0.5}
     assert {finding.rule for finding in observe(monitor, told, count=1, first=2)} == {
         "fingerprint-differs",
         "identical-text-differs",
