@@ -71,6 +71,12 @@ def _lower_temperature(config: RunConfig) -> float | None:
     return 3.0 if present > 3.0 else 0.6 * present
 
 
+def _blunter_temperature(config: RunConfig) -> float | None:
+    """The gradient is divided by the temperature: one below 1 multiplies it."""
+    present = _fixed_temperature(config)
+    return 2.0 if present is not None and present < 1.0 else None
+
+
 def _other_preset(config: RunConfig, *, present: str, other: str) -> str | None:
     temperature = config.critic.loss.temperature
     has_it = isinstance(temperature, AdaptiveTemperature) and temperature.preset == present
@@ -181,6 +187,7 @@ def _evaluations(name: str) -> Callable[[RunConfig, RunFacts], Value | None]:
 
 RAISE_TEMPERATURE = _advice("critic.loss.temperature.value", _higher_temperature)
 LOWER_TEMPERATURE = _advice("critic.loss.temperature.value", _lower_temperature)
+BLUNTER_TEMPERATURE = _advice("critic.loss.temperature.value", _blunter_temperature)
 LOWER_REG_THRESHOLD = _advice("critic.loss.score_reg.threshold", _lower_reg_threshold)
 RAISE_REG_WEIGHT = _advice("critic.loss.score_reg.weight", _higher_reg_weight)
 SMOOTHER_TEMPERATURE = _advice(

@@ -174,7 +174,7 @@ RULES: tuple[Rule, ...] = (
         window=3,
         condition=Above(Signal.CRITIC_GRAD_NORM, 10.0),
         severity=Severity.CRITICAL,
-        advice=(change.LOWER_CRITIC_LR, change.CLIP_CRITIC_GRADIENT),
+        advice=(change.BLUNTER_TEMPERATURE, change.LOWER_CRITIC_LR, change.CLIP_CRITIC_GRADIENT),
     ),
     Rule(
         name="gradient-vanished",

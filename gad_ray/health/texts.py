@@ -115,11 +115,12 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     "gradient-explosion": {
         "en": RuleText(
             "the critic's grad_norm, before clipping, > 10",
-            "The critic's gradient is far too large. Look for outliers among the rows of these steps.",
+            "The critic's gradient is far too large: by outliers among the rows of these steps, or by a temperature below "
+            "1, which multiplies it.",
         ),
         "zh": RuleText(
             "判别器裁剪前的 grad_norm > 10",
-            "判别器的梯度过大。请在这些步的数据行中查找异常样本。",
+            "判别器的梯度过大：可能由这些步的数据行中的异常样本造成，也可能因为温度低于 1 而被放大。",
         ),
     },
     "gradient-vanished": {

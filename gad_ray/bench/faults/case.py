@@ -6,6 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+NAN_FROM = 4
+"""Step from which on a row of the critic's batch is not a number, where that is injected."""
+
+SLEEP_AT, SLEEP_S = 7, 75.0
+"""Step whose responses keep the run waiting, and seconds: the rule asks for more than 60."""
+
+OTHER_TEMPERATURE = 0.6
+"""At which the evaluation is sampled, where that is injected."""
+
 Row = dict[str, str]
 """A row of data: ``id``, ``content`` and ``teacher_response``."""
 

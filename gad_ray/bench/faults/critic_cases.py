@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gad_ray.bench.faults.case import Case
-from gad_ray.bench.faults.injections import NAN_FROM
+from gad_ray.bench.faults.case import NAN_FROM, OTHER_TEMPERATURE, Case
 from gad_ray.bench.faults.rows import few_prompts
 
 _TOO_SURE = ("critic-overconfident", "loss-saturated", "scores-too-far-apart", "extreme-scores")
@@ -77,7 +76,7 @@ CRITIC_CASES: tuple[Case, ...] = (
     ),
     Case(
         name="other-temperature-at-evaluation",
-        done="evaluation samples at 0.6, training at 0.8",
+        done=f"evaluation samples at {OTHER_TEMPERATURE}, training at 0.8",
         warmup=2,
         game=0,
         heldout=16,

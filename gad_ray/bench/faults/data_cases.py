@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from gad_ray.bench.faults.case import Case
-from gad_ray.bench.faults.injections import SLEEP_AT, SLEEP_S
+from gad_ray.bench.faults.case import SLEEP_AT, SLEEP_S, Case
 from gad_ray.bench.faults.rows import cut_teacher, marked_teacher, shared_prompts
 
 DATA_CASES: tuple[Case, ...] = (
@@ -48,7 +47,8 @@ DATA_CASES: tuple[Case, ...] = (
         done=f"the rollout of step {SLEEP_AT} sleeps for {SLEEP_S:g} s",
         warmup=8,
         game=0,
-        since=SLEEP_AT,
+        # It is told while it is waited for, with the number of the last step.
+        since=SLEEP_AT - 1,
         injection="sleeping-engine",
         named_by=("stalled",),
     ),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gad_ray.actors import groups
 from gad_ray.batch import PromptBatch, RolloutBatch, SamplingSettings, WeightsSnapshot
+from gad_ray.bench.faults.case import NAN_FROM, OTHER_TEMPERATURE, SLEEP_AT, SLEEP_S
 from gad_ray.config import RunConfig
 from gad_ray.controller import heldout
 from gad_ray.learners import critic_batch
@@ -29,13 +30,6 @@ from gad_ray.models.pairs import Pair, PairEncoder, TokenRow
 from gad_ray.models.source import resolve_model
 from gad_ray.rollout.worker import RolloutWorker
 
-NAN_FROM = 4
-"""Step from which on a row of the critic's batch is spoiled."""
-
-SLEEP_AT, SLEEP_S = 7, 75.0
-"""Step whose responses keep the run waiting, and seconds: the rule asks for more than 60."""
-
-OTHER_TEMPERATURE = 0.6
 _MARK = "\ue000sampled"
 
 

@@ -15,7 +15,8 @@ from gad_ray.actors import groups
 from gad_ray.actors.critic import CriticActor
 from gad_ray.batch import PromptBatch, RolloutBatch, SamplingSettings, WeightsSnapshot
 from gad_ray.bench.faults import injections
-from gad_ray.bench.faults.injections import INJECTIONS, NAN_FROM, SLEEP_AT
+from gad_ray.bench.faults.case import NAN_FROM, OTHER_TEMPERATURE, SLEEP_AT, SLEEP_S
+from gad_ray.bench.faults.injections import INJECTIONS
 from gad_ray.config import load_config
 from gad_ray.config.critic import BradleyTerryLoss, ScoreReg
 from gad_ray.config.rollout import RolloutConfig
@@ -125,7 +126,7 @@ def test_a_sleeper_sleeps_once_and_answers_as_ever(
     healthy = [texts(worker, prompt_batch(3, step=step)) for step in (SLEEP_AT - 1, SLEEP_AT)]
     injections.sleep_once(worker)
     assert [texts(worker, prompt_batch(3, step=step)) for step in (SLEEP_AT - 1, SLEEP_AT)] == healthy
-    assert slept == [injections.SLEEP_S]
+    assert slept == [SLEEP_S]
 
 
 # -- the critic ---------------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_the_evaluation_is_sampled_at_another_temperature_and_nothing_else_of_it
     INJECTIONS["other-temperature-at-evaluation"]()
     assert heldout.answer(config, "groups", "prompts") == "groups prompts"  # type: ignore[arg-type]
     healthy, sick = asked
-    assert (healthy.temperature, sick.temperature) == (0.8, injections.OTHER_TEMPERATURE)
+    assert (healthy.temperature, sick.temperature) == (0.8, OTHER_TEMPERATURE)
     assert {name: getattr(sick, name) for name in ("top_p", "max_tokens", "seed")} == {
         name: getattr(healthy, name) for name in ("top_p", "max_tokens", "seed")
     }

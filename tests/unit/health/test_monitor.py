@@ -478,3 +478,16 @@ def test_a_correlation_with_length_that_changes_its_sign_is_chance_and_no_shortc
         assert not monitor.observe(
             step=step, stage="warmup", metrics={"critic/score_length_corr": 0.7 if step % 2 else -0.7}
         )
+
+
+@pytest.mark.parametrize(
+    ("value", "first"), [(0.05, "critic.loss.temperature.value=2.0"), (2.0, "critic.optimizer.lr=")]
+)
+def test_a_gradient_that_a_low_temperature_multiplies_is_answered_by_the_temperature(
+    raw_config: dict[str, Any], value: float, first: str
+) -> None:
+    raw_config["critic"]["loss"]["temperature"]["value"] = value
+    monitor = HealthMonitor(validate(raw_config, where="test"))
+    (finding,) = observe(monitor, {"critic/grad_norm_before_clip": 70.0}, count=3)
+    assert finding.rule == "gradient-explosion"
+    assert finding.advice[0].startswith(first)
