@@ -54,7 +54,7 @@ class FaultStudy:
             GadError: If the data or the recipe cannot be used.
         """
         (self.out / "data").mkdir(parents=True, exist_ok=True)
-        wanted = [case for case in self.cases if self._kept(case) is None]
+        wanted = [case for case in self.cases if not self._is_done(case)]
         rows: list[Row] = []
         if wanted:
             config = load_config(str(self.base))
@@ -109,6 +109,11 @@ class FaultStudy:
     def _keep(self, case: Case, evidence: Evidence) -> None:
         content = {"case": self._definition(case), "evidence": evidence.to_json()}
         write_text(self._path(case), json.dumps(content, indent=1) + "\n")
+
+    def _is_done(self, case: Case) -> bool:
+        """Whether there is evidence to judge by; a run that failed by itself is made again."""
+        evidence = self._kept(case)
+        return evidence is not None and not judge(case, evidence).failed
 
     def _kept(self, case: Case) -> Evidence | None:
         """The evidence of an earlier run of the same case; None if there is none, or the case was another then."""

@@ -125,6 +125,24 @@ def test_what_was_run_is_kept_until_what_it_would_be_changes(
     assert len(commands) == 3
 
 
+def test_a_run_that_failed_by_itself_is_made_again(
+    tmp_path: Path, base: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(command: Sequence[str], log: Path, *, deadline_s: float) -> int:
+        commands.append([*command, str(deadline_s)])
+        log.write_text("error: the disk is full\n")
+        return 1
+
+    succeeds = study_module._exit_code
+    monkeypatch.setattr(study_module, "_exit_code", fails)
+    (found,) = study(tmp_path / "out", base, SICK).run()
+    assert found.failed
+    monkeypatch.setattr(study_module, "_exit_code", succeeds)
+    (found,) = study(tmp_path / "out", base, SICK).run()
+    assert not found.failed
+    assert len(commands) == 2
+
+
 def test_a_run_that_was_broken_off_begins_anew(tmp_path: Path, base: Path, commands: list[list[str]]) -> None:
     left = tmp_path / "out" / "runs" / "numb" / "records"
     left.mkdir(parents=True)
