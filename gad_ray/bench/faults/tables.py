@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gad_ray.bench.faults.verdict import AN_ERROR, THE_QUARANTINE, Verdict
-from gad_ray.health import RULES
+from gad_ray.health import RULES, Rule
 
 Table = list[list[str]]
 """Rows of text, the head first."""
+
+_NONE = "–"
 
 
 def fault_table(verdicts: Sequence[Verdict]) -> Table:
@@ -56,47 +58,31 @@ def rule_table(verdicts: Sequence[Verdict]) -> Table:
     Errors and the quarantine are counted like rules.
     """
     rows = [["rule", "severity", "names the fault", "as a symptom", "false alarm", "of it healthy runs"]]
-    for rule in RULES:
-
-        def symptom(v: Verdict, name: str = rule.name) -> bool:
-            return name in v.case.symptoms
-
-        def names(v: Verdict, name: str = rule.name) -> bool:
-            return name in v.case.named_by
-
-        def neither(v: Verdict, name: str = rule.name) -> bool:
-            return name not in v.case.symptoms and name not in v.case.named_by
-
-        def rightly(v: Verdict, name: str = rule.name) -> bool:
-            return name in v.fired and name not in v.false_alarms
-
-        def falsely(v: Verdict, name: str = rule.name) -> bool:
-            return name in v.false_alarms
-
-        rows.append(
-            [
-                rule.name,
-                rule.severity.value,
-                _share(verdicts, names, rightly),
-                _share(verdicts, symptom, rightly),
-                _share(verdicts, neither, falsely),
-                _share(verdicts, lambda v: v.case.healthy, falsely),
-            ]
-        )
-    for name, may in (
-        (AN_ERROR, lambda v: v.case.refused_with is not None),
-        (THE_QUARANTINE, lambda v: v.case.quarantined is not None),
-    ):
-        found: Callable[[Verdict], bool] = lambda v, name=name: v.named_by == name  # noqa: E731
-        rows.append([name, "", _share(verdicts, may, found), "–", "–", "–"])
+    rows += [_row_of(rule, verdicts) for rule in RULES]
+    refused = [verdict for verdict in verdicts if verdict.case.refused_with is not None]
+    quarantined = [verdict for verdict in verdicts if verdict.case.quarantined is not None]
+    for name, among in ((AN_ERROR, refused), (THE_QUARANTINE, quarantined)):
+        found = [verdict.named_by == name for verdict in among]
+        rows.append([name, "", _share(found), _NONE, _NONE, _NONE])
     return rows
 
 
-def _share(
-    verdicts: Sequence[Verdict], where: Callable[[Verdict], bool], fired: Callable[[Verdict], bool]
-) -> str:
-    among = [verdict for verdict in verdicts if where(verdict)]
-    return f"{sum(map(fired, among))} of {len(among)}" if among else "–"
+def _row_of(rule: Rule, verdicts: Sequence[Verdict]) -> list[str]:
+    names = [v for v in verdicts if rule.name in v.case.named_by]
+    symptom = [v for v in verdicts if rule.name in v.case.symptoms]
+    neither = [v for v in verdicts if rule.name not in (*v.case.named_by, *v.case.symptoms)]
+    return [
+        rule.name,
+        rule.severity.value,
+        _share([rule.name in v.rightly for v in names]),
+        _share([rule.name in v.rightly for v in symptom]),
+        _share([rule.name in v.false_alarms for v in neither]),
+        _share([rule.name in v.false_alarms for v in neither if v.case.healthy]),
+    ]
+
+
+def _share(found: Sequence[bool]) -> str:
+    return f"{sum(found)} of {len(found)}" if found else _NONE
 
 
 def _severe(verdict: Verdict, names: Sequence[str]) -> str:

@@ -40,9 +40,9 @@ class Verdict:
         return _rules([a for a in self.evidence.alarms if a.severity == "critical"])
 
     @property
-    def fired(self) -> tuple[str, ...]:
-        """All rules that fired."""
-        return _rules(self.evidence.alarms)
+    def rightly(self) -> tuple[str, ...]:
+        """Rules that fired and should have."""
+        return tuple(rule for rule in _rules(self.evidence.alarms) if rule not in self.false_alarms)
 
 
 def judge(case: Case, evidence: Evidence) -> Verdict:
