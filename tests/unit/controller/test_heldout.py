@@ -1,0 +1,95 @@
+"""What a run finds out of its own evaluation, with a critic that scores by length alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from gad_ray.actors.groups import Groups
+from gad_ray.batch import Fingerprint, PromptBatch, RolloutBatch, ScoreBatch
+from gad_ray.config import load_config
+from gad_ray.controller.heldout import HeldOut, save_nll
+from gad_ray.evaluation.heldout import save_rollouts
+from gad_ray.models.chat import ChatFormat
+from gad_ray.observability.run_dir import RunDirectory
+from tests.unit.builders import prompt_batch, rollout_batch, sampling
+
+CRITIC = Fingerprint(weights="a", head="b", template="c", tokenizer="d", pooling="e", dtype="float32")
+TEXTS = (("one",), ("three four",), ("",), ("five",))
+
+
+@pytest.fixture
+def prompts() -> PromptBatch:
+    return prompt_batch()
+
+
+def heldout_of(prompts: PromptBatch, chat: ChatFormat, root: Path, *, extra: float = 0.0) -> HeldOut:
+    """The evaluation of a run whose critic gives every answer ``extra`` on top of its length."""
+
+    def score(_exported: str | None, asked: PromptBatch, *rollouts: RolloutBatch) -> list[ScoreBatch]:
+        teacher = np.asarray([len(e.teacher_response) for e in asked.examples], dtype=np.float32)
+        return [
+            ScoreBatch(
+                teacher=teacher,
+                student=np.asarray([len(text) + extra for text in batch.texts], dtype=np.float32),
+                critic_version=3,
+                fingerprint=CRITIC,
+            )
+            for batch in rollouts
+        ]
+
+    def told(refs: list[Any], **_: object) -> list[Any]:
+        return refs
+
+    actor = SimpleNamespace(score_fixed=SimpleNamespace(remote=score))
+    groups = SimpleNamespace(critic=[actor], waiter=SimpleNamespace(get=told))
+    directory = RunDirectory(root=root)
+    answers = rollout_batch(chat, prompts, texts=TEXTS, sampling=sampling(num_responses=1, temperature=0.6))
+    save_rollouts(directory.answers_before, answers, prompts)
+    save_nll(directory, np.ones(len(prompts), dtype=np.float32))
+    config = load_config("quickstart", ["evaluation.resample=false"])
+    evaluation = HeldOut(
+        config, directory=directory, examples=prompts.examples, groups=cast("Groups", groups)
+    )
+    evaluation.load_before()
+    return evaluation
+
+
+@pytest.mark.parametrize("extra", [0.0, 0.25])
+def test_identical_text_is_scored_by_the_way_of_an_answer(
+    prompts: PromptBatch, chat: ChatFormat, tmp_path: Path, extra: float
+) -> None:
+    found = heldout_of(prompts, chat, tmp_path, extra=extra).evaluate(step=1, policy_version=0)
+    assert found["eval/identical_text_diff"] == extra
+    lengths = [len(e.teacher_response) for e in prompts.examples]
+    assert found["eval/student_score_mean"] == np.mean([len(group[0]) for group in TEXTS]) + extra
+    assert found["eval/teacher_score_mean"] == np.mean(lengths)
+
+
+def test_the_step_after_an_evaluation_says_whether_its_critic_is_the_runs(
+    prompts: PromptBatch, chat: ChatFormat, tmp_path: Path
+) -> None:
+    evaluation = heldout_of(prompts, chat, tmp_path)
+    same, other = ({"critic/fingerprint": float(number)} for number in (CRITIC.number, CRITIC.number + 1))
+    assert evaluation.same_critic(same) == {}, "nothing was evaluated yet"
+    for metrics, told in ((same, 1.0), (other, 0.0)):
+        evaluation.evaluate(step=1, policy_version=0)
+        assert evaluation.same_critic(metrics) == {"critic/same_as_evaluated": told}
+        assert evaluation.same_critic(metrics) == {}, "it is asked once"
+    evaluation.evaluate(step=2, policy_version=0)
+    assert evaluation.same_critic({}) == {}, "the step was not recorded"
+
+
+def test_the_sampling_of_the_fixed_answers_is_what_they_were_drawn_with(
+    prompts: PromptBatch, chat: ChatFormat, tmp_path: Path
+) -> None:
+    evaluation = heldout_of(prompts, chat, tmp_path)
+    assert evaluation.sampling is not None
+    assert evaluation.sampling.temperature == 0.6
+    config = load_config("quickstart")
+    none = HeldOut(config, directory=RunDirectory(root=tmp_path), examples=(), groups=cast("Groups", None))
+    assert none.sampling is None
