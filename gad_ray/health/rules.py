@@ -86,7 +86,18 @@ class Rule:
 _SATURATED = Above(Signal.SIGMOID_MEAN, 0.98)
 _FAR_APART = Above(Signal.SCORE_DIFF, 5.0)
 _EXTREME = Above(Signal.SCORE_SIZE_MAX, 10.0)
-_EVALUATION_GAP = GapAbove(Signal.D_ACC, Signal.EVAL_D_ACC, 0.15)
+_EVALUATION_GAP = AllOf(
+    (
+        GapAbove(Signal.D_ACC, Signal.EVAL_D_ACC, 0.15),
+        # What lies within the interval of a small set is chance.
+        AnyOf(
+            (
+                Not(Known(Signal.EVAL_D_ACC_HIGH)),
+                GapAbove(Signal.D_ACC, Signal.EVAL_D_ACC_HIGH, 0.0),
+            )
+        ),
+    )
+)
 _MOST_GROUPS_WITHOUT_SPREAD = Above(Signal.ZERO_SPREAD, 0.5)
 _FARTHER_FROM_THE_TEACHER = AnyOf((Falls(Signal.EVAL_REWARD, 0.5), Rises(Signal.TEACHER_NLL, 1.0)))
 _NEARER_TO_THE_TEACHER = Falls(Signal.TEACHER_NLL, 0.1)

@@ -42,6 +42,7 @@ class Signal(StrEnum):
     STEP_SECONDS = "seconds without a step"
     STEP_TIME_RATIO = "time of the step / median"
     EVAL_D_ACC = "eval/d_acc"
+    EVAL_D_ACC_HIGH = "eval/d_acc_high"
     EVAL_SCORE_DIFF_SIZE = "|eval/score_diff|"
     EVAL_REWARD = "eval/reward"
     TEACHER_NLL = "eval/teacher_nll"
@@ -212,6 +213,7 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.STEP_SECONDS: Source(read=step_seconds),
     Signal.STEP_TIME_RATIO: Source(read=_first("perf/step_time_ratio")),
     Signal.EVAL_D_ACC: Source(read=_first("eval/d_acc"), sparse=True),
+    Signal.EVAL_D_ACC_HIGH: Source(read=_first("eval/d_acc_high"), sparse=True),
     Signal.EVAL_SCORE_DIFF_SIZE: Source(read=_size("eval/score_diff"), sparse=True),
     Signal.EVAL_REWARD: Source(read=_first("eval/reward"), sparse=True),
     Signal.TEACHER_NLL: Source(read=_first("eval/teacher_nll"), sparse=True),

@@ -250,24 +250,25 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "train-eval-gap": {
         "en": RuleText(
-            "d_acc - eval/d_acc > 0.15",
+            "d_acc - eval/d_acc > 0.15, and d_acc - eval/d_acc_high > 0 where that is known",
             "The critic ranks this policy's fresh samples much better than the fixed evaluation set: it "
             "overfits them.",
         ),
         "zh": RuleText(
-            "d_acc - eval/d_acc > 0.15",
+            "d_acc - eval/d_acc > 0.15，且已知区间上端时 d_acc - eval/d_acc_high > 0",
             "判别器对当前策略新样本的排序远好于固定评测集：它过拟合了这些新样本。",
         ),
     },
     "evaluation-near-collapse": {
         "en": RuleText(
-            "eval/d_acc < 0.60 and |eval/score_diff| < 0.5, with d_acc - eval/d_acc > 0.15",
+            "eval/d_acc < 0.60 and |eval/score_diff| < 0.5, with d_acc - eval/d_acc > 0.15 (and d_acc - eval/d_acc_high > 0 "
+            "where that is known)",
             "On the evaluation the critic is hardly better than chance and its scores hardly differ, although it "
             "ranks in training. Before anything else make sure that it is the same critic, the same template and "
             "the same sampling.",
         ),
         "zh": RuleText(
-            "eval/d_acc < 0.60 且 |eval/score_diff| < 0.5，同时 d_acc - eval/d_acc > 0.15",
+            "eval/d_acc < 0.60 且 |eval/score_diff| < 0.5，同时 d_acc - eval/d_acc > 0.15（已知区间上端时还须 d_acc - eval/d_acc_high > 0）",
             "在评测上，判别器几乎等于随机猜测，分数也几乎没有差别，尽管它在训练中能够排序。请首先确认是同一个判别器、同一个模板、同样的采样设置。",
         ),
     },
@@ -284,12 +285,13 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "fingerprint-unknown": {
         "en": RuleText(
-            "d_acc - eval/d_acc > 0.15, and no fingerprint tells whether both are the same critic's",
+            "d_acc - eval/d_acc > 0.15 (and d_acc - eval/d_acc_high > 0 where that is known), and no fingerprint tells whether "
+            "both are the same critic's",
             "Nothing proves that the critic that was tested is the one that was trained: it may be another "
             "checkpoint, template, pooling or tokenizer. Compare fingerprints before drawing a conclusion.",
         ),
         "zh": RuleText(
-            "d_acc - eval/d_acc > 0.15，且没有指纹说明两者出自同一个判别器",
+            "d_acc - eval/d_acc > 0.15（已知区间上端时还须 d_acc - eval/d_acc_high > 0），且没有指纹说明两者出自同一个判别器",
             "没有证据表明被测试的判别器就是训练的那个：检查点、模板、池化或分词器都可能不同。下结论之前请先比对指纹。",
         ),
     },

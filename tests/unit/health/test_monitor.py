@@ -491,3 +491,11 @@ def test_a_gradient_that_a_low_temperature_multiplies_is_answered_by_the_tempera
     (finding,) = observe(monitor, {"critic/grad_norm_before_clip": 70.0}, count=3)
     assert finding.rule == "gradient-explosion"
     assert finding.advice[0].startswith(first)
+
+
+@pytest.mark.parametrize(("high", "told"), [(0.9, []), (0.7, ["train-eval-gap"])])
+def test_a_gap_within_the_interval_of_a_small_set_is_chance(
+    config: RunConfig, high: float, told: list[str]
+) -> None:
+    metrics = {"critic/d_acc": 0.83, "eval/d_acc": 0.62, "eval/d_acc_high": high}
+    assert [finding.rule for finding in observe(HealthMonitor(config), metrics, count=5)] == told
