@@ -33,6 +33,14 @@ class Below:
 
 
 @dataclass(frozen=True, slots=True)
+class StaysAbove:
+    """Every value of the window > limit: for what single values may exceed by far."""
+
+    signal: Signal
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class Near:
     """|mean over the window − value| < tolerance."""
 
@@ -128,7 +136,7 @@ class AnyOf:
     parts: tuple[Condition, ...]
 
 
-_OfOne = Above | Below | Near | VariationAbove | DriftBelow | Rises | Falls | Known
+_OfOne = Above | Below | StaysAbove | Near | VariationAbove | DriftBelow | Rises | Falls | Known
 _OfTwo = GapAbove | RatioAbove | RatioBelow
 Comparison = _OfOne | _OfTwo
 Condition = Comparison | Not | AllOf | AnyOf
@@ -182,6 +190,8 @@ def _compare(condition: Comparison, windows: Windows) -> bool:
             return mean > limit
         case Below(_, limit):
             return mean < limit
+        case StaysAbove(_, limit):
+            return min(values) > limit
         case Known():
             return True
         case Near(_, value, tolerance):

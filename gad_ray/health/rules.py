@@ -26,6 +26,7 @@ from gad_ray.health.conditions import (
     RatioAbove,
     RatioBelow,
     Rises,
+    StaysAbove,
     VariationAbove,
 )
 from gad_ray.health.signals import Signal
@@ -211,6 +212,15 @@ RULES: tuple[Rule, ...] = (
         shortest=3,
         condition=_STANDS_STILL,
         advice=(change.RAISE_POLICY_LR, change.LOWER_KL),
+    ),
+    Rule(
+        name="policy-runs-away",
+        stages=("adversarial",),
+        window=3,
+        # The estimate of a single step may be large by one token.
+        condition=StaysAbove(Signal.KL, 1.0),
+        severity=Severity.CRITICAL,
+        advice=(change.LOWER_POLICY_LR, change.RAISE_KL),
     ),
     Rule(
         name="advantages-squeezed",

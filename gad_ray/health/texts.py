@@ -166,6 +166,17 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
             "策略几乎不再变化，或从未变化。同时列出的其他规则指出了可以看到的原因：优势被压缩、学习率过小、KL 项淹没损失、组内没有差异。",
         ),
     },
+    "policy-runs-away": {
+        "en": RuleText(
+            "KL to the reference > 1.0 in every step of the window",
+            "The policy has gone so far from where it began that it hardly writes the same language any more. Its steps are "
+            "too long for what the reward can tell. Go back to an earlier checkpoint.",
+        ),
+        "zh": RuleText(
+            "窗口内每一步相对参考策略的 KL 都 > 1.0",
+            "策略离出发点太远，几乎已不再说同一种语言。它的步子超出了奖励所能指引的范围。请回到更早的检查点。",
+        ),
+    },
     "advantages-squeezed": {
         "en": RuleText(
             "advantage std < 0.05, while no more than 50 % of the groups are without spread",

@@ -14,8 +14,9 @@ GAME_CASES: tuple[Case, ...] = (
         eval_every=4,
         since="game",
         overrides=("policy.optimizer.lr=0.5",),
-        named_by=("length-collapse", "reward-hacking"),
+        named_by=("policy-runs-away", "length-collapse", "reward-hacking"),
         symptoms=(
+            "kl-drowns-the-loss",
             "critic-overconfident",
             "scores-too-far-apart",
             "loss-saturated",
@@ -88,7 +89,7 @@ GAME_CASES: tuple[Case, ...] = (
         overrides=("policy.optimizer.lr=2e-3",),
         injection="lying-engine",
         named_by=("rollout-trainer-mismatch",),
-        symptoms=("critic-overconfident",),
+        symptoms=("critic-overconfident", "policy-runs-away"),
     ),
     Case(
         name="loss-not-a-number",
@@ -110,6 +111,13 @@ GAME_CASES: tuple[Case, ...] = (
         overrides=("policy.optimizer.lr=3e-3",),
         injection="frozen-critic",
         named_by=("reward-hacking", "critic-blind", "length-collapse"),
-        symptoms=("length-shortcut", "no-spread-in-groups", "rollout-trainer-mismatch"),
+        symptoms=(
+            "policy-runs-away",
+            "length-shortcut",
+            "no-spread-in-groups",
+            "rollout-trainer-mismatch",
+            "discriminator-reward-out-of-range",
+            "extreme-scores",
+        ),
     ),
 )

@@ -499,3 +499,17 @@ def test_a_gap_within_the_interval_of_a_small_set_is_chance(
 ) -> None:
     metrics = {"critic/d_acc": 0.83, "eval/d_acc": 0.62, "eval/d_acc_high": high}
     assert [finding.rule for finding in observe(HealthMonitor(config), metrics, count=5)] == told
+
+
+def test_a_policy_that_runs_away_is_found_by_its_distance_and_not_by_a_single_token(
+    config: RunConfig,
+) -> None:
+    away, spiked = HealthMonitor(config), HealthMonitor(config)
+    found: list[str] = []
+    for step in range(1, 11):
+        far = {"actor/kl_loss": 0.2 * step, "actor/kl_coef": 0.001}
+        found += [f"{f.rule} {step}" for f in away.observe(step=step, stage="adversarial", metrics=far)]
+        once = {"actor/kl_loss": 500.0 if step == 5 else 0.05, "actor/kl_coef": 0.001}
+        assert not spiked.observe(step=step, stage="adversarial", metrics=once)
+    # 1.2, 1.4 and 1.6 are the first three above 1.
+    assert found == ["policy-runs-away 8"]

@@ -19,6 +19,7 @@ from gad_ray.health.conditions import (
     RatioAbove,
     RatioBelow,
     Rises,
+    StaysAbove,
     VariationAbove,
     comparisons_of,
 )
@@ -44,7 +45,7 @@ def places(text: str) -> set[str]:
 def limits(rule: Rule) -> Iterator[float]:
     for comparison in comparisons_of(rule.condition):
         match comparison:
-            case Above(signal, limit) | Below(signal, limit):
+            case Above(signal, limit) | Below(signal, limit) | StaysAbove(signal, limit):
                 # Whether something is so is a number to the rules, and none to a reader.
                 if signal not in (Signal.SAME_CRITIC, Signal.SAMPLING_DIFFERENCES):
                     yield limit
