@@ -58,6 +58,11 @@ class HealthMonitor:
         self._held: dict[str, Finding] = {}
         self.step_time_ratio: float | None = None
 
+    def take_settings(self, config: RunConfig) -> None:
+        """Go by these settings from the next step on; what was observed stays."""
+        self._config = config
+        self._facts = facts_of(config, steps_per_epoch=self._facts.steps_per_epoch)
+
     @property
     def active(self) -> frozenset[str]:
         """Names of the rules that hold at present."""

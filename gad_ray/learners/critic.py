@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gad_ray.batch import Fingerprint, Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
-from gad_ray.config.critic import AdaptiveTemperature, CriticConfig, CrossEntropyLoss
+from gad_ray.config.critic import AdaptiveTemperature, CriticConfig, CrossEntropyLoss, FixedTemperature
 from gad_ray.core.discriminator import (
     AdaptiveRange,
     DiscriminatorStats,
@@ -168,6 +168,17 @@ class CriticLearner:
         return collect_scores(
             groups, scores, collective=self.collective, num_responses=len(rollouts), version=self.version
         )
+
+    def take_settings(self, config: CriticConfig) -> None:
+        """Take over what may change while a run goes: a fixed τ of the loss, and the updates per step.
+
+        More updates than the run began with also take the learning-rate schedule on faster.
+        """
+        self.config = self.config.model_copy(
+            update={"loss": config.loss, "updates_per_step": config.updates_per_step}
+        )
+        if isinstance(config.loss.temperature, FixedTemperature):
+            self._temperature = config.loss.temperature.value
 
     def score(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """[N] float32 scores of pairs of text."""
