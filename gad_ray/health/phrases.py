@@ -130,6 +130,10 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
         "en": "the run was stopped at step {step}: judged up to there",
         "zh": "训练在第 {step} 步被停止：只判断到该步",
     },
+    "failed": {
+        "en": "the run failed after step {step}: {reason}; judged up to there",
+        "zh": "训练在第 {step} 步之后失败：{reason}；只判断到该步",
+    },
     "truncated-line": {
         "en": "the last line is cut off, and was left out",
         "zh": "最后一行不完整，已忽略",
