@@ -60,8 +60,10 @@ class HealthMonitor:
 
     def take_settings(self, config: RunConfig) -> None:
         """Go by these settings from the next step on; what was observed stays."""
+        told = facts_of(config)
+        changed = {"loss_temperature": told.loss_temperature, "kl_coefficient": told.kl_coefficient}
         self._config = config
-        self._facts = facts_of(config, steps_per_epoch=self._facts.steps_per_epoch)
+        self._facts = self._facts.model_copy(update=changed)
 
     @property
     def active(self) -> frozenset[str]:
