@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from gad_ray.config import RunConfig
 from gad_ray.health.conditions import holds, signals_of
-from gad_ray.health.facts import RunFacts, facts_of
+from gad_ray.health.facts import RunFacts, SamplingFacts, facts_of
 from gad_ray.health.findings import Finding, make_finding
 from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule
 from gad_ray.health.signals import SOURCES, Signal, read_signals, step_seconds
@@ -58,6 +58,13 @@ class HealthMonitor:
         self._held: dict[str, Finding] = {}
         self.step_time_ratio: float | None = None
 
+    def take_settings(self, config: RunConfig) -> None:
+        """Go by these settings from the next step on; what was observed stays."""
+        told = facts_of(config)
+        changed = {"loss_temperature": told.loss_temperature, "kl_coefficient": told.kl_coefficient}
+        self._config = config
+        self._facts = self._facts.model_copy(update=changed)
+
     @property
     def active(self) -> frozenset[str]:
         """Names of the rules that hold at present."""
@@ -68,9 +75,9 @@ class HealthMonitor:
         """The rules that hold at present, each as it stood when it was last judged, in the table's order."""
         return tuple(self._held[rule.name] for rule in self._rules if rule.name in self._held)
 
-    def know(self, facts: RunFacts) -> None:
-        """Take these facts of the run from here on."""
-        self._facts = facts
+    def evaluated_with(self, sampling: SamplingFacts) -> None:
+        """Know from here on how the responses were drawn on which the critic is tested."""
+        self._facts = self._facts.model_copy(update={"evaluation_sampling": sampling})
 
     def observe(self, *, step: int, stage: str, metrics: Mapping[str, float]) -> list[Finding]:
         """Take the metrics of one step, all of them at once.

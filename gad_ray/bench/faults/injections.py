@@ -22,7 +22,7 @@ from gad_ray.batch import PromptBatch, RolloutBatch, SamplingSettings, WeightsSn
 from gad_ray.bench.faults.case import NAN_FROM, OTHER_TEMPERATURE, SLEEP_AT, SLEEP_S
 from gad_ray.config import RunConfig
 from gad_ray.controller import heldout
-from gad_ray.learners import critic_batch
+from gad_ray.learners import critic, critic_batch
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import load_chat_format
@@ -125,11 +125,14 @@ def spoil_row(learner: CriticLearner) -> None:
     _change_scores(learner, spoil)
 
 
-def swap_sides(learner: CriticLearner) -> None:
+def swap_sides(_learner: CriticLearner) -> None:
     """The loss takes the teacher's scores for the student's: the critic learns to prefer the student."""
-    broken: Any = learner
-    loss = broken._loss
-    broken._loss = lambda teacher, student, *rest, **options: loss(-teacher, -student, *rest, **options)
+    loss = critic.discriminator_loss
+
+    def swapped(config: Any, teacher: Tensor, student: Tensor, *rest: Any) -> Any:
+        return loss(config, -teacher, -student, *rest)
+
+    critic.discriminator_loss = swapped
 
 
 def freeze(learner: CriticLearner, *, after: int) -> None:

@@ -456,7 +456,7 @@ def test_sampling_that_turns_out_to_differ_is_told_with_the_setting(config: RunC
     monitor = HealthMonitor(config, facts=facts_of(config))
     assert observe(monitor, {"critic/d_acc": 0.8}, count=1) == []
     drawn = SamplingFacts(temperature=0.6, top_p=1.0, repetition_penalty=1.0, max_tokens=1536)
-    monitor.know(facts_of(config).model_copy(update={"evaluation_sampling": drawn}))
+    monitor.evaluated_with(drawn)
     (finding,) = observe(monitor, {"critic/d_acc": 0.8}, count=1, first=2)
     assert finding.rule == "sampling-differs"
     assert "temperature 0.8 in training, 0.6 in the evaluation" in finding.meaning
