@@ -21,9 +21,9 @@ class Verdict:
         evidence: What its run left.
         named_by: The rule, or :data:`AN_ERROR` or :data:`THE_QUARANTINE`, that named the fault first; None if none did.
         after: Steps from the fault's first to the one with which it was named, both counted; 0: before any step.
-        company: Rules that fired beside it and are right.
+        company: What was right beside it: rules that fired, and an error that ended the run.
         false_alarms: Rules that fired and should not have.
-        failed: The run ended in a way that is not the fault's.
+        failed: The run did not come to its end, and nothing had named a fault.
     """
 
     case: Case
@@ -52,15 +52,18 @@ def judge(case: Case, evidence: Evidence) -> Verdict:
     right = {*case.named_by, *case.symptoms}
     early = {alarm.rule for alarm in evidence.alarms if alarm.step < case.begins}
     fired = _rules(evidence.alarms)
-    refused = case.refused_with is not None and case.refused_with in evidence.error
+    company = [rule for rule in fired if rule in right and rule not in early and rule != named_by]
+    ended = evidence.exit_code != 0
+    if ended and named_by not in (None, AN_ERROR):
+        company.append(AN_ERROR)
     return Verdict(
         case=case,
         evidence=evidence,
         named_by=named_by,
         after=after,
-        company=tuple(rule for rule in fired if rule in right and rule not in early and rule != named_by),
+        company=tuple(company),
         false_alarms=tuple(rule for rule in fired if rule not in right or rule in early),
-        failed=evidence.exit_code != 0 and not refused,
+        failed=ended and named_by is None,
     )
 
 

@@ -91,7 +91,12 @@ def test_another_error_names_nothing_and_the_run_has_failed() -> None:
     case = Case(name="nan", done="", refused_with="not finite")
     found = verdict(case, exit_code=1, error="the disk is full")
     assert (found.named_by, found.failed) == (None, True)
-    assert verdict(SICK, alarm("loss-saturated", 5), exit_code=None).failed
+    assert verdict(HEALTHY, exit_code=None).failed
+
+
+def test_a_run_that_ends_after_its_fault_was_named_has_not_failed() -> None:
+    found = verdict(SICK, alarm("loss-saturated", 5), exit_code=1, error="gone")
+    assert (found.named_by, found.company, found.failed) == ("loss-saturated", (AN_ERROR,), False)
 
 
 def test_the_quarantine_names_a_fault_before_any_step() -> None:
