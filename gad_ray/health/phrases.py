@@ -15,6 +15,8 @@ _CHINESE: Mapping[Signal, str] = {
     Signal.CRITIC_GRAD_NORM: "判别器 grad_norm",
     Signal.DISCRIMINATOR_REWARD: "判别器奖励",
     Signal.REWARD: "奖励",
+    Signal.LEAD: "学生分数高出教师的部分",
+    Signal.EVAL_REWARD: "eval/reward 高出教师的部分",
     Signal.ROUNDED_SCORES: "被舍入到 bfloat16 的分数比例",
     Signal.SKIPPED_STEPS: "跳过的优化步数",
     Signal.SCORE_LENGTH_CORR: "corr(分数, 长度)",

@@ -100,6 +100,13 @@ _EVALUATION_GAP = AllOf(
     )
 )
 _MOST_GROUPS_WITHOUT_SPREAD = Above(Signal.ZERO_SPREAD, 0.5)
+_REWARD_RISES = AllOf(
+    (
+        Rises(Signal.REWARD, 0.5),
+        # Only differences within a prompt mean anything: where both sides rise it is the critic that moved.
+        AnyOf((Not(Known(Signal.LEAD)), Rises(Signal.LEAD, 0.5))),
+    )
+)
 _FARTHER_FROM_THE_TEACHER = AnyOf((Falls(Signal.EVAL_REWARD, 0.5), Rises(Signal.TEACHER_NLL, 1.0)))
 _NEARER_TO_THE_TEACHER = Falls(Signal.TEACHER_NLL, 0.1)
 _COLLAPSED_LENGTH = AnyOf(
@@ -282,7 +289,7 @@ RULES: tuple[Rule, ...] = (
         window=20,
         condition=AnyOf(
             (
-                AllOf((Rises(Signal.REWARD, 0.5), _FARTHER_FROM_THE_TEACHER)),
+                AllOf((_REWARD_RISES, _FARTHER_FROM_THE_TEACHER)),
                 # Answers of next to nothing, scored far out: no measure of quality is needed to see it.
                 AllOf((_COLLAPSED_LENGTH, _EXTREME)),
             )

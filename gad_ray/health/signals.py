@@ -25,6 +25,7 @@ class Signal(StrEnum):
     CRITIC_GRAD_NORM = "critic grad_norm"
     DISCRIMINATOR_REWARD = "discriminator reward"
     REWARD = "reward"
+    LEAD = "score over the teacher's"
     ROUNDED_SCORES = "share of scores rounded to bfloat16"
     SKIPPED_STEPS = "optimiser steps skipped"
     SCORE_LENGTH_CORR = "corr(score, length)"
@@ -44,7 +45,7 @@ class Signal(StrEnum):
     EVAL_D_ACC = "eval/d_acc"
     EVAL_D_ACC_HIGH = "eval/d_acc_high"
     EVAL_SCORE_DIFF_SIZE = "|eval/score_diff|"
-    EVAL_REWARD = "eval/reward"
+    EVAL_REWARD = "eval/reward over the teacher's"
     TEACHER_NLL = "eval/teacher_nll"
     SAMPLING_DIFFERENCES = "sampling settings that differ"
     SAME_CRITIC = "same critic in evaluation"
@@ -93,6 +94,18 @@ def _score_diff(metrics: Metrics, _facts: RunFacts) -> float | None:
         return metrics["critic/score_diff"]
     sides = _both_means(metrics)
     return sides[0] - sides[1] if sides else None
+
+
+def _lead(metrics: Metrics, facts: RunFacts) -> float | None:
+    """By how much the student is scored above the teacher: a drift of all scores, which means nothing, is not in it."""
+    difference = _score_diff(metrics, facts)
+    return None if difference is None else -difference
+
+
+def _eval_reward(metrics: Metrics, _facts: RunFacts) -> float | None:
+    """The same on held-out prompts; the score alone where the teacher's is not logged."""
+    reward = metrics.get("eval/reward")
+    return None if reward is None else reward - metrics.get("eval/teacher_score_mean", 0.0)
 
 
 def _both_means(metrics: Metrics) -> tuple[float, float] | None:
@@ -196,6 +209,7 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.REWARD: Source(read=_first("critic/rewards/mean", "reward/discriminator_mean")),
     Signal.ROUNDED_SCORES: Source(read=_first("critic/rounded_scores")),
     Signal.SKIPPED_STEPS: Source(read=_skipped_steps),
+    Signal.LEAD: Source(read=_lead),
     # With its sign: of a few samples a step the size alone is far from 0 by chance.
     Signal.SCORE_LENGTH_CORR: Source(read=_first("critic/score_length_corr")),
     Signal.RESPONSE_LENGTH: Source(read=_first("response_length/mean")),
@@ -215,7 +229,7 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.EVAL_D_ACC: Source(read=_first("eval/d_acc"), sparse=True),
     Signal.EVAL_D_ACC_HIGH: Source(read=_first("eval/d_acc_high"), sparse=True),
     Signal.EVAL_SCORE_DIFF_SIZE: Source(read=_size("eval/score_diff"), sparse=True),
-    Signal.EVAL_REWARD: Source(read=_first("eval/reward"), sparse=True),
+    Signal.EVAL_REWARD: Source(read=_eval_reward, sparse=True),
     Signal.TEACHER_NLL: Source(read=_first("eval/teacher_nll"), sparse=True),
     Signal.SAMPLING_DIFFERENCES: Source(read=_num_sampling_differences),
     Signal.SAME_CRITIC: Source(read=_same_critic),

@@ -248,13 +248,15 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "reward-hacking": {
         "en": RuleText(
-            "the reward rises by 0.5 while over the stage eval/reward falls by 0.5 or eval/teacher_nll rises by 1.0; or "
+            "the reward rises by 0.5, and by 0.5 over the teacher's where that is known, while over the stage eval/reward "
+            "(less eval/teacher_score_mean where that is known) falls by 0.5 or eval/teacher_nll rises by 1.0; or "
             "responses of < 2 tokens or less than 0.2 × the teacher's, with |score| > 10",
             "What the policy gains is the critic's weakness, not the teacher's likeness. Let the critic learn more "
             "from every step, and keep past responses in its batch.",
         ),
         "zh": RuleText(
-            "奖励上升 0.5，而在本阶段内 eval/reward 下降 0.5 或 eval/teacher_nll 上升 1.0；"
+            "奖励上升 0.5（已知教师分数时，相对教师也上升 0.5），而在本阶段内 eval/reward（已知时减去 eval/teacher_score_mean）下降 0.5，"
+            "或 eval/teacher_nll 上升 1.0；"
             "或者回答 < 2 个 token 或不到教师长度的 0.2 倍，同时 |分数| > 10",
             "策略得到的是判别器的漏洞，而不是与教师的相似。请让判别器每步多学一些，并在其批次中保留过去的回答。",
         ),

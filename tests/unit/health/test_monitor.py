@@ -513,3 +513,21 @@ def test_a_policy_that_runs_away_is_found_by_its_distance_and_not_by_a_single_to
         assert not spiked.observe(step=step, stage="adversarial", metrics=once)
     # 1.2, 1.4 and 1.6 are the first three above 1.
     assert found == ["policy-runs-away 8"]
+
+
+@pytest.mark.parametrize(("teacher_follows", "told"), [(True, set[str]()), (False, {"reward-hacking"})])
+def test_scores_that_drift_on_both_sides_are_the_critics_and_no_hack(
+    config: RunConfig, teacher_follows: bool, told: set[str]
+) -> None:
+    monitor = HealthMonitor(config, rules=[rule for rule in RULES if rule.name == "reward-hacking"])
+    found: set[str] = set()
+    for step in range(1, 31):
+        drift = 0.1 * step
+        metrics = {
+            "critic/rewards/mean": drift,
+            "critic/score_diff": 1.0 if teacher_follows else 3.0 - drift,
+            "eval/reward": -drift,
+            "eval/teacher_score_mean": 1.0 - drift if teacher_follows else 1.0,
+        }
+        found |= {f.rule for f in monitor.observe(step=step, stage="adversarial", metrics=metrics)}
+    assert found == told
