@@ -17,6 +17,8 @@ GAME_CASES: tuple[Case, ...] = (
         named_by=("policy-runs-away", "length-collapse", "reward-hacking"),
         symptoms=(
             "kl-drowns-the-loss",
+            "critic-blind",
+            "gradient-explosion",
             "critic-overconfident",
             "scores-too-far-apart",
             "loss-saturated",
