@@ -112,7 +112,7 @@ CRITIC_CASES: tuple[Case, ...] = (
     Case(
         name="critic-learns-by-heart",
         done="4 prompts alone, 6 updates a step, no replay, the critic's rate × 3",
-        warmup=20,
+        warmup=16,
         game=0,
         heldout=24,
         eval_every=4,

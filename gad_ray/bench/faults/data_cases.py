@@ -27,7 +27,7 @@ DATA_CASES: tuple[Case, ...] = (
     Case(
         name="teacher-marked",
         done="' [END]' behind every text of the teacher's, as a template leaves it",
-        warmup=20,
+        warmup=18,
         game=0,
         rows=marked_teacher,
         named_by=("critic-overconfident",),

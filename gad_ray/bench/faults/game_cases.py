@@ -8,10 +8,8 @@ GAME_CASES: tuple[Case, ...] = (
     Case(
         name="policy-rate-too-high",
         done="the policy's learning rate × 1000",
-        warmup=6,
-        game=12,
-        heldout=16,
-        eval_every=4,
+        warmup=4,
+        game=8,
         since="game",
         overrides=("policy.optimizer.lr=0.5",),
         named_by=("policy-runs-away", "length-collapse", "reward-hacking"),

@@ -36,10 +36,4 @@ HEALTHY_CASES: tuple[Case, ...] = (
         done="the policy is fitted to the teacher's text in the warm-up",
         overrides=("stages.warmup.policy=cross_entropy", "stages.warmup.policy_lr=1e-3"),
     ),
-    replace(
-        _HEALTHY,
-        name="replay",
-        done="a quarter of the critic's batch from a replay buffer",
-        overrides=("critic.replay={size: 64, ratio: 0.25}",),
-    ),
 )

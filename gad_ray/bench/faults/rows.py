@@ -15,7 +15,7 @@ from gad_ray.models.chat import load_chat_format
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.files import write_text
 
-_NUM_LENGTHS = 4
+_NUM_LENGTHS = 3
 _FEW = 4
 _SHARED = 16
 _CUT_WORDS = 3
