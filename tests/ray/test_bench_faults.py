@@ -6,8 +6,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import Cluster, ray_environment
 from tests.game import DEADLINE_S, Game, write_rows
+
+pytestmark = pytest.mark.timeout(600)  # two whole runs, one after the other
 
 SICK, HEALTHY = "bfloat16-head", "seed-0"
 NUM_ROWS = 60
@@ -37,7 +41,7 @@ def test_an_injected_fault_is_named_and_a_healthy_run_is_tabled_beside_it(
         env={**ray_environment(), "COLUMNS": "200", "RAY_ADDRESS": ray_cluster.address},
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=2 * DEADLINE_S,
         check=True,
     )
     cases = json.loads((out / "faults.json").read_text(encoding="utf-8"))["cases"]
