@@ -179,8 +179,24 @@ class CriticModel(nn.Module):
         rows = [self.encoder.encode(pair) for pair in distinct]
         scores = np.zeros(len(rows), dtype=np.float32)
         for batch in plan_micro_batches([len(r) for r in rows], max_tokens=micro_batch_tokens):
-            scores[batch] = self.scores([rows[i] for i in batch]).cpu().numpy()
+            scores[batch] = self.score_rows([rows[i] for i in batch])[0]
         return scores[index]
+
+    @torch.no_grad()
+    def score_rows(
+        self, rows: Sequence[TokenRow]
+    ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
+        """Score tokenised pairs in one forward pass.
+
+        Returns:
+            [N] float32 scores, and for every row the float32 values of the tokens that are scored.
+        """
+        values = self.row_values(rows)
+        scores = self.pooled(values, rows)
+        known = values.cpu().numpy()
+        return scores.cpu().numpy(), tuple(
+            known[i, row.start : len(row)].copy() for i, row in enumerate(rows)
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Backbone weights under their plain names, adapters merged, in the precision that scores."""
@@ -275,6 +291,23 @@ def exported_fingerprint(directory: Path) -> Fingerprint:
     """
     recorded = _read_meta(directory)["fingerprint"]
     return Fingerprint(**{part.name: recorded[part.name] for part in fields(Fingerprint)})
+
+
+def exported_training(directory: Path) -> tuple[int, float]:
+    """Optimiser steps that an exported critic had taken, and the temperature of its loss.
+
+    Raises:
+        ModelError: If the directory is no exported critic.
+    """
+    meta = _read_meta(directory)
+    try:
+        return int(meta["step"]), float(meta["temperature"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{_META} does not tell step and temperature ({error!r})",
+            where=str(directory),
+            mend="export the critic again, or take a copy that was not changed",
+        ) from None
 
 
 def _read_meta(directory: Path) -> dict[str, Any]:

@@ -1,0 +1,253 @@
+"""The endpoint without HTTP: typed requests in, typed answers out, one served critic at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from gad_ray.core.preference import preferred_probability
+from gad_ray.models.pairs import Pair
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.inputs import PairReader
+from gad_ray.serving.limits import Limits
+from gad_ray.serving.rendered import RenderedPrompts
+from gad_ray.serving.schema import (
+    CompareRequest,
+    CompareResponse,
+    ModelCard,
+    ModelList,
+    ModelVersion,
+    RerankDocument,
+    RerankRequest,
+    RerankResponse,
+    RerankResult,
+    RewardRequest,
+    RewardResponse,
+    ScoreItem,
+    ScoreRequest,
+    ScoreResponse,
+    ScoringRequest,
+    TokenValues,
+    Usage,
+)
+from gad_ray.serving.served import PreparedPair, RowScore, ServedCritic
+
+_SHORT_FINGERPRINT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    critic: ServedCritic
+    texts: Sequence[Pair]
+    pairs: Sequence[PreparedPair]
+    scores: Sequence[RowScore]
+
+    @property
+    def truncated(self) -> bool:
+        return any(pair.truncated for pair in self.pairs)
+
+    @property
+    def version(self) -> ModelVersion:
+        return version_of(self.critic)
+
+    @property
+    def usage(self) -> Usage:
+        tokens = sum(len(pair) for pair in self.pairs)
+        return Usage(prompt_tokens=tokens, total_tokens=tokens)
+
+
+class ScoringService:
+    """Answers requests with the critic that is served when they come.
+
+    Args:
+        critic: The critic to serve.
+        name: What clients call it.
+        limits: Bounds of requests.
+        batcher: Scores the rows.
+    """
+
+    def __init__(self, critic: ServedCritic, *, name: str, limits: Limits, batcher: Batcher) -> None:
+        self._critic = critic
+        self._rendered = RenderedPrompts(critic.chat)
+        self._name = name
+        self._limits = limits
+        self._reader = PairReader(limits)
+        self._batcher = batcher
+        # Tokenising takes its time with long texts: it must not hold up the event loop, nor the critic.
+        self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
+
+    @property
+    def critic(self) -> ServedCritic:
+        """The critic that answers requests which come now."""
+        return self._critic
+
+    @property
+    def version(self) -> ModelVersion:
+        """Its version."""
+        return version_of(self._critic)
+
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        """Answer ``/v1/score``.
+
+        Raises:
+            ApiError: If the request cannot be answered.
+        """
+        done = await self._run(request, lambda: self._reader.of_score(request))
+        return ScoreResponse(
+            id=_new_id("score"),
+            created=int(time.time()),
+            model=self._name,
+            model_version=done.version,
+            truncated=done.truncated,
+            usage=done.usage,
+            data=[
+                ScoreItem(
+                    index=i,
+                    score=score.score,
+                    truncated=pair.truncated,
+                    token_values=_token_values(done.critic, text, score)
+                    if request.return_token_values
+                    else None,
+                )
+                for i, (text, pair, score) in enumerate(zip(done.texts, done.pairs, done.scores, strict=True))
+            ],
+        )
+
+    async def rerank(self, request: RerankRequest) -> RerankResponse:
+        """Answer ``/v1/rerank``.
+
+        Raises:
+            ApiError: If the request cannot be answered.
+        """
+        done = await self._run(request, lambda: self._reader.of_rerank(request))
+        order = sorted(range(len(done.scores)), key=lambda i: -done.scores[i].score)
+        return RerankResponse(
+            id=_new_id("rerank"),
+            model=self._name,
+            model_version=done.version,
+            truncated=done.truncated,
+            usage=done.usage,
+            results=[
+                RerankResult(
+                    index=i,
+                    relevance_score=done.scores[i].score,
+                    document=RerankDocument(text=done.texts[i].response)
+                    if request.return_documents
+                    else None,
+                    truncated=done.pairs[i].truncated,
+                )
+                for i in order[: request.top_n]
+            ],
+        )
+
+    async def compare(self, request: CompareRequest) -> CompareResponse:
+        """Answer ``/v1/compare``.
+
+        Raises:
+            ApiError: If the request cannot be answered.
+        """
+        done = await self._run(request, lambda: self._reader.of_compare(request))
+        first, second = (score.score for score in done.scores)
+        return CompareResponse(
+            id=_new_id("compare"),
+            created=int(time.time()),
+            model=self._name,
+            model_version=done.version,
+            truncated=done.truncated,
+            usage=done.usage,
+            probability=preferred_probability(first - second, temperature=done.critic.temperature),
+            scores=[first, second],
+            temperature=done.critic.temperature,
+        )
+
+    async def reward(self, request: RewardRequest) -> RewardResponse:
+        """Answer ``/get_reward``.
+
+        Raises:
+            ApiError: If the request cannot be answered.
+        """
+        prompts = self._rendered
+        done = await self._run(ScoringRequest(), lambda: self._reader.of_reward(request, prompts))
+        rewards = [score.score for score in done.scores]
+        return RewardResponse(rewards=rewards, scores=rewards, extra_logs={}, model_version=done.version)
+
+    def models(self) -> ModelList:
+        """Answer ``/v1/models``."""
+        critic = self._critic
+        card = ModelCard(
+            id=self._name,
+            created=critic.loaded_at,
+            max_model_len=critic.max_tokens,
+            model_version=self.version,
+            temperature=critic.temperature,
+            dtype=critic.dtype,
+        )
+        return ModelList(data=[card])
+
+    async def close(self) -> None:
+        """Answer what is under way and end."""
+        await self._batcher.close()
+        self._tokenizing.shutdown(wait=False)
+
+    async def _run(self, request: ScoringRequest, read: Callable[[], list[Pair]]) -> _Scored:
+        """Read, tokenise and score; everything with the one critic that is served at this moment."""
+        started = time.monotonic()
+        critic = self._critic
+        self._check_model(request.model, critic)
+        # Before any work is put into it: a full queue answers at once.
+        self._batcher.check_room(timeout_s=self._limits.request_timeout_s)
+        texts, pairs = await asyncio.get_running_loop().run_in_executor(
+            self._tokenizing, self._prepare, critic, read, request.truncate == "response"
+        )
+        left_s = self._limits.request_timeout_s - (time.monotonic() - started)
+        scores = await self._batcher.submit(critic, pairs, timeout_s=max(left_s, 0.0))
+        return _Scored(critic, texts, pairs, scores)
+
+    def _prepare(
+        self, critic: ServedCritic, read: Callable[[], list[Pair]], truncate: bool
+    ) -> tuple[list[Pair], list[PreparedPair]]:
+        texts = read()
+        limit = self._limits.max_request_tokens
+        pairs: list[PreparedPair] = []
+        tokens = 0
+        for i, text in enumerate(texts):
+            pairs.append(critic.prepare(text, truncate=truncate, where=f"pair {i}"))
+            tokens += len(pairs[-1])
+            if tokens > limit:
+                raise ApiError(
+                    f"the first {i + 1} of {len(texts)} pairs have {tokens} tokens; one request takes at most {limit}",
+                    status=413,
+                    code="too_many_tokens",
+                )
+        return texts, pairs
+
+    def _check_model(self, wanted: str | None, critic: ServedCritic) -> None:
+        names = (None, self._name, critic.fingerprint, critic.fingerprint[:_SHORT_FINGERPRINT])
+        if wanted not in names:
+            raise ApiError(
+                f"this service has the model {self._name!r} with the fingerprint {critic.fingerprint}",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+
+
+def version_of(critic: ServedCritic) -> ModelVersion:
+    """What answers say of a critic."""
+    return ModelVersion(fingerprint=critic.fingerprint, step=critic.step)
+
+
+def _token_values(critic: ServedCritic, text: Pair, score: RowScore) -> TokenValues:
+    ends = critic.chat.response_ends(text.response)
+    # An empty response is scored on the prompt's last token: none of its own has a value. A cut one has fewer.
+    count = min(len(ends), len(score.values))
+    return TokenValues(values=[float(v) for v in score.values[:count]], ends=ends[:count])
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{secrets.token_hex(12)}"
