@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gad_ray.core.preference import preferred_probability
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.envelope import UNAVAILABLE, ApiError
 from gad_ray.serving.inputs import PairReader
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.rendered import RenderedPrompts
@@ -78,6 +78,7 @@ class ScoringService:
         self._limits = limits
         self._reader = PairReader(limits)
         self._batcher = batcher
+        self._closed = False
         # Tokenising takes its time with long texts: it must not hold up the event loop, nor the critic.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
@@ -189,8 +190,24 @@ class ScoringService:
         )
         return ModelList(data=[card])
 
+    def check_ready(self) -> None:
+        """Whether requests are taken; a critic that is served has been loaded and has scored a first text.
+
+        Raises:
+            ApiError: 503 after :meth:`close`.
+        """
+        if self._closed:
+            raise ApiError(
+                "the service is shutting down",
+                status=503,
+                code="draining",
+                kind=UNAVAILABLE,
+                retry_after_s=1.0,
+            )
+
     async def close(self) -> None:
         """Answer what is under way and end."""
+        self._closed = True
         await self._batcher.close()
         self._tokenizing.shutdown(wait=False)
 
