@@ -14,24 +14,39 @@ from gad_ray.errors import DataError
 _STANDARD = "-"
 
 
-def score_file(critic: Path, source: str, out: str) -> None:
+def score_file(
+    critic: Path | None, source: str, out: str, *, endpoint: str | None = None, key_variable: str = ""
+) -> None:
     """Score the rows of a file.
 
     Args:
-        critic: Directory of an exported critic.
+        critic: Directory of an exported critic; None where an endpoint scores.
         source: JSONL file with ``content`` (or ``prompt``, ``messages``) and ``response`` (or
             ``teacher_response``); ``-`` for standard input.
         out: JSONL file to write; ``-`` for standard output.
+        endpoint: URL of a served critic.
+        key_variable: Environment variable with its key.
 
     Raises:
         DataError: If a row cannot be used, or a file cannot be opened.
         ModelError: If the directory holds no critic.
+        EndpointError: If the endpoint refuses, or cannot be reached.
     """
-    from gad_ray.evaluation.scoring import score_rows
+    from gad_ray.evaluation.scoring import pairs_of, score_rows
 
     with _open(source, "r") as lines:
         rows = list(_rows(lines, name="standard input" if source == _STANDARD else source))
-    scored = score_rows(critic, rows)
+    if critic is not None:
+        scored = score_rows(critic, rows)
+    else:
+        assert endpoint is not None
+        from gad_ray.serving.remote import RemoteCritic
+
+        with RemoteCritic.at(endpoint, key_variable=key_variable) as remote:
+            pairs = pairs_of(rows)
+            found = zip(rows, remote.score(pairs), strict=True)
+            fingerprint = remote.fingerprint.digest
+            scored = iter([{**row, "score": float(s), "fingerprint": fingerprint} for row, s in found])
     with _open(out, "w") as file:
         for row in scored:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

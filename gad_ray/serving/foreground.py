@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -16,6 +17,7 @@ from gad_ray.controller.interrupt import StopRequest
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.serving.deployment import DEPLOYMENT, build
 from gad_ray.serving.keys import digests_from, require_key
+from gad_ray.serving.proxy import IMPORT_PATH, PATH_VARIABLE
 from gad_ray.serving.settings import ServeSettings
 
 APPLICATION = "gad-ray"
@@ -46,10 +48,15 @@ def serve_until_signal(
     require_key(host, has_keys=bool(digests) or settings.key_file is not None)
     _check_port(host, port)
     settings = settings.model_copy(update={"key_digests": digests})
+    # In effect where the cluster is started here; another one has it from its own environment.
+    os.environ.setdefault(PATH_VARIABLE, IMPORT_PATH)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with StopRequest() as stop, RaySession():
+        stop.listen()
         _refuse_second_serve()
         try:
             _start(settings, host=host, port=port)
+            stop.listen()
             on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
             while stop.signal_number is None:
                 time.sleep(_LOOK_EVERY_S)

@@ -269,6 +269,8 @@ class ModelCard(Schema):
     max_model_len: int
     """Longest prompt plus response, in tokens."""
     model_version: ModelVersion
+    fingerprint_parts: dict[str, str]
+    """SHA-256 of each part: weights, head, template, tokenizer, pooling, and the name of the dtype."""
     temperature: float
     dtype: str
 

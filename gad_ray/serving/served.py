@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gad_ray.batch import Message
+from gad_ray.batch import Fingerprint, Message
 from gad_ray.errors import ModelError
 from gad_ray.evaluation.kept import OpenedCritic, open_critic
 from gad_ray.models.chat import ChatFormat
@@ -73,6 +73,7 @@ class ServedCritic:
 
     Attributes:
         fingerprint: SHA-256 over everything that a score depends on.
+        parts: The same, part by part.
         step: Optimiser steps that it has taken.
         temperature: τ of its loss.
         max_tokens: Longest prompt plus response.
@@ -89,7 +90,8 @@ class ServedCritic:
         self._model: CriticModel = opened.model
         self._model.eval()
         _refuse_non_finite(self._model)
-        self.fingerprint: str = self._model.fingerprint().digest
+        self.parts: Fingerprint = self._model.fingerprint()
+        self.fingerprint: str = self.parts.digest
         self.step = opened.step
         self.temperature = opened.temperature
         self.max_tokens: int = self._model.encoder.max_tokens

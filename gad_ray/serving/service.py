@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from gad_ray.core.preference import preferred_probability
 from gad_ray.models.pairs import Pair
@@ -185,6 +185,7 @@ class ScoringService:
             created=critic.loaded_at,
             max_model_len=critic.max_tokens,
             model_version=self.version,
+            fingerprint_parts=asdict(critic.parts),
             temperature=critic.temperature,
             dtype=critic.dtype,
         )

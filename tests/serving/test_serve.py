@@ -1,0 +1,217 @@
+"""The command as a user runs it: a real Ray Serve application, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from gad_ray.cli import main
+from gad_ray.models.critic import CriticModel
+from gad_ray.serving.client import ScoreClient
+from tests.cluster import ray_environment
+from tests.game import REPOSITORY
+from tests.processes import wait_until, wait_until_gone
+from tests.tiny import make_tiny_model
+from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
+
+START_S, END_S = 120.0, 60.0
+KEY = "key-" + "k" * 30
+PAIRS = [pair(p, r) for p, t, s in zip(PROMPTS, TEACHER, STUDENT, strict=True) for r in (t, *s)]
+
+
+class Served:
+    """``gad-ray serve`` with a cluster of its own."""
+
+    def __init__(self, critic: Path, key_file: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        # Ray's sockets need a short path; RAY_TMPDIR also marks all processes that the command starts.
+        self.scratch = Path(tempfile.mkdtemp(prefix="gad-", dir="/tmp"))
+        self._log = self.scratch / "log"
+        command = ["gad-ray", "serve", "--critic", str(critic), "--port", str(self.port)]
+        command += ["--key-file", str(key_file), "--threads", "1", "--replicas", "2"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**ray_environment(), "RAY_TMPDIR": str(self.scratch)},
+                cwd=REPOSITORY,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        wait_until(self._is_ready, what="the service", deadline_s=START_S)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def written(self) -> str:
+        """Everything that Ray and Serve have logged."""
+        found = [self.log]
+        for path in self.scratch.rglob("*"):
+            if path.is_file() and path.suffix in (".log", ".out", ".err", ".json"):
+                found.append(path.read_text(errors="replace"))
+        return "\n".join(found)
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log
+        return "serving" in self.log
+
+
+@pytest.fixture(scope="module")
+def critic_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("serve")
+    learner = critic_learner(critic_config(make_tiny_model(directory / "model"), max_tokens=200))
+    with torch.no_grad():
+        learner.model.head.weight.mul_(20.0)
+    learner.export(directory / "critic")
+    return directory / "critic"
+
+
+@pytest.fixture(scope="module")
+def served(critic_dir: Path) -> Iterator[Served]:
+    key_file = critic_dir.parent / "keys"
+    key_file.write_text(f"{KEY}\n")
+    service = Served(critic_dir, key_file)
+    try:
+        yield service
+    finally:
+        if service.process.poll() is None:
+            service.process.send_signal(signal.SIGTERM)
+            service.process.wait(END_S)
+        wait_until_gone(service.scratch)
+
+
+def post(served: Served, body: Any, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(
+        f"{served.url}/v1/score", json=body, headers={"authorization": f"Bearer {KEY}", **named}, timeout=30.0
+    )
+
+
+def test_scores_over_http_are_those_of_the_critic_here(served: Served, critic_dir: Path) -> None:
+    critic = CriticModel.load(critic_dir)
+    wanted = critic.score(PAIRS, micro_batch_tokens=8192)
+    with ScoreClient(served.url, key=KEY) as client:
+        together = client.score_pairs(PAIRS)
+        alone = [client.score_pairs([one])[0] for one in PAIRS]
+    for found in (together, alone):
+        np.testing.assert_allclose([score.value for score in found], wanted, atol=1e-4, rtol=0)
+        assert {score.fingerprint for score in found} == {critic.fingerprint().digest}
+
+
+def test_a_file_is_scored_by_an_endpoint_as_by_a_directory(
+    served: Served, critic_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"content": p, "response": t, "id": i} for i, (p, t) in enumerate(zip(PROMPTS, TEACHER, strict=True))
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("GAD_RAY_SERVE_KEY", KEY)
+
+    def scored(*by: str) -> list[dict[str, Any]]:
+        out = tmp_path / "out.jsonl"
+        main_done(["score", *by, "--in", str(tmp_path / "in.jsonl"), "--out", str(out)])
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    here, there = scored("--critic", str(critic_dir)), scored("--endpoint", served.url)
+    for mine, theirs in zip(here, there, strict=True):
+        assert mine.pop("score") == pytest.approx(theirs.pop("score"), abs=1e-4)
+        assert mine == theirs
+
+
+def main_done(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert not left.value.code
+
+
+def test_what_ray_serves_proxy_cannot_take_is_taken_or_refused_in_the_envelope(served: Served) -> None:
+    asked = {"queries": "Hi", "documents": "a"}
+    assert post(served, asked, x_request_id="mine-1").headers["x-request-id"] == "mine-1"
+    assert post(served, asked, x_request_timeout_seconds="0.000001").status_code == 200
+    with socket.create_connection(("127.0.0.1", served.port)) as raw:
+        raw.settimeout(30.0)
+        raw.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nx-request-id: \xff\xfe\r\nconnection: close\r\n\r\n")
+        assert raw.recv(4096).startswith(b"HTTP/1.1 200")
+    bare = httpx.post(f"{served.url}/v1/score", json=asked)
+    assert (bare.status_code, bare.json()["error"]["code"]) == (401, "invalid_api_key")
+    long = post(served, {**asked, "user": "x" * 5_000_000})
+    assert (long.status_code, long.json()["error"]["code"]) == (413, "body_too_long")
+
+
+def test_a_killed_replica_costs_no_request_its_answer(served: Served) -> None:
+    replicas = [
+        p
+        for p in psutil_processes(served)
+        if "ServeReplica" in p.name() or "ServeReplica" in " ".join(p.cmdline())
+    ]
+    assert len(replicas) == 2
+    answers: list[int] = []
+
+    def ask() -> None:
+        for _ in range(15):
+            answers.append(post(served, {"queries": "Hi", "documents": ["a" * 50] * 3}).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    replicas[0].send_signal(signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 60
+
+
+def psutil_processes(served: Served) -> list[Any]:
+    from tests.processes import processes_of
+
+    return processes_of(served.scratch)
+
+
+def test_a_signal_ends_it_after_the_requests_under_way_and_leaves_nothing_behind(served: Served) -> None:
+    answers: list[httpx.Response] = []
+    body = {"queries": "Why is the sky blue?", "documents": [f"{i} because of the air" for i in range(800)]}
+    asking = threading.Thread(target=lambda: answers.append(post(served, body)))
+    asking.start()
+    wait_until(lambda: '"route"' in served.written() or answers, what="requests", deadline_s=30.0)
+    served.process.send_signal(signal.SIGTERM)
+    asking.join()
+    assert served.process.wait(END_S) == 0, served.log
+    assert answers[0].status_code == 200, answers[0].text
+    written = served.written()
+    assert '"route": "/v1/score"' in written
+    assert KEY not in written
+    assert "because of the air" not in written
+    wait_until_gone(served.scratch)
+
+
+def test_an_address_that_others_reach_needs_a_key(critic_dir: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GAD_RAY_SERVE_KEYS"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gad_ray", "serve", "--critic", str(critic_dir), "--host", "0.0.0.0"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=REPOSITORY,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "can be reached from other machines, and no key is set" in done.stderr
