@@ -435,7 +435,13 @@ def score(
 
 @app.command("serve")
 def serve_critic(
-    critic: Annotated[Path, typer.Option(metavar="DIR", help="A checkpoint or an exported critic.")],
+    critic: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint or an exported critic.")
+    ] = None,
+    follow: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="A run's name or path: always its newest good critic."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need a key.")
     ] = "127.0.0.1",
@@ -466,7 +472,9 @@ def serve_critic(
         "threads": threads,
         "batching": {"max_batch_tokens": batch_tokens, "cache_tokens": cache_tokens},
     }
-    raise typer.Exit(run(critic, host=host, port=port, settings=settings))
+    if (critic is None) == (follow is None):
+        raise typer.BadParameter("give either --critic or --follow")
+    raise typer.Exit(run(critic, follow, host=host, port=port, settings=settings))
 
 
 @app.command()

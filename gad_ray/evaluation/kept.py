@@ -107,7 +107,16 @@ def open_critic(directory: Path) -> OpenedCritic:
         GadError: If there is none, or it cannot be loaded.
     """
     if (directory / "critic" / STATE_FILE).is_file():
-        return _from_checkpoint(directory, config_of(_run_above(directory)))
+        opened = _from_checkpoint(directory, config_of(_run_above(directory)))
+        recorded = _of_checkpoint(directory).fingerprint
+        differing = () if recorded is None else opened.model.fingerprint().differing(recorded)
+        if differing:
+            raise CheckpointError(
+                f"its critic's {' and '.join(differing)} are not those that were saved",
+                where=str(directory),
+                mend="take another checkpoint; this one has been damaged or changed",
+            )
+        return opened
     step, temperature = exported_training(directory)
     return OpenedCritic(model=CriticModel.load(directory), step=step, temperature=temperature)
 

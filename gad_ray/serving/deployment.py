@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +19,15 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from gad_ray.actors.process import runtime_env, share_of_cores
+from gad_ray.errors import ModelError
 from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.follow import Follower
 from gad_ray.serving.keys import KeyRing, digests_from
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
-from gad_ray.serving.settings import ServeSettings
+from gad_ray.serving.settings import ReplicaSettings, ServedSource, ServeSettings, settings_from
+from gad_ray.serving.versions import Versions
 from gad_ray.serving.watch import ServingMetrics
 
 DEPLOYMENT = "critic"
@@ -32,27 +37,24 @@ _QUEUE_SHARE = 0.5
 
 
 class CriticReplica:
-    """One replica. Its constructor loads the critic and scores a first text: only then it is ready.
+    """One replica. It is ready once :meth:`reconfigure` has loaded a critic and scored a first text.
 
     Args:
-        settings: ``ServeSettings`` as a mapping.
+        settings: ``ReplicaSettings`` as a mapping.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         import torch
         from ray.util import metrics as ray_metrics
 
-        self._settings = ServeSettings.model_validate(settings)
+        self._settings = ReplicaSettings.model_validate(settings)
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        device = torch.device(
-            "cuda" if self._settings.gpus_per_replica and torch.cuda.is_available() else "cpu"
-        )
+        on_gpu = self._settings.gpus_per_replica > 0 and torch.cuda.is_available()
         # Keys in the node's environment count too: so a YAML need not name any.
         digests = [*self._settings.key_digests, *digests_from(os.environ)]
         key_file = self._settings.key_file
         self._keys = KeyRing(digests, file=None if key_file is None else Path(key_file))
         self._metrics = ServingMetrics(cast("Any", ray_metrics))
-        critic = ServedCritic.load(Path(self._settings.critic), device=device)
         limits = self._settings.limits
         batcher = Batcher(
             self._settings.batching,
@@ -60,8 +62,42 @@ class CriticReplica:
             max_queued_requests=limits.max_queued_requests,
             watcher=self._metrics,
         )
-        self._service = ScoringService(critic, name=self._settings.name, limits=limits, batcher=batcher)
-        self._metrics.version_served(fingerprint=critic.fingerprint, step=critic.step)
+        self._service = ScoringService(None, name=self._settings.name, limits=limits, batcher=batcher)
+        self._versions = Versions(
+            self._service,
+            load=partial(ServedCritic.load, device=torch.device("cuda" if on_gpu else "cpu")),
+            keep=self._settings.keep_versions,
+            watcher=self._metrics,
+        )
+        self._following: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, source: dict[str, Any]) -> None:
+        """Serve a critic, or follow a run. Serve calls it at the start, and when the source changes.
+
+        Args:
+            source: ``ServedSource`` as a mapping.
+
+        Raises:
+            GadError: If there is nothing to serve at all. A later critic that is not fit is refused, logged and
+                counted, and the one before goes on.
+        """
+        wanted = ServedSource.model_validate(source)
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+        if wanted.critic is not None:
+            await self._versions.serve(wanted.critic)
+        else:
+            follower = Follower(
+                Path(str(wanted.follow)), self._versions, every_s=self._settings.follow_every_s
+            )
+            await follower.look()
+            self._following = asyncio.get_running_loop().create_task(follower.keep_looking())
+        if self._service.present is None:
+            raise ModelError(
+                self._versions.refused or f"the run {wanted.follow} has no critic yet",
+                mend="wait for its first checkpoint, or name a critic that is whole",
+            )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that answers this replica's requests."""
@@ -75,15 +111,30 @@ class CriticReplica:
 
     async def __del__(self) -> None:
         """Serve calls it once the requests under way have ended."""
+        following: asyncio.Task[None] | None = getattr(self, "_following", None)
+        if following is not None:
+            following.cancel()
         if hasattr(self, "_service"):
             await self._service.close()
 
 
-def build(args: ServeSettings) -> Application:
+def build(args: dict[str, Any]) -> Application:
+    """What ``serve deploy`` takes as ``import_path``.
+
+    Args:
+        args: ``ServeSettings`` as a mapping: ``args`` of the application in the YAML.
+
+    Raises:
+        ConfigError: If a setting is unknown or out of its bounds.
+    """
+    return application(settings_from(args))
+
+
+def application(args: ServeSettings) -> Application:
     """The Serve application of a critic.
 
     Args:
-        args: Its settings; under ``args`` in the YAML of ``serve deploy``.
+        args: Its settings.
     """
     limits = args.limits
     threads = args.threads or share_of_cores(args.num_replicas)
@@ -97,6 +148,7 @@ def build(args: ServeSettings) -> Application:
         "graceful_shutdown_timeout_s": args.drain_s,
         "graceful_shutdown_wait_loop_s": 0.2,
         "max_constructor_retry_count": 2,
+        "user_config": args.source(),
         "ray_actor_options": {
             "num_cpus": args.cpus_per_replica,
             "num_gpus": args.gpus_per_replica,
@@ -112,4 +164,4 @@ def build(args: ServeSettings) -> Application:
             target_ongoing_requests=max(1.0, _QUEUE_SHARE * limits.max_queued_requests),
         )
     replica: Any = cast("Any", serve.ingress())(CriticReplica)
-    return cast("Any", serve.deployment(**options))(replica).bind(args.model_dump(mode="json"))
+    return cast("Any", serve.deployment(**options))(replica).bind(args.for_replica())

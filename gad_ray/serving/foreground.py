@@ -15,7 +15,7 @@ from ray import serve
 from gad_ray.actors.session import RaySession
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.errors import ConfigError, GadError
-from gad_ray.serving.deployment import DEPLOYMENT, build
+from gad_ray.serving.deployment import DEPLOYMENT, application
 from gad_ray.serving.keys import digests_from, require_key
 from gad_ray.serving.proxy import IMPORT_PATH, PATH_VARIABLE
 from gad_ray.serving.settings import ServeSettings
@@ -78,7 +78,7 @@ def _start(settings: ServeSettings, *, host: str, port: int) -> None:
         http_options={"host": host, "port": port, "request_timeout_s": timeout_s},
     )
     try:
-        serve.run(build(settings), name=APPLICATION, route_prefix="/")
+        serve.run(application(settings), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise _start_failed(error) from None
 

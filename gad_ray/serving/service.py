@@ -65,15 +65,16 @@ class ScoringService:
     """Answers requests with the critic that is served when they come.
 
     Args:
-        critic: The critic to serve.
+        critic: The critic to serve; None until :meth:`swap` brings one, and requests are told to come again.
         name: What clients call it.
         limits: Bounds of requests.
         batcher: Scores the rows.
     """
 
-    def __init__(self, critic: ServedCritic, *, name: str, limits: Limits, batcher: Batcher) -> None:
-        self._critic = critic
-        self._rendered = RenderedPrompts(critic.chat)
+    def __init__(self, critic: ServedCritic | None, *, name: str, limits: Limits, batcher: Batcher) -> None:
+        self._served: tuple[ServedCritic, RenderedPrompts] | None = None
+        if critic is not None:
+            self.swap(critic)
         self._name = name
         self._limits = limits
         self._reader = PairReader(limits)
@@ -83,14 +84,32 @@ class ScoringService:
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
     @property
+    def present(self) -> ServedCritic | None:
+        """The critic that answers requests which come now, if there is one."""
+        return None if self._served is None else self._served[0]
+
+    @property
     def critic(self) -> ServedCritic:
-        """The critic that answers requests which come now."""
-        return self._critic
+        """The same.
+
+        Raises:
+            ApiError: 503, if there is none yet.
+        """
+        return self._current()[0]
 
     @property
     def version(self) -> ModelVersion:
-        """Its version."""
-        return version_of(self._critic)
+        """Its version.
+
+        Raises:
+            ApiError: 503, if there is no critic yet.
+        """
+        return version_of(self.critic)
+
+    def _current(self) -> tuple[ServedCritic, RenderedPrompts]:
+        if self._served is None:
+            raise _unavailable("no critic is loaded yet", "not_ready")
+        return self._served
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Answer ``/v1/score``.
@@ -172,14 +191,16 @@ class ScoringService:
         Raises:
             ApiError: If the request cannot be answered.
         """
-        prompts = self._rendered
-        done = await self._run(ScoringRequest(), lambda: self._reader.of_reward(request, prompts))
+        critic, prompts = self._current()
+        done = await self._run(
+            ScoringRequest(), lambda: self._reader.of_reward(request, prompts), critic=critic
+        )
         rewards = [score.score for score in done.scores]
         return RewardResponse(rewards=rewards, scores=rewards, extra_logs={}, model_version=done.version)
 
     def models(self) -> ModelList:
         """Answer ``/v1/models``."""
-        critic = self._critic
+        critic = self.critic
         card = ModelCard(
             id=self._name,
             created=critic.loaded_at,
@@ -191,6 +212,14 @@ class ScoringService:
         )
         return ModelList(data=[card])
 
+    def swap(self, critic: ServedCritic) -> None:
+        """Answer with another critic from the next request on.
+
+        Requests that have come before are answered by the critic that they came to, which lives as long as one of
+        them does.
+        """
+        self._served = (critic, RenderedPrompts(critic.chat))
+
     def check_ready(self) -> None:
         """Whether requests are taken; a critic that is served has been loaded and has scored a first text.
 
@@ -198,13 +227,7 @@ class ScoringService:
             ApiError: 503 after :meth:`close`.
         """
         if self._closed:
-            raise ApiError(
-                "the service is shutting down",
-                status=503,
-                code="draining",
-                kind=UNAVAILABLE,
-                retry_after_s=1.0,
-            )
+            raise _unavailable("the service is shutting down", "draining")
 
     async def close(self) -> None:
         """Answer what is under way and end."""
@@ -212,10 +235,16 @@ class ScoringService:
         await self._batcher.close()
         self._tokenizing.shutdown(wait=False)
 
-    async def _run(self, request: ScoringRequest, read: Callable[[], list[Pair]]) -> _Scored:
-        """Read, tokenise and score; everything with the one critic that is served at this moment."""
+    async def _run(
+        self,
+        request: ScoringRequest,
+        read: Callable[[], list[Pair]],
+        *,
+        critic: ServedCritic | None = None,
+    ) -> _Scored:
+        """Read, tokenise and score; everything with one critic, by default the one that is served at this moment."""
         started = time.monotonic()
-        critic = self._critic
+        critic = critic or self.critic
         self._check_model(request.model, critic)
         # Before any work is put into it: a full queue answers at once.
         self._batcher.check_room(timeout_s=self._limits.request_timeout_s)
@@ -253,6 +282,10 @@ class ScoringService:
                 code="model_not_found",
                 param="model",
             )
+
+
+def _unavailable(message: str, code: str) -> ApiError:
+    return ApiError(message, status=503, code=code, kind=UNAVAILABLE, retry_after_s=1.0)
 
 
 def version_of(critic: ServedCritic) -> ModelVersion:

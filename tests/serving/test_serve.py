@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gad_ray.models.critic import CriticModel
 from gad_ray.serving.client import ScoreClient
 from tests.cluster import ray_environment
 from tests.game import REPOSITORY
-from tests.processes import wait_until, wait_until_gone
+from tests.processes import processes_of, wait_until, wait_until_gone
 from tests.tiny import make_tiny_model
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
 
@@ -64,11 +64,9 @@ class Served:
 
     def written(self) -> str:
         """Everything that Ray and Serve have logged."""
-        found = [self.log]
-        for path in self.scratch.rglob("*"):
-            if path.is_file() and path.suffix in (".log", ".out", ".err", ".json"):
-                found.append(path.read_text(errors="replace"))
-        return "\n".join(found)
+        kinds = (".log", ".out", ".err", ".json")
+        files = [path for path in self.scratch.rglob("*") if path.is_file() and path.suffix in kinds]
+        return "\n".join([self.log, *(path.read_text(errors="replace") for path in files)])
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.log
@@ -106,6 +104,12 @@ def post(served: Served, body: Any, **headers: str) -> httpx.Response:
     )
 
 
+def main_done(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert not left.value.code
+
+
 def test_scores_over_http_are_those_of_the_critic_here(served: Served, critic_dir: Path) -> None:
     critic = CriticModel.load(critic_dir)
     wanted = critic.score(PAIRS, micro_batch_tokens=8192)
@@ -137,12 +141,6 @@ def test_a_file_is_scored_by_an_endpoint_as_by_a_directory(
         assert mine == theirs
 
 
-def main_done(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(arguments)
-    assert not left.value.code
-
-
 def test_what_ray_serves_proxy_cannot_take_is_taken_or_refused_in_the_envelope(served: Served) -> None:
     asked = {"queries": "Hi", "documents": "a"}
     assert post(served, asked, x_request_id="mine-1").headers["x-request-id"] == "mine-1"
@@ -158,48 +156,40 @@ def test_what_ray_serves_proxy_cannot_take_is_taken_or_refused_in_the_envelope(s
 
 
 def test_a_killed_replica_costs_no_request_its_answer(served: Served) -> None:
-    replicas = [
-        p
-        for p in psutil_processes(served)
-        if "ServeReplica" in p.name() or "ServeReplica" in " ".join(p.cmdline())
-    ]
+    replicas = [one for one in processes_of(served.scratch) if "ServeReplica" in " ".join(one.cmdline())]
     assert len(replicas) == 2
-    answers: list[int] = []
-
-    def ask() -> None:
-        for _ in range(15):
-            answers.append(post(served, {"queries": "Hi", "documents": ["a" * 50] * 3}).status_code)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    replicas[0].send_signal(signal.SIGKILL)
-    for thread in threads:
-        thread.join()
-    assert answers == [200] * 60
-
-
-def psutil_processes(served: Served) -> list[Any]:
-    from tests.processes import processes_of
-
-    return processes_of(served.scratch)
+    body = {"queries": "Hi", "documents": ["a" * 50] * 3}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        answers = [pool.submit(lambda: post(served, body).status_code) for _ in range(60)]
+        replicas[0].send_signal(signal.SIGKILL)
+        assert [answer.result() for answer in answers] == [200] * 60
 
 
 def test_a_signal_ends_it_after_the_requests_under_way_and_leaves_nothing_behind(served: Served) -> None:
-    answers: list[httpx.Response] = []
-    body = {"queries": "Why is the sky blue?", "documents": [f"{i} because of the air" for i in range(800)]}
-    asking = threading.Thread(target=lambda: answers.append(post(served, body)))
-    asking.start()
-    wait_until(lambda: '"route"' in served.written() or answers, what="requests", deadline_s=30.0)
-    served.process.send_signal(signal.SIGTERM)
-    asking.join()
+    content = json.dumps({"queries": "Hi", "documents": "because of the air"}).encode()
+    head = (
+        f"POST /v1/score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\nexpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port)) as raw:
+        raw.settimeout(60.0)
+        raw.sendall(head.encode())
+        assert raw.recv(4096).startswith(b"HTTP/1.1 100")
+        served.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(served), what="the refusal of new requests", deadline_s=30.0)
+        raw.sendall(content)
+        assert raw.recv(65536).startswith(b"HTTP/1.1 200")
     assert served.process.wait(END_S) == 0, served.log
-    assert answers[0].status_code == 200, answers[0].text
     written = served.written()
-    assert '"route": "/v1/score"' in written
+    assert '"route": "/v1/score"' in written.replace("\\", "")
     assert KEY not in written
     assert "because of the air" not in written
     wait_until_gone(served.scratch)
+
+
+def refuses(served: Served) -> bool:
+    answer = httpx.get(f"{served.url}/ready", timeout=30.0)
+    return answer.status_code == 503 and "retry-after" in answer.headers
 
 
 def test_an_address_that_others_reach_needs_a_key(critic_dir: Path) -> None:
