@@ -15,8 +15,11 @@ from gad_ray.serving.versions import Versions
 _logger = logging.getLogger("ray.serve.gad_ray")
 
 
-def critics_of(run: Path) -> list[Path]:
-    """Directories of a run's critics, the newest first: its checkpoints, and what it has exported at its end.
+def critics_of(run: Path) -> list[tuple[int, Path]]:
+    """A run's critics, the newest first: its checkpoints, and what it has exported at its end.
+
+    Returns:
+        When each was written (nanoseconds), and its directory.
 
     Raises:
         ConfigError: If there is no run.
@@ -28,7 +31,7 @@ def critics_of(run: Path) -> list[Path]:
     export = directory.exports / "critic"
     found = [(_written(path / "critic" / STATE_FILE), path) for path in checkpoints]
     found.append((_written(export / "critic.json"), export))
-    return [path for written, path in sorted(found, reverse=True) if written]
+    return sorted((one for one in found if one[0]), reverse=True)
 
 
 class Follower:
@@ -46,7 +49,7 @@ class Follower:
         self._run = run
         self._versions = versions
         self._every_s = every_s
-        self._tried: set[Path] = set()
+        self._tried: set[tuple[int, Path]] = set()
 
     async def look(self) -> bool:
         """Serve the newest critic that is fit, if it is not served yet; returns whether one was found fit now.
@@ -55,11 +58,11 @@ class Follower:
             ConfigError: If there is no run.
         """
         known = await asyncio.to_thread(critics_of, self._run)
-        for path in known:
-            if path in self._tried:
+        for one in known:
+            if one in self._tried:
                 return False
-            self._tried.add(path)
-            if await self._versions.serve(str(path)):
+            self._tried.add(one)
+            if await self._versions.serve(str(one[1])):
                 return True
         return False
 

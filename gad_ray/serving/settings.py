@@ -34,7 +34,7 @@ class ReplicaSettings(StrictModel):
     keep_versions: int = Field(default=1, ge=0)
     """Earlier critics that stay in memory, to be served again at once by their fingerprint."""
 
-    follow_every_s: float = Field(default=5.0, gt=0.0)
+    follow_every_s: float = Field(default=2.0, gt=0.0)
     """How often a run that is followed is looked at for a new critic."""
 
     threads: int = Field(default=0, ge=0)

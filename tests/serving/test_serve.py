@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from gad_ray.cli import main
+from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
 from gad_ray.serving.client import ScoreClient
 from tests.cluster import ray_environment
@@ -36,7 +37,7 @@ PAIRS = [pair(p, r) for p, t, s in zip(PROMPTS, TEACHER, STUDENT, strict=True) f
 class Served:
     """``gad-ray serve`` with a cluster of its own."""
 
-    def __init__(self, critic: Path, key_file: Path) -> None:
+    def __init__(self, run: Path, key_file: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -44,7 +45,7 @@ class Served:
         # Ray's sockets need a short path; RAY_TMPDIR also marks all processes that the command starts.
         self.scratch = Path(tempfile.mkdtemp(prefix="gad-", dir="/tmp"))
         self._log = self.scratch / "log"
-        command = ["gad-ray", "serve", "--critic", str(critic), "--port", str(self.port)]
+        command = [sys.executable, "-m", "gad_ray", "serve", "--follow", str(run), "--port", str(self.port)]
         command += ["--key-file", str(key_file), "--threads", "1", "--replicas", "2"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -74,20 +75,31 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def critic_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("serve")
-    learner = critic_learner(critic_config(make_tiny_model(directory / "model"), max_tokens=200))
+def learner(tmp_path_factory: pytest.TempPathFactory) -> CriticLearner:
+    made = critic_learner(critic_config(make_tiny_model(tmp_path_factory.mktemp("model")), max_tokens=200))
     with torch.no_grad():
-        learner.model.head.weight.mul_(20.0)
-    learner.export(directory / "critic")
-    return directory / "critic"
+        made.model.head.weight.mul_(20.0)
+    return made
 
 
 @pytest.fixture(scope="module")
-def served(critic_dir: Path) -> Iterator[Served]:
-    key_file = critic_dir.parent / "keys"
-    key_file.write_text(f"{KEY}\n")
-    service = Served(critic_dir, key_file)
+def run(learner: CriticLearner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run has left: its settings and its critic."""
+    directory = tmp_path_factory.mktemp("run")
+    (directory / "config.yaml").write_text("{}\n")
+    learner.export(directory / "exports" / "critic")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def critic_dir(run: Path) -> Path:
+    return run / "exports" / "critic"
+
+
+@pytest.fixture(scope="module")
+def served(run: Path) -> Iterator[Served]:
+    (run / "keys").write_text(f"{KEY}\n")
+    service = Served(run, run / "keys")
     try:
         yield service
     finally:
@@ -153,6 +165,40 @@ def test_what_ray_serves_proxy_cannot_take_is_taken_or_refused_in_the_envelope(s
     assert (bare.status_code, bare.json()["error"]["code"]) == (401, "invalid_api_key")
     long = post(served, {**asked, "user": "x" * 5_000_000})
     assert (long.status_code, long.json()["error"]["code"]) == (413, "body_too_long")
+
+
+def test_a_new_critic_of_the_run_takes_over_without_a_lost_request_and_a_bad_one_does_not(
+    served: Served, learner: CriticLearner, critic_dir: Path
+) -> None:
+    old = learner.fingerprint().digest
+    with torch.no_grad():
+        learner.model.head.bias.add_(1.0)
+    new = learner.fingerprint().digest
+    body = {"queries": PROMPTS[0], "documents": [TEACHER[0], "No."]}
+    answers: list[httpx.Response] = []
+
+    def both_have_it() -> bool:
+        """Two replicas answer in turn or by chance: twenty times the same fingerprint are both of them."""
+        found = [post(served, body) for _ in range(20)]
+        answers.extend(found)
+        return {answer.json()["model_version"]["fingerprint"] for answer in found} == {new}
+
+    learner.export(critic_dir)
+    wait_until(both_have_it, what="the new critic", deadline_s=60.0)
+    scores = {
+        fingerprint: [a.json()["data"][0]["score"] for a in answers if fingerprint in a.text]
+        for fingerprint in (old, new)
+    }
+    assert all(answer.status_code == 200 for answer in answers)
+    assert len(scores[old]) + len(scores[new]) == len(answers), "each names one of the two"
+    for fingerprint, offset in ((old, 0.0), (new, 1.0)):
+        np.testing.assert_allclose(scores[fingerprint], scores[new][0] - 1.0 + offset, atol=1e-4, rtol=0)
+
+    with torch.no_grad():
+        learner.model.head.bias.fill_(torch.nan)
+    learner.export(critic_dir)
+    wait_until(lambda: served.written().count("is refused") >= 2, what="the refusals", deadline_s=60.0)
+    assert both_have_it()
 
 
 def test_a_killed_replica_costs_no_request_its_answer(served: Served) -> None:
