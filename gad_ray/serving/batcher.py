@@ -1,7 +1,7 @@
 """Many requests, one critic: rows of several requests are scored together, and every caller gets its own.
 
     submit() ──► queue, bounded in tokens and requests ──► round: the oldest rows of one critic
-                                                              │ equal rows once, sorted by length
+                                                              │ equal rows once, a prompt once, sorted by length
     the caller's future ◄── its rows are complete ◄── batches of a token budget, one at a time in a thread
 
 A full queue refuses at once. A row belongs to the critic that was served when its request came: what is loaded
@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from pydantic import Field
@@ -34,6 +35,9 @@ _logger = logging.getLogger(__name__)
 
 _ROUND_BATCHES = 2
 """Batches' worth of rows that are sorted by length together: more waste less padding, and delay who comes next."""
+
+_MIN_SHARED_TOKENS = 32
+"""A shorter prompt is not worth a pass of its own."""
 
 _TURNS_PER_ROUND = 8
 """In a round callers take turns, so that one who brings a thousand rows does not keep the others waiting."""
@@ -265,11 +269,32 @@ class Batcher:
 
     async def _score_round(self) -> None:
         scorer, rows = self._take_round()
-        lengths = [len(row.pair) for row in rows]
-        for plan in plan_micro_batches(lengths, max_tokens=self._settings.max_batch_tokens):
-            batch = [rows[int(i)] for i in plan if rows[int(i)].wanted]
+        for plan, shared in self._plan(scorer, rows):
+            batch = [row for row in plan if row.wanted]
             if batch:
-                await self._score_batch(scorer, batch)
+                await self._score_batch(scorer, batch, shared=shared and len(batch) > 1)
+
+    def _plan(self, scorer: RowScorer, rows: Sequence[_Row]) -> list[tuple[list[_Row], bool]]:
+        """Batches of a round, and whether their rows share a prompt that is computed once.
+
+        The budget counts a shared prompt for every row all the same: its keys and values are held for each.
+        """
+        prompts: dict[bytes, list[_Row]] = {}
+        for row in rows:
+            prompts.setdefault(row.pair.prompt, []).append(row)
+        alone: list[_Row] = []
+        plans: list[tuple[list[_Row], bool]] = []
+        for group in prompts.values():
+            if scorer.shares_prompts and len(group) > 1 and group[0].pair.row.start >= _MIN_SHARED_TOKENS:
+                plans += [(batch, True) for batch in self._by_length(group)]
+            else:
+                alone += group
+        return plans + [(batch, False) for batch in self._by_length(alone)]
+
+    def _by_length(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+        lengths = [len(row.pair) for row in rows]
+        plans = plan_micro_batches(lengths, max_tokens=self._settings.max_batch_tokens)
+        return [[rows[int(i)] for i in plan] for plan in plans]
 
     def _take_round(self) -> tuple[RowScorer, list[_Row]]:
         """Rows of the critic whose turn it is, the oldest first, equal ones together; callers take turns."""
@@ -302,13 +327,12 @@ class Batcher:
         self._tell_spared(equal=equal)
         return scorer, list(rows.values())
 
-    async def _score_batch(self, scorer: RowScorer, batch: Sequence[_Row]) -> None:
+    async def _score_batch(self, scorer: RowScorer, batch: Sequence[_Row], *, shared: bool) -> None:
         started = self._clock()
         loop = asyncio.get_running_loop()
         try:
-            scores = await loop.run_in_executor(
-                self._thread, scorer.score_rows, [row.pair.row for row in batch]
-            )
+            score = partial(scorer.score_rows, [row.pair.row for row in batch], shared=shared)
+            scores = await loop.run_in_executor(self._thread, score)
         except Exception as error:
             _logger.exception("the critic failed on a batch of %d rows", len(batch))
             failure = _failure(f"the critic failed on this batch: {type(error).__name__}")

@@ -21,6 +21,10 @@ from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair, TokenRow
 from gad_ray.serving.envelope import ApiError
 
+_SAME_SCORE = 1e-4
+"""What two ways to compute one score may differ by, in float32. Coarser types share no prompts: there rounding would
+show between a request's documents."""
+
 _WARM_UP = Pair((Message(role="user", content="Hello!"),), "Hello! How are you?")
 
 
@@ -31,11 +35,13 @@ class PreparedPair:
     Attributes:
         row: The tokens, at most as many as the critic takes.
         key: Equal for equal tokens with equal parts that are scored.
+        prompt: Equal for equal tokens before the part that is scored.
         truncated: Whether the response was cut.
     """
 
     row: TokenRow
     key: bytes
+    prompt: bytes
     truncated: bool
 
     def __len__(self) -> int:
@@ -63,8 +69,18 @@ class RowScorer(Protocol):
         """Digest that tells this critic from others."""
         ...
 
-    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
-        """Score the rows in one forward pass."""
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether it can score several rows with one computation of what they have in common."""
+        ...
+
+    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
+        """Score the rows in one forward pass.
+
+        Args:
+            rows: The rows.
+            shared: They are equal up to where they are scored, and that is computed once.
+        """
         ...
 
 
@@ -79,6 +95,7 @@ class ServedCritic:
         max_tokens: Longest prompt plus response.
         dtype: Type of its backbone's weights.
         loaded_at: Unix time.
+        shares_prompts: Whether rows under one prompt are scored with one computation of it: where the backbone can.
     """
 
     def __init__(self, opened: OpenedCritic) -> None:
@@ -97,7 +114,7 @@ class ServedCritic:
         self.max_tokens: int = self._model.encoder.max_tokens
         self.dtype: str = self._model.dtype
         self.loaded_at = int(time.time())
-        self._warm_up()
+        self.shares_prompts = self._warm_up()
 
     @classmethod
     def load(cls, directory: Path, *, device: torch.device | None = None) -> ServedCritic:
@@ -132,26 +149,37 @@ class ServedCritic:
             if not truncate or row.start >= self.max_tokens:
                 raise _too_long(row, self.max_tokens, truncate=truncate, where=where)
             row = TokenRow(ids=row.ids[: self.max_tokens], start=row.start)
-        hasher = hashlib.sha256(row.start.to_bytes(4, "little"))
-        hasher.update(row.ids.tobytes())
-        return PreparedPair(row=row, key=hasher.digest(), truncated=truncated)
+        prompt = hashlib.sha256(row.ids[: row.start].tobytes()).digest()
+        key = hashlib.sha256(prompt + row.ids[row.start :].tobytes()).digest()
+        return PreparedPair(row=row, key=key, prompt=prompt, truncated=truncated)
 
-    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
-        """Score the rows in one forward pass, by the method that training's evaluation and ``gad-ray score`` use."""
-        scores, values = self._model.score_rows(rows)
+    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool = False) -> list[RowScore]:
+        """Score the rows in one forward pass, by the method that training's evaluation and ``gad-ray score`` use.
+
+        Args:
+            rows: The rows.
+            shared: They are equal up to where they are scored: compute that once.
+        """
+        score = self._model.score_answers if shared else self._model.score_rows
+        scores, values = score(rows)
         return [RowScore(float(score), value) for score, value in zip(scores, values, strict=True)]
 
-    def _warm_up(self) -> None:
+    def _warm_up(self) -> bool:
+        """Score a first text; returns whether prompts can be shared."""
         row = self._model.encoder.tokenize(_WARM_UP)
         # A critic may be made for shorter texts than this one.
         length = max(1, min(len(row), self.max_tokens))
-        short = TokenRow(ids=row.ids[:length], start=min(row.start, length - 1))
-        [found] = self.score_rows([short])
+        first = TokenRow(ids=row.ids[:length], start=min(row.start, length - 1))
+        [found] = self.score_rows([first])
         if not np.isfinite(found.score):
             raise ModelError(
                 f"its score of a first text is {found.score}",
                 mend="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
             )
+        if first.start == 0 or self.dtype != "float32":
+            return False
+        shorter = TokenRow(ids=first.ids[: first.start + 1], start=first.start)
+        return self._model.can_share_prompts([first, shorter], tolerance=_SAME_SCORE)
 
 
 def _refuse_non_finite(model: CriticModel) -> None:

@@ -18,7 +18,13 @@ T = TypeVar("T")
 
 def prepared(*ids: int) -> PreparedPair:
     row = TokenRow(ids=np.asarray(ids, dtype=np.int32), start=0)
-    return PreparedPair(row=row, key=row.ids.tobytes(), truncated=False)
+    return PreparedPair(row=row, key=row.ids.tobytes(), prompt=row.ids.tobytes(), truncated=False)
+
+
+def answered(prompt: int, *ids: int, tokens: int = 40) -> PreparedPair:
+    """A row with a prompt before it."""
+    row = TokenRow(ids=np.asarray([prompt] * tokens + list(ids), dtype=np.int32), start=tokens)
+    return PreparedPair(row=row, key=row.ids.tobytes(), prompt=bytes([prompt, tokens]), truncated=False)
 
 
 def texts(count: int, *, tokens: int = 10, first: int = 0) -> list[PreparedPair]:
@@ -33,11 +39,14 @@ class Scorer:
     offset: float = 0.0
     held: threading.Event | None = None
     fails_on: int | None = None
+    shares_prompts: bool = False
+    shared: list[bool] = field(default_factory=list)
     batches: list[list[TokenRow]] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
 
-    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
+    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
         self.batches.append(list(rows))
+        self.shared.append(shared)
         self.begun.set()
         if self.held is not None:
             assert self.held.wait(30)
@@ -211,6 +220,32 @@ def test_no_batch_holds_rows_of_two_critics_and_each_scores_what_came_while_it_w
     assert found[1:] == [[10.0 * i + j + (0.0 if i % 2 else 0.5) for j in range(3)] for i in range(6)]
     assert old.num_scored == 1 + 9
     assert new.num_scored == 9
+
+
+def test_rows_under_one_prompt_are_scored_together_where_that_saves_its_computation():
+    scorer = Scorer(shares_prompts=True)
+    pairs = [
+        answered(1, 5),
+        answered(2, 5),
+        answered(1, 6, 7),
+        answered(2, 8),
+        answered(1, 9),
+        answered(3, 5),
+        *texts(2, first=50),
+    ]
+    assert use(lambda b: scores_of(b, scorer, pairs), max_batch_tokens=1000) == [1, 2, 1, 2, 1, 3, 50, 51]
+    found = [(sorted({int(row.ids[0]) for row in batch}), len(batch)) for batch in scorer.batches]
+    assert found == [([1], 3), ([2], 2), ([3, 50, 51], 3)]
+    assert scorer.shared == [True, True, False]
+
+
+@pytest.mark.parametrize(("can", "tokens"), [(False, 40), (True, 10)])
+def test_prompts_are_not_shared_where_it_cannot_be_done_or_does_not_pay(can: bool, tokens: int):
+    scorer = Scorer(shares_prompts=can)
+    pairs = [answered(1 + i % 2, 5 + i, tokens=tokens) for i in range(6)]
+    use(lambda batcher: scores_of(batcher, scorer, pairs), max_batch_tokens=1000)
+    assert [len(batch) for batch in scorer.batches] == [6]
+    assert scorer.shared == [False]
 
 
 # --- Back-pressure

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from gad_ray.batch import Message
 from gad_ray.errors import GadError, ModelError
 from gad_ray.evaluation.kept import OpenedCritic
 from gad_ray.evaluation.scoring import score_rows
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.pairs import Pair
 from gad_ray.serving.batcher import Batcher, BatchSettings
 from gad_ray.serving.envelope import ApiError
 from gad_ray.serving.limits import Limits
@@ -119,6 +121,45 @@ def test_every_answer_names_the_critic_and_its_step(served: ServedCritic, critic
         ]
 
     assert [answer.model_version.model_dump() for answer in ask(served, all_of)] == [version] * 5
+
+
+def test_documents_under_one_prompt_score_the_same_with_its_computation_shared(
+    served: ServedCritic, critic: CriticModel, monkeypatch: pytest.MonkeyPatch
+):
+    assert served.shares_prompts
+    calls: list[int] = []
+    share = critic.score_answers
+    monkeypatch.setattr(critic, "score_answers", lambda rows: calls.append(len(rows)) or share(rows))
+    documents = ["", "a", *STUDENT[2], TEACHER[1], "And what about you? " * 5]
+    talk = [
+        {"role": "system", "content": "Be short, and say what you know."},
+        {"role": "user", "content": PROMPTS[1]},
+    ]
+    request = ScoreRequest.model_validate(
+        {"messages": talk, "documents": documents, "return_token_values": True}
+    )
+    found = ask(served, lambda service: service.score(request)).data
+    messages = tuple(Message(**turn) for turn in talk)
+    wanted = critic.score([Pair(messages, d) for d in documents], micro_batch_tokens=8192)
+    np.testing.assert_allclose([item.score for item in found], wanted, atol=1e-5, rtol=0)
+    assert calls, "the prompt was computed for every document"
+    assert min(calls) > 1
+    for item, document in zip(found[1:], documents[1:], strict=True):
+        assert item.token_values is not None
+        assert item.token_values.ends[-1] == len(document)
+        assert float(np.mean(item.token_values.values)) == pytest.approx(item.score, abs=1e-5)
+
+
+def test_a_backbone_that_cannot_go_on_from_a_cache_shares_nothing(
+    critic_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = CriticModel.load(critic_dir)
+
+    def forget(*_: object, **__: object) -> None:
+        raise AttributeError("no such cache")
+
+    monkeypatch.setattr(model, "score_answers", forget)
+    assert not ServedCritic(OpenedCritic(model=model, step=1, temperature=1.0)).shares_prompts
 
 
 # --- Length
