@@ -146,11 +146,12 @@ class Batcher:
         """Requests that wait or are being scored."""
         return len(self._jobs)
 
-    def check_room(self, *, tokens: int = 0, timeout_s: float | None = None) -> None:
+    def check_room(self, *, tokens: int = 0, others: int = 0, timeout_s: float | None = None) -> None:
         """Refuse at once what would wait in vain.
 
         Args:
             tokens: Tokens of the request, as far as they are known.
+            others: Requests that are about to enter the queue.
             timeout_s: Time that it has.
 
         Raises:
@@ -165,7 +166,7 @@ class Batcher:
                 retry_after_s=1.0,
             )
         expected_s = self._pace.seconds_for(self._num_tokens)
-        full = len(self._jobs) >= self._max_requests or (
+        full = len(self._jobs) + others >= self._max_requests or (
             bool(self._jobs) and self._num_tokens + tokens > self._max_tokens
         )
         if full or (bool(self._jobs) and timeout_s is not None and expected_s > timeout_s):

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gad_ray.serving.body import ClientGoneError, Message, Receive, read_body
-from gad_ray.serving.envelope import AUTHENTICATION, INTERNAL, ApiError
+from gad_ray.serving.envelope import AUTHENTICATION, INTERNAL, OVERLOADED, ApiError
 from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing, is_loopback
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.watch import ServingMetrics, Work, log_access, route_of
@@ -29,6 +29,9 @@ WORK = "gad_ray.work"
 _logger = logging.getLogger("ray.serve.gad_ray")
 
 _OPEN_TO_ALL = ("/health", "/ready")
+_INSIDE_PER_QUEUED = 2
+"""Requests that may be read, queued or answered at once, for each that may be queued."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _CLIENT_GONE = 499
 
@@ -92,6 +95,7 @@ class Guard:
         self._metrics = metrics
         self._echo = echo_request_id
         self._clock = clock
+        self._num_inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -131,7 +135,26 @@ class Guard:
             )
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        if scope["path"] in _OPEN_TO_ALL:
+            await self._pass_on(scope, receive, answer)
+            return
         self._check_caller(scope)
+        # Bodies take memory before anything is known of them.
+        if self._num_inside >= _INSIDE_PER_QUEUED * self._limits.max_queued_requests:
+            raise ApiError(
+                "too many requests are waiting",
+                status=429,
+                code="queue_full",
+                kind=OVERLOADED,
+                retry_after_s=1.0,
+            )
+        self._num_inside += 1
+        try:
+            await self._pass_on(scope, receive, answer)
+        finally:
+            self._num_inside -= 1
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if scope["method"] == "POST":
             _check_content_type(scope)
         body = await read_body(
@@ -143,8 +166,6 @@ class Guard:
         await self._app(_plain(scope, len(body)), _replay(body, receive), answer)
 
     def _check_caller(self, scope: Scope) -> None:
-        if scope["path"] in _OPEN_TO_ALL:
-            return
         if not self._keys.required:
             _check_loopback(scope)
             return

@@ -80,6 +80,7 @@ class ScoringService:
         self._reader = PairReader(limits)
         self._batcher = batcher
         self._closed = False
+        self._num_read = 0
         # Tokenising takes its time with long texts: it must not hold up the event loop, nor the critic.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
 
@@ -247,10 +248,14 @@ class ScoringService:
         critic = critic or self.critic
         self._check_model(request.model, critic)
         # Before any work is put into it: a full queue answers at once.
-        self._batcher.check_room(timeout_s=self._limits.request_timeout_s)
-        texts, pairs = await asyncio.get_running_loop().run_in_executor(
-            self._tokenizing, self._prepare, critic, read, request.truncate == "response"
-        )
+        self._batcher.check_room(others=self._num_read, timeout_s=self._limits.request_timeout_s)
+        self._num_read += 1
+        try:
+            texts, pairs = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizing, self._prepare, critic, read, request.truncate == "response"
+            )
+        finally:
+            self._num_read -= 1
         left_s = self._limits.request_timeout_s - (time.monotonic() - started)
         scores = await self._batcher.submit(critic, pairs, timeout_s=max(left_s, 0.0))
         return _Scored(critic, texts, pairs, scores)

@@ -420,6 +420,30 @@ def test_an_error_that_nobody_foresaw_is_a_500_in_the_envelope(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_requests_that_are_still_being_sent_are_bounded_and_health_answers_all_the_same(served: ServedCritic):
+    sent: list[dict[str, Any]] = []
+
+    async def call(client: Client) -> list[httpx.Response]:
+        async def never() -> dict[str, Any]:
+            return await asyncio.Event().wait()  # type: ignore[return-value]
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        slow = [asyncio.get_running_loop().create_task(client.app(scope_of(), never, send)) for _ in range(4)]
+        await asyncio.sleep(0)
+        answers = [await client.send("/v1/score", ASKED), await client.http.get("/health")]
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        return [*answers, await client.send("/v1/score", ASKED)]
+
+    refused, health, after = use(served, call, max_queued_requests=2)
+    assert_refused(refused, 429, "queue_full")
+    assert (health.status_code, after.status_code) == (200, 200)
+    assert sent == []
+
+
 def test_a_full_queue_is_a_429_with_retry_after(served: ServedCritic):
     async def call(client: Client) -> list[httpx.Response]:
         return list(await asyncio.gather(*[client.send("/v1/score", ASKED) for _ in range(12)]))
