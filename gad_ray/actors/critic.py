@@ -90,6 +90,11 @@ class CriticActor(LearnerActor):
             prompt_figures(joined, scores, rewards),
         )
 
+    @ray.method
+    def take_settings(self, config: RunConfig) -> None:
+        """Take over what may change while a run goes; see :meth:`CriticLearner.take_settings`."""
+        self.learner.take_settings(config.critic)
+
     @ray.method(num_returns=2)
     def score_batch(self, prompts: PromptBatch, *rollouts: RolloutBatch) -> tuple[ScoreBatch, int]:
         """Score samples without learning from them; the second value is their number."""

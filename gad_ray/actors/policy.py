@@ -62,6 +62,11 @@ class PolicyActor(LearnerActor):
         """One step of the game."""
         return self.learner.update(RolloutBatch.concat(rollouts), scores, prompts)
 
+    @ray.method
+    def take_settings(self, config: RunConfig) -> None:
+        """Take over what may change while a run goes; see :meth:`PolicyLearner.take_settings`."""
+        self.learner.take_settings(config.policy)
+
     @ray.method(num_returns=2)
     def snapshot(self, perturbation: float) -> tuple[WeightsSnapshot, int]:
         """The weights for the rollout engines; the second value is their version."""

@@ -55,6 +55,9 @@ class RunPosition(StrictModel):
     data: dict[str, JsonValue]
     """Position of the data cursor, and what a curriculum has learned."""
 
+    answers: dict[str, JsonValue] = Field(default_factory=dict)
+    """Settings that health rules have changed and not put back yet."""
+
     metrics_bytes: int = Field(ge=0)
     """Length of metrics.jsonl at that step, in bytes; a resumed run cuts off what came after."""
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gad_ray.config.base import StrictModel
-from gad_ray.config.critic import CriticConfig
+from gad_ray.config.critic import CriticConfig, FixedTemperature
 from gad_ray.config.data import DataConfig
 from gad_ray.config.fit import FitConfig, FitMethod
-from gad_ray.config.health import HealthConfig
+from gad_ray.config.health import (
+    ADAPTIVE_BOUNDS,
+    KL_COEFFICIENT,
+    TEMPERATURE,
+    UPDATES_PER_STEP,
+    Bounds,
+    HealthConfig,
+)
 from gad_ray.config.length import StageLength
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.reward import RewardConfig
@@ -160,6 +167,31 @@ class RunConfig(StrictModel):
         """Prompts per optimiser step of an offline fit."""
         return self.fit.of(method).prompts_per_step or self.prompts_per_step
 
+    @property
+    def adjustable(self) -> dict[str, Bounds]:
+        """Dotted key → bounds of the settings that health rules may change in this run; empty unless they may."""
+        adaptive = self.health.adaptive
+        if adaptive is None:
+            return {}
+        kl = self.policy.kl
+        can_be = {
+            TEMPERATURE: isinstance(self.critic.loss.temperature, FixedTemperature),
+            UPDATES_PER_STEP: True,
+            # Without a coefficient no reference was kept; one that adapts itself is moved already.
+            KL_COEFFICIENT: kl.coefficient > 0.0 and kl.adaptive is None,
+        }
+        bounds: dict[str, Bounds | None] = {
+            key: getattr(adaptive, name) for key, name in ADAPTIVE_BOUNDS.items() if can_be[key]
+        }
+        return {key: found for key, found in bounds.items() if found is not None}
+
+    def value_at(self, key: str) -> Any:
+        """The setting of a dotted key, as ``critic.updates_per_step``."""
+        value: Any = self
+        for name in key.split("."):
+            value = getattr(value, name)
+        return value
+
     @model_validator(mode="after")
     def _sizes_fit_together(self) -> Self:
         if self.prompts_per_step % self.mini_batch_prompts:
@@ -189,6 +221,17 @@ class RunConfig(StrictModel):
                 f"rollout.num_workers = {self.rollout.num_workers} exceeds prompts_per_step = "
                 f"{self.prompts_per_step}: a worker would have nothing to do"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _answers_start_within_their_bounds(self) -> Self:
+        for key, bounds in self.adjustable.items():
+            value = self.value_at(key)
+            if not bounds.lo <= value <= bounds.hi:
+                raise ValueError(
+                    f"{key} = {value:g} lies outside {bounds.lo:g} to {bounds.hi:g}, within which health.adaptive may "
+                    f"move it: widen health.adaptive.{ADAPTIVE_BOUNDS[key]}, or set that to null"
+                )
         return self
 
     @model_validator(mode="after")

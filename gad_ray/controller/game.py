@@ -22,6 +22,7 @@ from gad_ray.actors.groups import Groups
 from gad_ray.actors.tasks import write_records
 from gad_ray.batch import Metrics, TrainStats, merge_metrics
 from gad_ray.config import RunConfig
+from gad_ray.controller.answering import Answering
 from gad_ray.controller.asking import Answered, Asking
 from gad_ray.controller.heed import heed
 from gad_ray.controller.heldout import WARMUP_CRITIC, HeldOut
@@ -80,6 +81,7 @@ class Controller:
             warmup_steps=self.warmup_steps,
             total_steps=self.total_steps,
         )
+        self._answering = Answering(config, groups=groups, progress=progress)
         self.policy_version = 0
         self._in_game = False
         self._records: list[Any] = []
@@ -114,6 +116,7 @@ class Controller:
                 self._begin_game()
             findings = self._play_step()
             if self.step < self.total_steps:
+                self._answering.after_step(self.step)
                 heed(
                     findings,
                     how=self.config.health.on_critical,
@@ -171,7 +174,7 @@ class Controller:
         metrics["perf/rollout_tokens_per_s"] = num_tokens / answered.generation_s
         learned = self._learn(answered, timing)
         self.step = answered.step
-        metrics = merge_metrics(metrics, learned, self._evaluate(timing))
+        metrics = merge_metrics(metrics, learned, self._evaluate(timing), self._answering.metrics)
         timing["timing_s/step"] = time.perf_counter() - started
         stage = "adversarial" if self._in_game else "warmup"
         return self.progress.step(step=self.step, stage=stage, metrics=merge_metrics(metrics, timing))
@@ -270,6 +273,7 @@ class Controller:
                 stage_step=self.step - (self.warmup_steps if self._in_game else 0),
                 policy_version=self.policy_version,
                 data=self._asking.state(),
+                answers=self._answering.state(),
                 metrics_bytes=self.progress.position(),
                 pin=pin,
             )
@@ -285,6 +289,7 @@ class Controller:
             self.heldout.load_before()
         self._saving.go_on_from(position.step)
         self.progress.rewind(step=position.step, metrics_bytes=position.metrics_bytes)
+        self._answering.load_state(position.answers)
         self.progress.event("resumed", step=position.step, checkpoint=checkpoint.name)
         self.progress.info(f"resumed at step {position.step} from {checkpoint}")
 

@@ -118,6 +118,22 @@ class Progress:
             self._watch.rest()
         return findings
 
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Steps that take the prompts once around; None where that is not known."""
+        return self._facts.steps_per_epoch
+
+    @property
+    def active_rules(self) -> frozenset[str]:
+        """Names of the health rules that hold after the last step."""
+        with self._lock:
+            return self._health.active
+
+    def take_settings(self, config: RunConfig) -> None:
+        """Judge and advise from these settings from the next step on."""
+        with self._lock:
+            self._health.take_settings(config)
+
     @contextmanager
     def pause(self, text: str) -> Generator[None]:
         """Show that the run waits for its user; meanwhile no step is missed."""

@@ -38,6 +38,7 @@ class Saving:
         stage_step: int,
         policy_version: int,
         data: dict[str, JsonValue],
+        answers: dict[str, JsonValue],
         metrics_bytes: int,
         pin: str | None = None,
     ) -> None:
@@ -49,6 +50,7 @@ class Saving:
             stage_step: Steps of that stage.
             policy_version: Version of the policy's weights.
             data: Where the data stand.
+            answers: Settings that health rules have changed.
             metrics_bytes: Length of metrics.jsonl.
             pin: A name under which it is kept for good.
         """
@@ -70,6 +72,7 @@ class Saving:
             stage_step=stage_step,
             policy_version=policy_version,
             data=data,
+            answers=answers,
             metrics_bytes=metrics_bytes,
             rng={},
             config_hash=config_hash(self._config),

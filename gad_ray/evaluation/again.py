@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from gad_ray.evaluation.heldout import load_fixed_set
 from gad_ray.evaluation.kept import KeptCritic, config_of, find_critics, find_target, first_with
 from gad_ray.evaluation.paired import PairedVerdict, paired_verdict
 from gad_ray.evaluation.scoring import score_texts
+from gad_ray.observability.lines import read_lines
 from gad_ray.observability.records import StepRecords, find_records
 from gad_ray.observability.run_dir import RunDirectory
 
@@ -134,9 +134,8 @@ def _records_of(directory: Path, step: int) -> StepRecords | None:
 
 
 def _logged(directory: RunDirectory, step: int) -> Metrics:
-    with directory.metrics_jsonl.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if row["step"] == step:
-                return {name: value for name, value in row.items() if name.startswith("eval/")}
+    """What the run itself logged of its evaluation; it may be writing still, or have died while it did."""
+    for row in read_lines(directory.metrics_jsonl).rows:
+        if row.get("step") == step:
+            return {name: value for name, value in row.items() if name.startswith("eval/")}
     return {}

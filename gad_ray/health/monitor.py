@@ -58,6 +58,13 @@ class HealthMonitor:
         self._held: dict[str, Finding] = {}
         self.step_time_ratio: float | None = None
 
+    def take_settings(self, config: RunConfig) -> None:
+        """Go by these settings from the next step on; what was observed stays."""
+        told = facts_of(config)
+        changed = {"loss_temperature": told.loss_temperature, "kl_coefficient": told.kl_coefficient}
+        self._config = config
+        self._facts = self._facts.model_copy(update=changed)
+
     @property
     def active(self) -> frozenset[str]:
         """Names of the rules that hold at present."""

@@ -46,6 +46,15 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
     },
     "in-training": {"en": "{what} in training", "zh": "训练的 {what}"},
     "in-evaluation": {"en": "{what} in the evaluation", "zh": "评测的 {what}"},
+    # -- answers
+    "answer-applied": {
+        "en": "step {step}: {key} {before} → {after} from here on, because of {rules}",
+        "zh": "第 {step} 步：此后 {key} {before} → {after}，原因：{rules}",
+    },
+    "answer-undone": {
+        "en": "step {step}: {key} {before} → {after} again: {rules} is over",
+        "zh": "第 {step} 步：{key} {before} → {after} 恢复原值：{rules} 已消失",
+    },
     # -- what is well
     "gradient-healthy": {
         "en": "The critic's gradient norm is healthy: between 0.3 and 5.",
@@ -120,6 +129,10 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
     "stopped": {
         "en": "the run was stopped at step {step}: judged up to there",
         "zh": "训练在第 {step} 步被停止：只判断到该步",
+    },
+    "failed": {
+        "en": "the run failed after step {step}: {reason}; judged up to there",
+        "zh": "训练在第 {step} 步之后失败：{reason}；只判断到该步",
     },
     "truncated-line": {
         "en": "the last line is cut off, and was left out",

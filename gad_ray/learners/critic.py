@@ -13,14 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gad_ray.batch import Fingerprint, Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
-from gad_ray.config.critic import AdaptiveTemperature, CriticConfig, CrossEntropyLoss
-from gad_ray.core.discriminator import (
-    AdaptiveRange,
-    DiscriminatorStats,
-    bradley_terry_loss,
-    cross_entropy_loss,
-)
+from gad_ray.batch import Fingerprint, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
+from gad_ray.config.critic import CriticConfig, FixedTemperature
+from gad_ray.core.discriminator import DiscriminatorStats
 from gad_ray.core.packing import plan_group_batches
 from gad_ray.learners.collective import Collective
 from gad_ray.learners.critic_batch import (
@@ -35,8 +30,13 @@ from gad_ray.learners.critic_batch import (
     past_responses,
     replayed_groups,
 )
-from gad_ray.learners.critic_metrics import CriticLosses, critic_metrics
-from gad_ray.learners.experience import group_index
+from gad_ray.learners.critic_metrics import CriticLosses, critic_metrics, update_metrics
+from gad_ray.learners.critic_objective import (
+    discriminator_loss,
+    first_temperature,
+    losses_from,
+    losses_of,
+)
 from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
@@ -79,7 +79,7 @@ class CriticLearner:
         ).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
         self.replay = None if config.replay is None else ReplayBuffer(config.replay, seed=seed)
-        self._temperature = _first_temperature(config)
+        self._temperature = first_temperature(config.loss)
         self._forward_seconds = 0.0
         self._watch = ValueWatch((), count=0)
         lr = config.optimizer.lr
@@ -145,10 +145,10 @@ class CriticLearner:
         if past:
             # What is logged tells of the fresh responses alone, at the temperature that was trained with.
             trained_with = None if losses is None else losses.temperature
-            losses = self._losses_of(batch, rollouts, learned, temperature=trained_with)
+            losses = losses_of(self.config.loss, batch, rollouts, learned, temperature=trained_with)
         metrics = {
             **critic_metrics(batch, rollouts, losses=losses, config=self.config),
-            **_update_metrics(results),
+            **update_metrics(results),
             "timing_s/score": self._forward_seconds,
         }
         if self.config.truncated == "exclude":
@@ -173,6 +173,17 @@ class CriticLearner:
         return collect_scores(
             groups, scores, collective=self.collective, num_responses=len(rollouts), version=self.version
         )
+
+    def take_settings(self, config: CriticConfig) -> None:
+        """Take over what may change while a run goes: a fixed τ of the loss, and the updates per step.
+
+        More updates than the run began with also take the learning-rate schedule on faster.
+        """
+        self.config = self.config.model_copy(
+            update={"loss": config.loss, "updates_per_step": config.updates_per_step}
+        )
+        if isinstance(config.loss.temperature, FixedTemperature):
+            self._temperature = config.loss.temperature.value
 
     def score(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """[N] float32 scores of pairs of text."""
@@ -270,7 +281,7 @@ class CriticLearner:
             part = [groups[i] for i in members]
             flat = self._forward(part)
             teacher, student, index = by_side(part, flat)
-            loss, stats = self._loss(teacher, student, index, totals)
+            loss, stats = discriminator_loss(self.config.loss, teacher, student, index, totals)
             loss.backward()
             self.optimizer.accumulate()
             rank, reg = rank + float(stats.rank), reg + float(stats.reg)
@@ -278,7 +289,7 @@ class CriticLearner:
             keep_scores(scores, groups, members, flat)
         shares = torch.tensor([rank, reg], dtype=torch.float64)
         self.collective.add_up([shares])
-        return scores, self._losses(whole, rank=float(shares[0]), reg=float(shares[1]))
+        return scores, losses_from(self.config.loss, whole, rank=float(shares[0]), reg=float(shares[1]))
 
     def _backward_in_two_passes(
         self, groups: Sequence[Group], micro_batches: Sequence[Sequence[int]]
@@ -301,7 +312,7 @@ class CriticLearner:
         )
         index = torch.repeat_interleave(torch.arange(len(all_sizes)), torch.from_numpy(all_sizes))
         totals = Totals(prompts=len(all_teacher), responses=len(all_student))
-        loss, stats = self._loss(all_teacher, all_student, index, totals)
+        loss, stats = discriminator_loss(self.config.loss, all_teacher, all_student, index, totals)
         to_teacher, to_student = torch.autograd.grad(loss, [teacher, student])
         for members in micro_batches:
             part = [groups[i] for i in members]
@@ -315,58 +326,7 @@ class CriticLearner:
                 ],
             )
             self.optimizer.accumulate()
-        return scores, self._losses(stats, rank=float(stats.rank), reg=float(stats.reg))
-
-    def _losses(self, stats: DiscriminatorStats | None, *, rank: float, reg: float) -> CriticLosses:
-        """The parts of a loss; what concerns the whole batch is taken where the loss looks at the whole batch."""
-        if stats is None or not self.config.loss.needs_whole_batch:
-            return CriticLosses(rank=rank, reg=reg, batch_mean=0.0, batch_std=1.0)
-        adaptive = isinstance(self.config.loss.temperature, AdaptiveTemperature)
-        return CriticLosses(
-            rank=rank,
-            reg=reg,
-            batch_mean=float(stats.batch_mean),
-            batch_std=float(stats.batch_std),
-            temperature=float(stats.temperature) if adaptive else None,
-        )
-
-    def _losses_of(
-        self,
-        scores: ScoreBatch,
-        rollouts: RolloutBatch,
-        learned: NDArray[np.bool_],
-        *,
-        temperature: float | None,
-    ) -> CriticLosses:
-        """The loss of fresh responses alone, from their scores, at a given τ or the setting's."""
-        _, firsts, index = np.unique(group_index(rollouts)[learned], return_index=True, return_inverse=True)
-        teacher = torch.from_numpy(scores.teacher[learned][firsts])
-        student = torch.from_numpy(scores.student[learned])
-        totals = Totals(prompts=len(teacher), responses=len(student))
-        _, stats = self._loss(teacher, student, torch.from_numpy(index), totals, temperature=temperature)
-        return self._losses(stats, rank=float(stats.rank), reg=float(stats.reg))
-
-    def _loss(
-        self,
-        teacher: Tensor,
-        student: Tensor,
-        index: Tensor,
-        totals: Totals,
-        *,
-        temperature: float | None = None,
-    ) -> tuple[Tensor, DiscriminatorStats]:
-        loss = self.config.loss
-        shared: dict[str, Any] = {
-            "group": index.to(student.device),
-            "temperature": _temperature_setting(self.config) if temperature is None else temperature,
-            "reg_threshold": loss.score_reg.threshold,
-            "reg_weight": loss.score_reg.weight,
-            "num_prompts": totals.prompts,
-            "num_responses": totals.responses,
-        }
-        if isinstance(loss, CrossEntropyLoss):
-            return cross_entropy_loss(teacher, student, **shared)
-        return bradley_terry_loss(teacher, student, margin=loss.margin, batch_norm=loss.batch_norm, **shared)
+        return scores, losses_from(self.config.loss, stats, rank=float(stats.rank), reg=float(stats.reg))
 
     def _join(self, own: Tensor) -> Tensor:
         """The scores of all ranks in rank order, this rank's with its gradient."""
@@ -386,28 +346,3 @@ class CriticLearner:
 
 def _leaf(values: Sequence[Any]) -> Tensor:
     return torch.tensor(np.asarray(values, dtype=np.float32)).requires_grad_()
-
-
-def _temperature_setting(config: CriticConfig) -> float | AdaptiveRange:
-    temperature = config.loss.temperature
-    if not isinstance(temperature, AdaptiveTemperature):
-        return temperature.value
-    a, b, lo, hi = temperature.coefficients
-    return AdaptiveRange(a=a, b=b, lo=lo, hi=hi)
-
-
-def _first_temperature(config: CriticConfig) -> float:
-    """τ before any update: an adaptive one's where all scores are equal."""
-    setting = _temperature_setting(config)
-    return min(max(setting.a, setting.lo), setting.hi) if isinstance(setting, AdaptiveRange) else setting
-
-
-def _update_metrics(results: Sequence[StepResult]) -> Metrics:
-    if not results:
-        return {}
-    last = results[-1]
-    return {
-        "critic/grad_norm": last.grad_norm,
-        "critic/grad_norm_before_clip": last.grad_norm_before_clip,
-        "critic/lr": last.lr,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from gad_ray.batch import Metrics, RolloutBatch, ScoreBatch
 from gad_ray.config.critic import BradleyTerryLoss, CriticConfig, FixedTemperature
 from gad_ray.core.preference import preference
+from gad_ray.learners.optim import StepResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +85,15 @@ def _loss_metrics(
         metrics["critic/batch_mean"] = losses.batch_mean
         metrics["critic/batch_std"] = losses.batch_std
     return metrics
+
+
+def update_metrics(results: Sequence[StepResult]) -> Metrics:
+    """Gradient and learning rate of a step's last update; nothing where there was none."""
+    if not results:
+        return {}
+    last = results[-1]
+    return {
+        "critic/grad_norm": last.grad_norm,
+        "critic/grad_norm_before_clip": last.grad_norm_before_clip,
+        "critic/lr": last.lr,
+    }

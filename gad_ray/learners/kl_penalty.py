@@ -72,6 +72,11 @@ class KlPenalty:
                 horizon=adaptive.horizon,
             )
 
+    def take_coefficient(self, config: KlConfig) -> None:
+        """Go by this configuration's coefficient from now on, unless it adapts itself."""
+        if config.adaptive is None:
+            self.coefficient = config.coefficient
+
     def mean(self, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, num_tokens: int) -> Tensor:
         """A micro-batch's share of the mean over ``num_tokens`` tokens, with gradient."""
         return self._estimate(logprobs, ref_logprobs=ref_logprobs, mask=mask, num_tokens=num_tokens)

@@ -301,6 +301,10 @@ class PolicyLearner:
         weights = plain_weights(self.model, self.optimizer, dtype)
         export_hf(cast(Any, self.model.lm), self.model.chat, out_dir, dtype, state=weights)
 
+    def take_settings(self, config: PolicyConfig) -> None:
+        """Take over what may change while a run goes: the KL coefficient, unless it adapts itself."""
+        self._kl.take_coefficient(config.kl)
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training needs to go on, for a checkpoint."""
         tensors, plain = self.optimizer.state()

@@ -291,6 +291,7 @@ _RUN = (
     _counter("health/findings", "Health rules that began to hold"),
     _gauge("health/active_rules", "Health rules that hold"),
     _gauge("health/critical_rules", "Health rules of severity critical that hold"),
+    _gauge("health/answers", "Settings that health rules have changed, and not put back yet"),
 )
 
 METRICS: Mapping[str, MetricSpec] = {

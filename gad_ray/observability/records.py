@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -120,15 +119,19 @@ class ScoreRecordWriter:
         Returns:
             The files removed, by step.
         """
-        removed = sorted((number, path) for number, path in self._files() if number > step)
+        removed = [(number, path) for number, path in record_files(self._directory) if number > step]
         for _, path in removed:
             path.unlink()
         return [path for _, path in removed]
 
-    def _files(self) -> Iterator[tuple[int, Path]]:
-        for path in self._directory.iterdir():
-            if match := _FILE_NAME.fullmatch(path.name):
-                yield int(match[1]), path
+
+def record_files(directory: Path) -> list[tuple[int, Path]]:
+    """Step and path of every file of score records in a directory, by step; none where there is no directory."""
+    if not directory.is_dir():
+        return []
+    return sorted(
+        (int(match[1]), path) for path in directory.iterdir() if (match := _FILE_NAME.fullmatch(path.name))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +187,7 @@ def find_records(directory: Path) -> list[StepRecords]:
     Raises:
         DataError: If a file cannot be read.
     """
-    if not directory.is_dir():
-        return []
-    numbered = [
-        (int(match[1]), path) for path in directory.iterdir() if (match := _FILE_NAME.fullmatch(path.name))
-    ]
-    return [_peek(path, step) for step, path in sorted(numbered)]
+    return [_peek(path, step) for step, path in record_files(directory)]
 
 
 def _peek(path: Path, step: int) -> StepRecords:

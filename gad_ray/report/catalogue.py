@@ -318,7 +318,7 @@ SECTIONS: tuple[Section, ...] = (
         charts=(
             Chart(
                 title="Health rules that hold",
-                metrics=("health/active_rules", "health/critical_rules", "health/findings"),
+                metrics=("health/active_rules", "health/critical_rules", "health/findings", "health/answers"),
             ),
             Chart(title="Passes over the data", metrics=("data/epoch",)),
             Chart(title="Curriculum", metrics=("data/admitted_prompts", "data/position")),

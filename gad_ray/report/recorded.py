@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from gad_ray.observability.records import record_files
+
 MAX_STEPS = 200
 """Steps whose records are read, spread over the run: what a report costs does not grow with the run."""
 
 MAX_SAMPLES = 300
 """Rows that a reader can look at."""
 
-_FILE_NAME = re.compile(r"step-(\d{6,})\.parquet")
 _FIGURES = ("example_id", "teacher_score", "student_score", "response_tokens", "stop_reason")
 _TEXTS = ("prompt", "teacher_response", "student_response")
 
@@ -61,11 +61,7 @@ def read_records(directory: Path, *, max_samples: int = MAX_SAMPLES) -> Recorded
         directory: Where the files lie.
         max_samples: Rows that are kept whole.
     """
-    files = sorted(
-        (int(match[1]), path)
-        for path in (directory.iterdir() if directory.is_dir() else ())
-        if (match := _FILE_NAME.fullmatch(path.name))
-    )
+    files = record_files(directory)
     chosen = [files[i] for i in spread(len(files), MAX_STEPS)]
     parts: list[dict[str, NDArray[Any]]] = []
     samples: list[dict[str, Any]] = []

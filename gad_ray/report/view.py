@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from gad_ray.errors import ConfigError, GadError
+from gad_ray.observability.lines import read_lines
 from gad_ray.observability.run_dir import RunDirectory, find_run
 from gad_ray.observability.summary import RunSummary, SampleRow
-from gad_ray.report.lines import read_lines
 from gad_ray.report.recorded import Recorded, read_records
 from gad_ray.report.settings import Settings, read_settings
 from gad_ray.report.state import RunState, state_of

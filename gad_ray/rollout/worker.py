@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,15 @@ def open_engine(
     )
 
 
+@dataclass(slots=True)
+class _Tally:
+    """Generations of one step, over all calls for it."""
+
+    step: int
+    failed: int = 0
+    asked: int = 0
+
+
 class RolloutWorker:
     """Owns one engine."""
 
@@ -105,6 +115,7 @@ class RolloutWorker:
         self._limits = limits
         self._probe = probe_row(chat)
         self._version = 0
+        self._tally = _Tally(step=-1)
 
     @classmethod
     def build(cls, config: RunConfig) -> RolloutWorker:
@@ -140,7 +151,7 @@ class RolloutWorker:
             for i in range(sampling.num_responses)
         ]
         results, num_retried = self._generate_with_retries(requests, sampling)
-        self._check_failures(results)
+        self._check_failures(prompts.step, results)
         kept = [
             (owner, request, result)
             for owner, request, result in zip(owners, requests, results, strict=True)
@@ -203,12 +214,17 @@ class RolloutWorker:
         except Exception as error:  # noqa: BLE001 - engines fail in their own ways: retried, then counted
             return [error] * len(requests)
 
-    def _check_failures(self, results: Sequence[Generation | Exception]) -> None:
+    def _check_failures(self, step: int, results: Sequence[Generation | Exception]) -> None:
         errors = [result for result in results if isinstance(result, Exception)]
-        share = len(errors) / len(results)
+        if self._tally.step != step:
+            self._tally = _Tally(step=step)
+        # Of the step so far: a refill asks for so few that a single failure would be a large share of its own.
+        self._tally.failed += len(errors)
+        self._tally.asked += len(results)
+        share = self._tally.failed / self._tally.asked
         if errors and (share > self._config.max_failed_fraction or len(errors) == len(results)):
             raise RolloutError(
-                f"{len(errors)} of {len(results)} generations failed, more than rollout.max_failed_fraction = "
+                f"{self._tally.failed} of {self._tally.asked} generations failed, more than rollout.max_failed_fraction = "
                 f"{self._config.max_failed_fraction:g} allows; the last with: {errors[-1]!r}",
                 mend="see the rollout actor's log; a smaller rollout.batch_sequences needs less memory",
             )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from gad_ray.config import RunConfig, load_config
 from gad_ray.errors import ConfigError, DataError
@@ -15,10 +15,8 @@ from gad_ray.health.history import History, Note, Row
 from gad_ray.health.reading.rows import ReadLog, assemble
 from gad_ray.health.reading.text import read_text
 from gad_ray.health.signals import step_seconds
+from gad_ray.observability.lines import read_lines
 from gad_ray.observability.run_dir import RunDirectory
-
-STOPPED = "stopped"
-"""The event with which a run ends in good order before its last step."""
 
 _SHORTEST_STALL_S = 60.0
 
@@ -78,8 +76,11 @@ def _state(directory: RunDirectory, rows: Sequence[Row], log: ReadLog) -> tuple[
     if summary.is_file() and summary.stat().st_mtime >= metrics.stat().st_mtime:
         return None, None
     step = rows[-1].step
-    if _last_event(directory) == STOPPED:
+    end = _last_event(directory)
+    if end.get("event") == "stopped":
         return None, Note.of("stopped", step=step)
+    if end.get("event") == "failed":
+        return None, Note.of("failed", step=step, reason=_reason(end))
     waited = max(0.0, time.time() - (log.last_time or metrics.stat().st_mtime))
     paces = [seconds for row in rows[-20:] if (seconds := step_seconds(row.metrics)) is not None]
     patience = max(_SHORTEST_STALL_S, 5 * statistics.median(paces) if paces else 0.0)
@@ -88,12 +89,14 @@ def _state(directory: RunDirectory, rows: Sequence[Row], log: ReadLog) -> tuple[
     return waited, Note.of("broken-off", step=step, seconds=f"{waited:.0f}")
 
 
-def _last_event(directory: RunDirectory) -> str | None:
-    try:
-        last = directory.events_jsonl.read_text(encoding="utf-8").splitlines()[-1]
-        return json.loads(last).get("event")
-    except (OSError, IndexError, ValueError, AttributeError):
-        return None
+def _last_event(directory: RunDirectory) -> dict[str, Any]:
+    """What happened last besides the steps, empty if nothing did."""
+    rows = read_lines(directory.events_jsonl).rows
+    return rows[-1] if rows else {}
+
+
+def _reason(end: dict[str, Any]) -> str:
+    return str(end.get("error") or "-").splitlines()[0]
 
 
 def _no_step(directory: RunDirectory) -> DataError:
@@ -103,8 +106,14 @@ def _no_step(directory: RunDirectory) -> DataError:
         else []
     )
     newest = f"read {logs[-1]} for why" if logs else "start it again and read what it prints"
+    end = _last_event(directory)
+    state = (
+        f"it failed at step 0: {_reason(end)}"
+        if end.get("event") == "failed"
+        else "it is still starting, or it died at step 0"
+    )
     return DataError(
-        "the run has logged no step: it is still starting, or it died at step 0",
+        f"the run has logged no step: {state}",
         where=str(directory.root),
         mend=f"wait if it is still going; else {newest}",
     )

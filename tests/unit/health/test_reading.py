@@ -306,6 +306,19 @@ def test_a_run_that_was_stopped_or_has_finished_waits_for_nothing(tmp_path: Path
     assert notes(finished) == ""
 
 
+def test_a_run_that_failed_is_told_with_its_error(tmp_path: Path, config: RunConfig) -> None:
+    root = own_run(tmp_path / "game", config, rows=8)
+    (root / "events.jsonl").write_text(
+        '{"event": "failed", "error": "the critic is lost\\nits log says more"}\n'
+    )
+    failed = read_history(str(root))
+    assert notes(failed) == "the run failed after step 8: the critic is lost; judged up to there"
+    assert diagnose(failed).fired == ()
+    (root / "metrics.jsonl").write_text("")
+    with pytest.raises(DataError, match="no step: it failed at step 0: the critic is lost"):
+        read_history(str(root))
+
+
 @pytest.mark.parametrize("metrics", [None, ""])
 def test_a_run_that_died_at_step_0_is_told_with_its_newest_log(
     tmp_path: Path, config: RunConfig, metrics: str | None

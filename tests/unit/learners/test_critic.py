@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import gad_ray.learners.critic as critic_module
+import gad_ray.learners.critic_objective as objective
 from gad_ray.batch import PromptBatch, ScoreBatch
 from gad_ray.config.critic import BradleyTerryLoss, FixedTemperature, ScoreReg
 from gad_ray.config.models import LoraConfig, OptimizerConfig
@@ -247,7 +247,7 @@ def test_a_loss_that_is_not_finite_skips_the_step_counts_it_and_in_the_end_raise
 ):
     learner = learner_of(tied_model)
     monkeypatch.setattr(
-        critic_module, "bradley_terry_loss", lambda *a, **k: infinite(bradley_terry_loss(*a, **k))
+        objective, "bradley_terry_loss", lambda *a, **k: infinite(bradley_terry_loss(*a, **k))
     )
     before = weights_of(learner)
     for _ in range(2):

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,6 +197,22 @@ def test_too_many_failures_stop_the_run_with_their_cause(worker_of):
         worker_of(ScriptedEngine(failures=too_many), max_failed_fraction=0.2).generate(
             prompt_batch(), sampling()
         )
+
+
+def test_failures_are_a_share_of_the_step_also_where_it_is_asked_for_in_parts(worker_of):
+    # The second call, for one prompt as in a refill, loses one response of three: 1 of 15 in the step.
+    lost = response_seed(sampling().seed, 1, "more", 1)
+    worker = worker_of(ScriptedEngine(failures={lost: 99}), max_failed_fraction=0.2)
+    first = prompt_batch()
+    worker.generate(first, sampling())
+    refill = dataclasses.replace(first, examples=(dataclasses.replace(first.examples[0], id="more"),))
+    assert worker.generate(refill, sampling()).num_failed == 1
+    # Alone in a step of its own it is 1 of 3.
+    lost = response_seed(sampling().seed, 2, "more", 1)
+    worker = worker_of(ScriptedEngine(failures={lost: 99}), max_failed_fraction=0.2)
+    worker.generate(first, sampling())
+    with pytest.raises(RolloutError, match="1 of 3 generations failed"):
+        worker.generate(dataclasses.replace(refill, step=2), sampling())
 
 
 def test_a_step_without_any_response_stops_the_run_whatever_is_allowed(worker_of):

@@ -1,0 +1,98 @@
+"""The command line: it parses, and imports what a command needs only when that command runs.
+
+``gad-ray --help`` therefore loads neither torch nor ray, nor anything else that takes time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gad_ray import __version__
+from gad_ray.cli import data, results, serving, training, trying
+from gad_ray.errors import GadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TRACEBACK_VARIABLE = "GAD_RAY_TRACEBACK"
+"""Set to 1, it lets an error of our own show where in the code it was raised."""
+
+# Plain help texts: rich's take a third of a second to import. Tracebacks are Python's own.
+app = typer.Typer(
+    name="gad-ray",
+    help="Generative adversarial distillation of a text-only teacher, on Ray.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
+recipes_app = typer.Typer(help="Show and copy the recipes that come with GAD-Ray.", no_args_is_help=True)
+data_app = typer.Typer(help="Make training data, and say what is wrong with them.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+bench_app = typer.Typer(help="Measurements that anyone can repeat.", no_args_is_help=True)
+demo_app = typer.Typer(help="Show what the game does and how it fails, without Ray.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
+app.add_typer(demo_app, name="demo")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code.
+
+    Args:
+        arguments: What follows the program's name; the process's own when None.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="gad-ray")
+    except GadError as error:
+        if os.environ.get(TRACEBACK_VARIABLE) == "1":
+            raise
+        _show(error)
+        sys.exit(error.exit_code)
+
+
+def _show(error: GadError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    message = Text("error: ", style="bold red").append(str(error), style="default not bold")
+    Console(stderr=True).print(message, soft_wrap=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gad-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    del version
+
+
+# In the order in which they are listed.
+app.command("train")(training.train)
+app.command("fit")(training.fit)
+recipes_app.command("list")(training.recipes_list)
+recipes_app.command("show")(training.recipes_show)
+recipes_app.command("copy")(training.recipes_copy)
+data_app.command("collect")(data.data_collect)
+data_app.command("report")(data.data_report)
+bench_app.command("methods")(trying.bench_methods)
+app.command("evaluate")(results.evaluate)
+app.command("replay")(results.replay)
+app.command("compare")(results.compare)
+app.command("score")(results.score)
+app.command("serve")(serving.serve)
+app.command("report")(results.report)
+demo_app.command("toy")(trying.demo_toy)
+demo_app.command("failures")(trying.demo_failures)
+app.command("diagnose")(results.diagnose)
+app.command("doctor")(trying.doctor)

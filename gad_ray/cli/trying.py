@@ -1,0 +1,67 @@
+"""Measurements, demonstrations, and what the machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gad_ray.cli.arguments import DemoDirectory, DemoSeed, Json
+
+
+def bench_methods(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE-or-PATH", help="Gives model, data and sizes to every method.")
+    ] = "quickstart",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings for every method.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only this method; may be given several times.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Students of each method.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs and figures go.")] = Path(
+        "runs/bench-methods"
+    ),
+) -> None:
+    """Base, SeqKD, SODA and the game at about equal time, judged on held-out prompts by fresh critics."""
+    from gad_ray.commands.bench import bench_methods as run
+
+    run(recipe, overrides or [], methods=method or [], num_seeds=seeds, out=out)
+
+
+def demo_toy(out: DemoDirectory = Path("demo"), seed: DemoSeed = 0) -> None:
+    """A teacher with two modes and a student with one: SeqKD covers, the game seeks. Seconds on a CPU."""
+    from gad_ray.commands.demo import run_toy
+
+    run_toy(out, seed=seed)
+
+
+def demo_failures(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME …]",
+            help="eos-asymmetry, last-pooling, saturation, frozen-critic, standing-still; all when left out.",
+        ),
+    ] = None,
+    out: DemoDirectory = Path("demo"),
+    seed: DemoSeed = 0,
+) -> None:
+    """The field's failures on a small real model, beside our defaults. Minutes each on two cores."""
+    from gad_ray.commands.demo import run_failures
+
+    run_failures(names or [], out, seed=seed)
+
+
+def doctor(
+    as_json: Json = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also import the big packages and use them once.")
+    ] = False,
+) -> None:
+    """Say what this machine has, what it lacks, and what to do about it."""
+    from gad_ray.commands.doctor import report
+
+    raise typer.Exit(report(as_json=as_json, deep=deep))

@@ -1,0 +1,111 @@
+"""What a critic minimises: its configured loss of scores, and the parts of it that are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gad_ray.batch import RolloutBatch, ScoreBatch
+from gad_ray.config.critic import AdaptiveTemperature, CrossEntropyLoss, DiscriminatorLoss
+from gad_ray.core.discriminator import (
+    AdaptiveRange,
+    DiscriminatorStats,
+    bradley_terry_loss,
+    cross_entropy_loss,
+)
+from gad_ray.learners.critic_batch import Totals
+from gad_ray.learners.critic_metrics import CriticLosses
+from gad_ray.learners.experience import group_index
+
+
+def discriminator_loss(
+    loss: DiscriminatorLoss,
+    teacher: Tensor,
+    student: Tensor,
+    group: Tensor,
+    totals: Totals,
+    *,
+    temperature: float | None = None,
+) -> tuple[Tensor, DiscriminatorStats]:
+    """The share of these scores in the loss of a global batch.
+
+    Args:
+        loss: Which loss, and its settings.
+        teacher: [prompts] scores of the teacher's texts.
+        student: [responses] scores of the policy's.
+        group: [responses] place of each response's prompt in ``teacher``.
+        totals: Numbers of prompts and responses of the global batch.
+        temperature: τ; that of the settings when None.
+    """
+    shared: dict[str, Any] = {
+        "group": group.to(student.device),
+        "temperature": _temperature_of(loss) if temperature is None else temperature,
+        "reg_threshold": loss.score_reg.threshold,
+        "reg_weight": loss.score_reg.weight,
+        "num_prompts": totals.prompts,
+        "num_responses": totals.responses,
+    }
+    if isinstance(loss, CrossEntropyLoss):
+        return cross_entropy_loss(teacher, student, **shared)
+    return bradley_terry_loss(teacher, student, margin=loss.margin, batch_norm=loss.batch_norm, **shared)
+
+
+def losses_from(
+    loss: DiscriminatorLoss, stats: DiscriminatorStats | None, *, rank: float, reg: float
+) -> CriticLosses:
+    """The parts of a loss; what concerns the whole batch is taken where the loss looks at the whole batch."""
+    if stats is None or not loss.needs_whole_batch:
+        return CriticLosses(rank=rank, reg=reg, batch_mean=0.0, batch_std=1.0)
+    adaptive = isinstance(loss.temperature, AdaptiveTemperature)
+    return CriticLosses(
+        rank=rank,
+        reg=reg,
+        batch_mean=float(stats.batch_mean),
+        batch_std=float(stats.batch_std),
+        temperature=float(stats.temperature) if adaptive else None,
+    )
+
+
+def losses_of(
+    loss: DiscriminatorLoss,
+    scores: ScoreBatch,
+    rollouts: RolloutBatch,
+    learned: NDArray[np.bool_],
+    *,
+    temperature: float | None,
+) -> CriticLosses:
+    """The loss of responses alone that were scored before, at a given τ or the setting's.
+
+    Args:
+        loss: Which loss, and its settings.
+        scores: The scores.
+        rollouts: The responses.
+        learned: [responses] which of them enter the loss.
+        temperature: τ; that of the settings when None.
+    """
+    _, firsts, index = np.unique(group_index(rollouts)[learned], return_index=True, return_inverse=True)
+    teacher = torch.from_numpy(scores.teacher[learned][firsts])
+    student = torch.from_numpy(scores.student[learned])
+    totals = Totals(prompts=len(teacher), responses=len(student))
+    _, stats = discriminator_loss(
+        loss, teacher, student, torch.from_numpy(index), totals, temperature=temperature
+    )
+    return losses_from(loss, stats, rank=float(stats.rank), reg=float(stats.reg))
+
+
+def first_temperature(loss: DiscriminatorLoss) -> float:
+    """τ before any update: an adaptive one's where all scores are equal."""
+    setting = _temperature_of(loss)
+    return min(max(setting.a, setting.lo), setting.hi) if isinstance(setting, AdaptiveRange) else setting
+
+
+def _temperature_of(loss: DiscriminatorLoss) -> float | AdaptiveRange:
+    temperature = loss.temperature
+    if not isinstance(temperature, AdaptiveTemperature):
+        return temperature.value
+    a, b, lo, hi = temperature.coefficients
+    return AdaptiveRange(a=a, b=b, lo=lo, hi=hi)
