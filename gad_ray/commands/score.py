@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, cast
@@ -32,24 +32,31 @@ def score_file(
         ModelError: If the directory holds no critic.
         EndpointError: If the endpoint refuses, or cannot be reached.
     """
-    from gad_ray.evaluation.scoring import pairs_of, score_rows
-
     with _open(source, "r") as lines:
         rows = list(_rows(lines, name="standard input" if source == _STANDARD else source))
-    if critic is not None:
-        scored = score_rows(critic, rows)
+    if endpoint is not None:
+        scored = _scored_by(endpoint, rows, key_variable=key_variable)
     else:
-        assert endpoint is not None
-        from gad_ray.serving.remote import RemoteCritic
+        from gad_ray.evaluation.scoring import score_rows
 
-        with RemoteCritic.at(endpoint, key_variable=key_variable) as remote:
-            pairs = pairs_of(rows)
-            found = zip(rows, remote.score(pairs), strict=True)
-            fingerprint = remote.fingerprint.digest
-            scored = iter([{**row, "score": float(s), "fingerprint": fingerprint} for row, s in found])
+        assert critic is not None
+        scored = score_rows(critic, rows)
     with _open(out, "w") as file:
         for row in scored:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _scored_by(
+    endpoint: str, rows: Sequence[Mapping[str, object]], *, key_variable: str
+) -> Iterator[Mapping[str, object]]:
+    from gad_ray.evaluation.scoring import pairs_of
+    from gad_ray.serving.remote import RemoteCritic
+
+    pairs = pairs_of(rows)
+    with RemoteCritic.at(endpoint, key_variable=key_variable) as critic:
+        scores = critic.score(pairs)
+    for row, score in zip(rows, scores, strict=True):
+        yield {**row, "score": float(score), "fingerprint": critic.fingerprint.digest}
 
 
 def _open(name: str, mode: str) -> AbstractContextManager[IO[str]]:
