@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -66,6 +67,7 @@ def build_app(
     limits: Limits,
     metrics: ServingMetrics,
     echo_request_id: bool,
+    close: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
     """The application, with its guard before it.
 
@@ -75,8 +77,17 @@ def build_app(
         limits: How much they may bring.
         metrics: Is told of every request.
         echo_request_id: Send the request's id back; Ray Serve's proxy does that itself.
+        close: Called when the application ends, after its last request.
     """
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        yield
+        if close is not None:
+            await close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title="GAD-Ray critic",
         version=__version__,
         description="Scores of responses by a critic. A score compares only with others under the same prompt.",

@@ -82,9 +82,7 @@ class CriticReplica:
                 counted, and the one before goes on.
         """
         wanted = ServedSource.model_validate(source)
-        if self._following is not None:
-            self._following.cancel()
-            self._following = None
+        self._stop_following()
         if wanted.critic is not None:
             await self._versions.serve(wanted.critic)
         else:
@@ -107,15 +105,18 @@ class CriticReplica:
             limits=self._settings.limits,
             metrics=self._metrics,
             echo_request_id=False,
+            close=self.close,
         )
 
-    async def __del__(self) -> None:
-        """Serve calls it once the requests under way have ended."""
-        following: asyncio.Task[None] | None = getattr(self, "_following", None)
-        if following is not None:
-            following.cancel()
-        if hasattr(self, "_service"):
-            await self._service.close()
+    async def close(self) -> None:
+        """End, after the last request."""
+        self._stop_following()
+        await self._service.close()
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
 
 
 def build(args: dict[str, Any]) -> Application:
