@@ -89,6 +89,7 @@ class _Job:
     future: asyncio.Future[list[RowScore]]
     found: list[RowScore | None]
     missing: int
+    tokens_left: int
     next: int = 0
     """The first row that is not in a round yet."""
 
@@ -135,7 +136,6 @@ class Batcher:
         self._pace = ScoringPace()
         self._queue: deque[_Job] = deque()
         self._jobs: set[_Job] = set()
-        self._num_tokens = 0
         self._news = asyncio.Event()
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="critic")
@@ -145,6 +145,23 @@ class Batcher:
     def num_requests(self) -> int:
         """Requests that wait or are being scored."""
         return len(self._jobs)
+
+    @property
+    def num_tokens(self) -> int:
+        """Their tokens that are not scored yet."""
+        return sum(job.tokens_left for job in self._jobs)
+
+    def _expected_s(self, tokens: int) -> float:
+        """Time until a request of so many tokens is scored, at the pace of late.
+
+        As callers take turns, none goes before it with much more than it has itself.
+        """
+        before = tokens + self._turn_tokens
+        return self._pace.seconds_for(tokens + sum(min(job.tokens_left, before) for job in self._jobs))
+
+    @property
+    def _turn_tokens(self) -> int:
+        return max(1, _ROUND_BATCHES * self._settings.max_batch_tokens // _TURNS_PER_ROUND)
 
     def check_room(self, *, tokens: int = 0, others: int = 0, timeout_s: float | None = None) -> None:
         """Refuse at once what would wait in vain.
@@ -165,13 +182,13 @@ class Batcher:
                 kind=UNAVAILABLE,
                 retry_after_s=1.0,
             )
-        expected_s = self._pace.seconds_for(self._num_tokens)
+        waiting, expected_s = self.num_tokens, self._expected_s(tokens)
         full = len(self._jobs) + others >= self._max_requests or (
-            bool(self._jobs) and self._num_tokens + tokens > self._max_tokens
+            bool(self._jobs) and waiting + tokens > self._max_tokens
         )
         if full or (bool(self._jobs) and timeout_s is not None and expected_s > timeout_s):
             raise ApiError(
-                f"{len(self._jobs)} requests with {self._num_tokens} tokens are waiting already",
+                f"{len(self._jobs)} requests with {waiting} tokens are waiting already",
                 status=429,
                 code="queue_full",
                 kind=OVERLOADED,
@@ -198,21 +215,21 @@ class Batcher:
         keys, index = deduplicate([pair.key for pair in pairs])
         by_key = {pair.key: pair for pair in pairs}
         distinct = [by_key[key] for key in keys]
-        tokens = sum(len(pair) for pair in distinct)
         self._arrivals.arrived(self._clock())
         known = [self._cache.get(scorer.fingerprint, pair) for pair in distinct]
         missing = sum(score is None for score in known)
+        tokens = sum(len(pair) for pair, score in zip(distinct, known, strict=True) if score is None)
         self._tell_spared(equal=len(pairs) - len(distinct), cached=len(known) - missing)
         if missing:
             self.check_room(tokens=tokens, timeout_s=timeout_s)
-            job = _Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing)
-            scores = await self._wait_for(job, tokens, timeout_s)
+            job = _Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
+            scores = await self._wait_for(job, timeout_s)
         else:
             scores = [score for score in known if score is not None]
         return [scores[int(i)] for i in index]
 
-    async def _wait_for(self, job: _Job, tokens: int, timeout_s: float) -> list[RowScore]:
-        self._enter(job, tokens)
+    async def _wait_for(self, job: _Job, timeout_s: float) -> list[RowScore]:
+        self._enter(job)
         try:
             return await asyncio.wait_for(job.future, timeout_s)
         except TimeoutError:
@@ -220,7 +237,7 @@ class Batcher:
                 f"no score within {timeout_s:g} s", status=408, code="deadline_exceeded", kind=OVERLOADED
             ) from None
         finally:
-            self._leave(job, tokens)
+            self._leave(job)
 
     async def close(self) -> None:
         """Answer what is under way and end; nothing new is taken."""
@@ -230,18 +247,16 @@ class Batcher:
             await self._worker
         self._thread.shutdown(wait=False)
 
-    def _enter(self, job: _Job, tokens: int) -> None:
+    def _enter(self, job: _Job) -> None:
         self._jobs.add(job)
-        self._num_tokens += tokens
         self._queue.append(job)
         self._tell_queue()
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._work())
         self._news.set()
 
-    def _leave(self, job: _Job, tokens: int) -> None:
+    def _leave(self, job: _Job) -> None:
         self._jobs.discard(job)
-        self._num_tokens -= tokens
         self._tell_queue()
 
     async def _work(self) -> None:
@@ -259,9 +274,9 @@ class Batcher:
     async def _wait_for_company(self) -> None:
         """The critic was idle: give others the chance to share its first batch, if some are to be expected."""
         budget = self._settings.max_batch_tokens
-        seconds = self._arrivals.wait_s(queued_tokens=self._num_tokens, budget=budget)
+        seconds = self._arrivals.wait_s(queued_tokens=self.num_tokens, budget=budget)
         until = self._clock() + seconds
-        while not self._closed and self._num_tokens < budget and (left := until - self._clock()) > 0:
+        while not self._closed and self.num_tokens < budget and (left := until - self._clock()) > 0:
             self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), left)
@@ -308,7 +323,7 @@ class Batcher:
         while waiting and tokens < budget:
             job = waiting.popleft()
             served.add(job)
-            turn = tokens + max(1, budget // _TURNS_PER_ROUND)
+            turn = tokens + self._turn_tokens
             while job.next < len(job.pairs) and tokens < min(turn, budget):
                 place, job.next = job.next, job.next + 1
                 if job.found[place] is not None:
@@ -358,7 +373,7 @@ class Batcher:
 
     def _tell_queue(self) -> None:
         if self._watcher is not None:
-            self._watcher.queue_changed(requests=len(self._jobs), tokens=self._num_tokens)
+            self._watcher.queue_changed(requests=len(self._jobs), tokens=self.num_tokens)
 
     def _tell_spared(self, *, equal: int = 0, cached: int = 0) -> None:
         if self._watcher is not None and (equal or cached):
@@ -373,6 +388,7 @@ def _deliver(row: _Row, score: RowScore) -> None:
         if job.found[place] is None:
             job.found[place] = score
             job.missing -= 1
+            job.tokens_left -= len(row.pair)
         if job.missing == 0 and not job.future.done():
             job.future.set_result([found for found in job.found if found is not None])
 

@@ -117,8 +117,9 @@ async def until_begun(scorer: Scorer) -> None:
 
 
 async def until_queued(batcher: Batcher, requests: int) -> None:
-    while batcher.num_requests < requests:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while batcher.num_requests < requests:
+            await asyncio.sleep(0)
 
 
 def test_everyone_gets_the_scores_of_their_own_texts():
@@ -295,18 +296,48 @@ def test_what_could_not_be_answered_in_time_is_refused_before_it_waits():
         held.set()
         await first
         held.clear()
-        second = begin(batcher, scorer, texts(9, first=20))
-        await until_queued(batcher, 1)
+        others = [begin(batcher, scorer, texts(1, first=20 + i), timeout_s=1000.0) for i in range(9)]
+        await until_queued(batcher, 9)
         with pytest.raises(ApiError) as caught:
             batcher.check_room(timeout_s=60.0)
         batcher.check_room(timeout_s=120.0)
         held.set()
-        await second
+        await asyncio.gather(*others)
         await batcher.close()
         return caught.value
 
     error = asyncio.run(run())
     assert (error.status, error.headers["retry-after"]) == (429, "45")
+
+
+def test_a_large_request_that_waits_does_not_shut_out_a_small_one():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+    now = [0.0]
+
+    async def run() -> None:
+        batcher = Batcher(
+            BatchSettings(max_batch_tokens=100),
+            max_queued_tokens=100_000,
+            max_queued_requests=100,
+            clock=lambda: now[0],
+        )
+        first = begin(batcher, scorer, texts(1))
+        await until_begun(scorer)
+        now[0] += 10.0  # 1 s a token
+        held.set()
+        await first
+        held.clear()
+        large = begin(batcher, scorer, texts(50, first=20))
+        await until_queued(batcher, 1)
+        batcher.check_room(tokens=10, timeout_s=60.0)  # its own tokens and a turn of the other: 45 s
+        with pytest.raises(ApiError, match="1 requests with 500 tokens are waiting"):
+            batcher.check_room(tokens=100, timeout_s=60.0)
+        held.set()
+        await large
+        await batcher.close()
+
+    asyncio.run(run())
 
 
 def test_a_request_whose_time_is_over_is_told_so_and_its_rows_are_not_scored():
