@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -238,16 +237,34 @@ def refuses(served: Served) -> bool:
     return answer.status_code == 503 and "retry-after" in answer.headers
 
 
-def test_an_address_that_others_reach_needs_a_key(critic_dir: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "GAD_RAY_SERVE_KEYS"}
-    done = subprocess.run(
-        [sys.executable, "-m", "gad_ray", "serve", "--critic", str(critic_dir), "--host", "0.0.0.0"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=REPOSITORY,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "can be reached from other machines, and no key is set" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "0.0.0.0"], "can be reached from other machines, and no key is set"),
+        (["--host", "192.0.2.200"], "no key is set"),
+        (["--critic", "/nowhere"], "there is no directory /nowhere"),
+    ],
+)
+def test_what_cannot_be_served_there_is_told_before_anything_starts(
+    critic_dir: Path,
+    arguments: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("GAD_RAY_SERVE_KEYS", raising=False)
+    with pytest.raises(SystemExit) as left:
+        main(["serve", "--critic", str(critic_dir), *arguments])
+    assert left.value.code == 2
+    assert told in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_port_in_use_is_told_before_anything_starts(
+    critic_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken, pytest.raises(SystemExit) as left:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        main(["serve", "--critic", str(critic_dir), "--port", str(taken.getsockname()[1])])
+    assert left.value.code == 2
+    assert "cannot be listened on" in capsys.readouterr().err
