@@ -262,9 +262,9 @@ def test_what_cannot_be_served_there_is_told_before_anything_starts(
 def test_a_port_in_use_is_told_before_anything_starts(
     critic_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as taken, pytest.raises(SystemExit) as left:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        main(["serve", "--critic", str(critic_dir), "--port", str(taken.getsockname()[1])])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit) as left:
+            main(["serve", "--critic", str(critic_dir), "--port", port])
     assert left.value.code == 2
     assert "cannot be listened on" in capsys.readouterr().err
