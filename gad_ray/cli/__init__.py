@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gad_ray import __version__
-from gad_ray.cli import data, results, training, trying
+from gad_ray.cli import data, results, serving, training, trying
 from gad_ray.errors import GadError
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ app.command("evaluate")(results.evaluate)
 app.command("replay")(results.replay)
 app.command("compare")(results.compare)
 app.command("score")(results.score)
+app.command("serve")(serving.serve)
 app.command("report")(results.report)
 demo_app.command("toy")(trying.demo_toy)
 demo_app.command("failures")(trying.demo_failures)

@@ -21,6 +21,9 @@ RunOrCritic = Annotated[
 RunsDirectory = Annotated[
     str, typer.Option("--runs", metavar="DIR", help="Where runs are looked for by name.")
 ]
+EndpointKey = Annotated[
+    str, typer.Option("--key-env", metavar="VARIABLE", help="Environment variable with the endpoint's key.")
+]
 RecipeName = Annotated[
     str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
 ]

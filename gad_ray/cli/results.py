@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gad_ray.cli.arguments import Json, RunOrCritic, RunsDirectory
+from gad_ray.cli.arguments import EndpointKey, Json, RunOrCritic, RunsDirectory
 
 
 def evaluate(
@@ -30,9 +30,12 @@ def replay(
         int | None, typer.Option(help="The records' step; left out: the latest whose critic is kept.")
     ] = None,
     via: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Score with this checkpoint or exported critic instead."),
+        str | None,
+        typer.Option(
+            metavar="DIR|URL", help="Score with this checkpoint, exported critic or endpoint instead."
+        ),
     ] = None,
+    key_env: EndpointKey = "GAD_RAY_SERVE_KEY",
     tolerance: Annotated[
         float | None,
         typer.Option(help="Largest |Δ| that counts as the same; by the critic's precision if left out."),
@@ -43,7 +46,15 @@ def replay(
     """Give recorded scores again, and say how far they differ and why. Exits with 1 if they do."""
     from gad_ray.commands.evaluate import report_replay
 
-    same = report_replay(target, step=step, via=via, tolerance=tolerance, output_dir=runs, as_json=as_json)
+    same = report_replay(
+        target,
+        step=step,
+        via=via,
+        key_variable=key_env,
+        tolerance=tolerance,
+        output_dir=runs,
+        as_json=as_json,
+    )
     raise typer.Exit(0 if same else 1)
 
 
@@ -98,17 +109,23 @@ def compare(
 
 
 def score(
-    critic: Annotated[Path, typer.Option(metavar="DIR", help="An exported critic.")],
+    critic: Annotated[Path | None, typer.Option(metavar="DIR", help="An exported critic.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="A served critic in place of one here.")
+    ] = None,
     source: Annotated[
         str,
         typer.Option("--in", metavar="FILE|-", help="JSONL with content (or prompt, messages) and response."),
     ] = "-",
     out: Annotated[str, typer.Option(metavar="FILE|-", help="JSONL: the rows, each with its score.")] = "-",
+    key_env: EndpointKey = "GAD_RAY_SERVE_KEY",
 ) -> None:
-    """Score responses with an exported critic. Scores compare only within one prompt."""
+    """Score responses with an exported critic, or a served one. Scores compare only within one prompt."""
     from gad_ray.commands.score import score_file
 
-    score_file(critic, source, out)
+    if (critic is None) == (endpoint is None):
+        raise typer.BadParameter("give either --critic or --endpoint")
+    score_file(critic, source, out, endpoint=endpoint, key_variable=key_env)
 
 
 def report(

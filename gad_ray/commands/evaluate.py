@@ -43,7 +43,8 @@ def report_replay(
     target: str,
     *,
     step: int | None,
-    via: Path | None,
+    via: str | None,
+    key_variable: str,
     tolerance: float | None,
     output_dir: str,
     as_json: bool,
@@ -53,7 +54,8 @@ def report_replay(
     Args:
         target: Name or path of a run, or path of one of its checkpoints or exported critics.
         step: The records' step; the latest whose critic is kept where None.
-        via: Checkpoint or exported critic to score with; the one that gave the scores where None.
+        via: Checkpoint, exported critic or URL of an endpoint to score with; the one that gave the scores where None.
+        key_variable: Environment variable with the endpoint's key.
         tolerance: Largest |Δ| allowed; by the critic's precision where None.
         output_dir: Where runs are looked for by name.
         as_json: Print JSON in place of text.
@@ -63,7 +65,14 @@ def report_replay(
     """
     from gad_ray.evaluation.replay import replay
 
-    found = replay(target, output_dir=output_dir, step=step, via=via, tolerance=tolerance)
+    if via is not None and via.startswith(("http://", "https://")):
+        from gad_ray.serving.remote import RemoteCritic
+
+        with RemoteCritic.at(via, key_variable=key_variable) as critic:
+            found = replay(target, output_dir=output_dir, step=step, via=critic, tolerance=tolerance)
+    else:
+        place = None if via is None else Path(via)
+        found = replay(target, output_dir=output_dir, step=step, via=place, tolerance=tolerance)
     if as_json:
         typer.echo(json.dumps(_replay_json(found), indent=1, ensure_ascii=False))
     else:
@@ -119,7 +128,7 @@ def _replay_json(found: Replay) -> dict[str, object]:
     return {
         "records": str(found.records),
         "step": found.step,
-        "critic": str(found.critic.path),
+        "critic": found.critic,
         "num_rows": found.num_rows,
         "max_difference": found.max_difference,
         "mean_difference": found.mean_difference,
@@ -138,7 +147,7 @@ def _print_replay(found: Replay) -> None:
 
     console = Console(highlight=False)
     console.print(Text(f"{found.num_rows} pairs of {found.records}"), soft_wrap=True)
-    console.print(Text(f"scored again by {found.critic.path}"), soft_wrap=True)
+    console.print(Text(f"scored again by {found.critic}"), soft_wrap=True)
     verdict = "the recorded scores" if found.same_scores else "other scores"
     console.print(
         f"{verdict}: |Δ| at most {found.max_difference:.2g}, {found.mean_difference:.2g} on average "

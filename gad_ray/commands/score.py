@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, cast
@@ -14,27 +14,49 @@ from gad_ray.errors import DataError
 _STANDARD = "-"
 
 
-def score_file(critic: Path, source: str, out: str) -> None:
+def score_file(
+    critic: Path | None, source: str, out: str, *, endpoint: str | None = None, key_variable: str = ""
+) -> None:
     """Score the rows of a file.
 
     Args:
-        critic: Directory of an exported critic.
+        critic: Directory of an exported critic; None where an endpoint scores.
         source: JSONL file with ``content`` (or ``prompt``, ``messages``) and ``response`` (or
             ``teacher_response``); ``-`` for standard input.
         out: JSONL file to write; ``-`` for standard output.
+        endpoint: URL of a served critic.
+        key_variable: Environment variable with its key.
 
     Raises:
         DataError: If a row cannot be used, or a file cannot be opened.
         ModelError: If the directory holds no critic.
+        EndpointError: If the endpoint refuses, or cannot be reached.
     """
-    from gad_ray.evaluation.scoring import score_rows
-
     with _open(source, "r") as lines:
         rows = list(_rows(lines, name="standard input" if source == _STANDARD else source))
-    scored = score_rows(critic, rows)
+    if endpoint is not None:
+        scored = _scored_by(endpoint, rows, key_variable=key_variable)
+    else:
+        from gad_ray.evaluation.scoring import score_rows
+
+        assert critic is not None
+        scored = score_rows(critic, rows)
     with _open(out, "w") as file:
         for row in scored:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _scored_by(
+    endpoint: str, rows: Sequence[Mapping[str, object]], *, key_variable: str
+) -> Iterator[Mapping[str, object]]:
+    from gad_ray.evaluation.scoring import pairs_of
+    from gad_ray.serving.remote import RemoteCritic
+
+    pairs = pairs_of(rows)
+    with RemoteCritic.at(endpoint, key_variable=key_variable) as critic:
+        scores = critic.score(pairs)
+    for row, score in zip(rows, scores, strict=True):
+        yield {**row, "score": float(score), "fingerprint": critic.fingerprint.digest}
 
 
 def _open(name: str, mode: str) -> AbstractContextManager[IO[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gad_ray.batch import Float32
@@ -15,3 +17,16 @@ def preference(teacher: Float32, student: Float32) -> float:
         student: [N] scores of the responses to the same prompts.
     """
     return float(np.mean((teacher > student) + 0.5 * (teacher == student)))
+
+
+def preferred_probability(difference: float, *, temperature: float) -> float:
+    """Probability that the first of two responses to one prompt is better, by Bradley and Terry.
+
+    Args:
+        difference: Its score minus the other's.
+        temperature: τ of the loss that the critic was trained with.
+
+    Returns:
+        σ(difference/τ): 0.5 for equal scores, and the two orders' probabilities add up to 1.
+    """
+    return 0.5 * (1.0 + math.tanh(difference / (2.0 * temperature)))

@@ -15,11 +15,26 @@ from gad_ray.config import RunConfig, load_config
 from gad_ray.errors import CheckpointError, ConfigError
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.models.critic import CriticModel, exported_fingerprint
+from gad_ray.models.critic import CriticModel, exported_fingerprint, exported_training
 from gad_ray.observability.run_dir import RunDirectory, find_run
 
 FINGERPRINT_FILE = "fingerprint.json"
 """Beside the critic's state in a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedCritic:
+    """A critic that is ready to score.
+
+    Attributes:
+        model: The critic.
+        step: Optimiser steps that it has taken.
+        temperature: τ of its loss, for probabilities of a comparison.
+    """
+
+    model: CriticModel
+    step: int
+    temperature: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +60,11 @@ class KeptCritic:
         Raises:
             GadError: If it cannot be loaded.
         """
-        if self.kind == "export":
-            return CriticModel.load(self.path)
-        learner = CriticLearner(
-            config.critic,
-            seed=config.seed,
-            total_steps=1,
-            collective=LocalCollective(),
-            max_nonfinite_steps=0,
+        return (
+            CriticModel.load(self.path)
+            if self.kind == "export"
+            else _from_checkpoint(self.path, config).model
         )
-        learner.load_state(*load_state(self.path / "critic" / STATE_FILE))
-        return learner.model
 
 
 def find_critics(directory: RunDirectory) -> list[KeptCritic]:
@@ -91,6 +100,27 @@ def find_target(target: str, output_dir: str) -> tuple[RunDirectory, KeptCritic 
     return find_run(target, output_dir), None
 
 
+def open_critic(directory: Path) -> OpenedCritic:
+    """The critic in a directory: an export wherever it lies, or a checkpoint that lies in its run.
+
+    Raises:
+        GadError: If there is none, or it cannot be loaded.
+    """
+    if (directory / "critic" / STATE_FILE).is_file():
+        opened = _from_checkpoint(directory, config_of(_run_above(directory)))
+        recorded = _of_checkpoint(directory).fingerprint
+        differing = () if recorded is None else opened.model.fingerprint().differing(recorded)
+        if differing:
+            raise CheckpointError(
+                f"its critic's {' and '.join(differing)} are not those that were saved",
+                where=str(directory),
+                mend="take another checkpoint; this one has been damaged or changed",
+            )
+        return opened
+    step, temperature = exported_training(directory)
+    return OpenedCritic(model=CriticModel.load(directory), step=step, temperature=temperature)
+
+
 def config_of(directory: RunDirectory) -> RunConfig:
     """The configuration that a run was played with.
 
@@ -105,6 +135,18 @@ def first_with(critics: Sequence[KeptCritic], fingerprint: Fingerprint | None) -
     if fingerprint is None:
         return None
     return next((critic for critic in critics if critic.fingerprint == fingerprint), None)
+
+
+def _from_checkpoint(path: Path, config: RunConfig) -> OpenedCritic:
+    learner = CriticLearner(
+        config.critic,
+        seed=config.seed,
+        total_steps=1,
+        collective=LocalCollective(),
+        max_nonfinite_steps=0,
+    )
+    learner.load_state(*load_state(path / "critic" / STATE_FILE))
+    return OpenedCritic(model=learner.model, step=learner.version, temperature=learner.temperature)
 
 
 def _run_above(path: Path) -> RunDirectory:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from gad_ray.batch import Fingerprint, Float32
 from gad_ray.errors import ConfigError
-from gad_ray.evaluation.kept import KeptCritic, config_of, find_critics, find_target, first_with
+from gad_ray.evaluation.kept import config_of, find_critics, find_target, first_with
 from gad_ray.models.pairs import Pair
 from gad_ray.observability.records import ScoreRecord, StepRecords, find_records
 from gad_ray.observability.run_dir import RunDirectory
@@ -25,7 +26,7 @@ class Replay:
     """How far scores given again lie from the recorded ones.
 
     Attributes:
-        critic: The critic that scored again.
+        critic: Where the critic that scored again is: a directory or a URL.
         records: File of the records.
         step: Their step.
         num_rows: Pairs scored again.
@@ -37,7 +38,7 @@ class Replay:
         worst: The pair with the largest |Δ|, whose side, and that side's scores: recorded, again.
     """
 
-    critic: KeptCritic
+    critic: str
     records: Path
     step: int
     num_rows: int
@@ -59,12 +60,35 @@ class Replay:
         return () if self.recorded is None else self.found.differing(self.recorded)
 
 
+class CriticElsewhere(Protocol):
+    """A critic that scores somewhere else, such as behind an endpoint."""
+
+    @property
+    def where(self) -> str:
+        """Its address."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Type of its backbone's weights."""
+        ...
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Digest of everything that its scores depend on."""
+        ...
+
+    def score(self, pairs: Sequence[Pair]) -> Float32:
+        """[N] float32 scores, all of the critic with that fingerprint."""
+        ...
+
+
 def replay(
     target: str,
     *,
     output_dir: str,
     step: int | None = None,
-    via: Path | None = None,
+    via: Path | CriticElsewhere | None = None,
     tolerance: float | None = None,
 ) -> Replay:
     """Score a step's records again.
@@ -73,14 +97,26 @@ def replay(
         target: Name or path of a run, or path of one of its checkpoints or exported critics.
         output_dir: Where runs are looked for by name.
         step: The step; left out: the latest whose critic is still there.
-        via: Checkpoint or exported critic to score with, of this run or another; left out: the one that gave the
-            scores, or the newest where that one is gone.
+        via: Checkpoint or exported critic to score with, of this run or another, or one that is elsewhere; left out:
+            the one that gave the scores, or the newest where that one is gone.
         tolerance: Largest |Δ| allowed; by the critic's precision where left out.
 
     Raises:
         GadError: If there are no such records, or no critic.
     """
     directory, named = find_target(target, output_dir)
+    if via is not None and not isinstance(via, Path):
+        records = _choose(directory, [via.fingerprint], step=step)
+        rows = records.rows()
+        return _compare(
+            rows,
+            via.score(_pairs(rows)),
+            critic=via.where,
+            records=records,
+            found=via.fingerprint,
+            tolerance=TOLERANCE[via.dtype] if tolerance is None else tolerance,
+        )
+    owner = directory
     if via is not None:
         owner, named = find_target(str(via), output_dir)
         if named is None:
@@ -89,33 +125,36 @@ def replay(
                 where="--via",
                 mend="give one of its checkpoints, or a directory under its exports/",
             )
-    else:
-        owner = directory
     critics = [named] if named is not None else find_critics(directory)
     if not critics:
         raise ConfigError(
             f"the run {directory.name} has kept no critic",
             mend="wait for its first checkpoint, set checkpoint.every, or name a critic with --via",
         )
-    records = _choose(directory, critics, step=step)
+    records = _choose(directory, [critic.fingerprint for critic in critics], step=step)
     critic = first_with(critics, records.fingerprint) or critics[-1]
     config = config_of(owner)
     model = critic.load(config)
     rows = records.rows()
-    pairs = [Pair(row.messages, row.teacher_response) for row in rows]
-    pairs += [Pair(row.messages, row.student_response) for row in rows]
-    scores = model.score(pairs, micro_batch_tokens=config.critic.micro_batch_tokens)
     return _compare(
         rows,
-        scores,
-        critic=critic,
+        model.score(_pairs(rows), micro_batch_tokens=config.critic.micro_batch_tokens),
+        critic=str(critic.path),
         records=records,
         found=model.fingerprint(),
         tolerance=TOLERANCE[model.dtype] if tolerance is None else tolerance,
     )
 
 
-def _choose(directory: RunDirectory, critics: Sequence[KeptCritic], *, step: int | None) -> StepRecords:
+def _pairs(rows: Sequence[ScoreRecord]) -> list[Pair]:
+    """Both sides of the records, the teacher's first."""
+    pairs = [Pair(row.messages, row.teacher_response) for row in rows]
+    return pairs + [Pair(row.messages, row.student_response) for row in rows]
+
+
+def _choose(
+    directory: RunDirectory, critics: Sequence[Fingerprint | None], *, step: int | None
+) -> StepRecords:
     """The records of a step of training or, failing that, of evaluation; by default of a critic that is there."""
     known = [
         one
@@ -137,7 +176,7 @@ def _choose(directory: RunDirectory, critics: Sequence[KeptCritic], *, step: int
                 mend=f"there are some of steps {steps[0]} to {steps[-1]}",
             )
         return found
-    of_ours = [one for one in known if first_with(critics, one.fingerprint) is not None]
+    of_ours = [one for one in known if one.fingerprint is not None and one.fingerprint in critics]
     return max(of_ours or known, key=lambda one: one.step)
 
 
@@ -145,7 +184,7 @@ def _compare(
     rows: Sequence[ScoreRecord],
     scores: Float32,
     *,
-    critic: KeptCritic,
+    critic: str,
     records: StepRecords,
     found: Fingerprint,
     tolerance: float,

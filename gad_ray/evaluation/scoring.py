@@ -31,12 +31,21 @@ def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterat
         DataError: If a row cannot be used, by its number, before any is scored.
         ModelError: If the directory holds no critic.
     """
-    pairs = [_pair(row, number) for number, row in enumerate(rows, start=1)]
+    pairs = pairs_of(rows)
     critic = CriticModel.load(critic_dir)
     fingerprint = critic.fingerprint().digest
     scores = critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS)
     for row, score in zip(rows, scores, strict=True):
         yield {**row, "score": float(score), "fingerprint": fingerprint}
+
+
+def pairs_of(rows: Sequence[Mapping[str, object]]) -> list[Pair]:
+    """The pairs of rows such as :func:`score_rows` takes.
+
+    Raises:
+        DataError: If a row cannot be used, by its number.
+    """
+    return [_pair(row, number) for number, row in enumerate(rows, start=1)]
 
 
 def score_texts(

@@ -104,6 +104,11 @@ class CriticLearner:
         """Optimiser steps taken."""
         return self.optimizer.steps_taken
 
+    @property
+    def temperature(self) -> float:
+        """τ of the loss; the latest where it is adaptive."""
+        return self._temperature
+
     def judge(
         self, prompts: PromptBatch, rollouts: RolloutBatch, *, num_watched: int = 0
     ) -> tuple[ScoreBatch, TrainStats]:

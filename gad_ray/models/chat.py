@@ -127,6 +127,30 @@ class ChatFormat:
             [end for _, end in self._as_text.encode(text, add_special_tokens=False).offsets] if text else []
         )
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """What :meth:`prompt_ids` tokenises: the conversation as the template renders it.
+
+        Raises:
+            DataError: As :meth:`prompt_ids`.
+        """
+        _check_roles(messages)
+        return self._render(messages, [message.content for message in messages])
+
+    def has_control(self, text: str) -> bool:
+        """Whether a text spells out a control token."""
+        return self._control.search(text) is not None
+
+    def without_end(self, text: str) -> str:
+        """A generation that was decoded with its control tokens, without the stop and padding tokens it ends in."""
+        ends = tuple(
+            token
+            for token, index in self._control_ids.items()
+            if index in self.stop_token_ids or index == self.pad_token_id
+        )
+        while ends and text.endswith(ends):
+            text = text[: -max(len(end) for end in ends if text.endswith(end))]
+        return text
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, control tokens left out."""
         return self._with_control.decode(list(ids), skip_special_tokens=True)

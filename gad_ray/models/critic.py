@@ -179,8 +179,60 @@ class CriticModel(nn.Module):
         rows = [self.encoder.encode(pair) for pair in distinct]
         scores = np.zeros(len(rows), dtype=np.float32)
         for batch in plan_micro_batches([len(r) for r in rows], max_tokens=micro_batch_tokens):
-            scores[batch] = self.scores([rows[i] for i in batch]).cpu().numpy()
+            scores[batch] = self.score_rows([rows[i] for i in batch])[0]
         return scores[index]
+
+    @torch.no_grad()
+    def score_rows(
+        self, rows: Sequence[TokenRow]
+    ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
+        """Score tokenised pairs in one forward pass.
+
+        Returns:
+            [N] float32 scores, and for every row the float32 values of the tokens that are scored.
+        """
+        values = self.row_values(rows)
+        scores = self.pooled(values, rows)
+        known = values.cpu().numpy()
+        return scores.cpu().numpy(), tuple(
+            known[i, row.start : len(row)].copy() for i, row in enumerate(rows)
+        )
+
+    @torch.no_grad()
+    def score_answers(
+        self, rows: Sequence[TokenRow]
+    ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
+        """As :meth:`score_rows`, for rows that are equal up to where they are scored: that is computed once.
+
+        Not every backbone can go on from a cache; see :meth:`can_share_prompts`. The result differs from that of
+        :meth:`score_rows` by rounding.
+        """
+        start = rows[0].start
+        answers = [TokenRow(ids=row.ids[start:], start=0) for row in rows]
+        prompt = pad_rows([rows[0].ids[:start]], pad_id=self.encoder.chat.pad_token_id, device=self.device)
+        cache = self.backbone(input_ids=prompt, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(rows))
+        ids = pad_rows(
+            [row.ids for row in answers], pad_id=self.encoder.chat.pad_token_id, device=self.device
+        )
+        hidden = self.backbone(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
+        values = self.head(hidden)
+        scores, known = self.pooled(values, answers), values.cpu().numpy()
+        return scores.cpu().numpy(), tuple(known[i, : len(row)].copy() for i, row in enumerate(answers))
+
+    def can_share_prompts(self, rows: Sequence[TokenRow], *, tolerance: float) -> bool:
+        """Whether :meth:`score_answers` gives these rows the scores of :meth:`score_rows`: it is tried.
+
+        Args:
+            rows: At least two, equal up to where they are scored, of different lengths.
+            tolerance: Largest difference that is rounding.
+        """
+        wanted, _ = self.score_rows(rows)
+        try:
+            found, _ = self.score_answers(rows)
+        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
+            return False  # a backbone whose cache is of another kind, or that has none
+        return bool(np.abs(found - wanted).max() <= tolerance)
 
     def state(self) -> dict[str, Tensor]:
         """Backbone weights under their plain names, adapters merged, in the precision that scores."""
@@ -275,6 +327,23 @@ def exported_fingerprint(directory: Path) -> Fingerprint:
     """
     recorded = _read_meta(directory)["fingerprint"]
     return Fingerprint(**{part.name: recorded[part.name] for part in fields(Fingerprint)})
+
+
+def exported_training(directory: Path) -> tuple[int, float]:
+    """Optimiser steps that an exported critic had taken, and the temperature of its loss.
+
+    Raises:
+        ModelError: If the directory is no exported critic.
+    """
+    meta = _read_meta(directory)
+    try:
+        return int(meta["step"]), float(meta["temperature"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{_META} does not tell step and temperature ({error!r})",
+            where=str(directory),
+            mend="export the critic again, or take a copy that was not changed",
+        ) from None
 
 
 def _read_meta(directory: Path) -> dict[str, Any]:

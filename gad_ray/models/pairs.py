@@ -60,15 +60,19 @@ class PairEncoder:
         Raises:
             DataError: If the pair is longer than ``max_tokens``: it is never cut.
         """
-        prompt = self.chat.prompt_ids(pair.messages)
-        response = self.chat.response_ids(pair.response)
-        total = len(prompt) + len(response)
-        if total > self.max_tokens:
+        row = self.tokenize(pair)
+        if len(row) > self.max_tokens:
             raise DataError(
-                f"prompt and response have {total} tokens in the critic's tokenizer, more than its limit of "
+                f"prompt and response have {len(row)} tokens in the critic's tokenizer, more than its limit of "
                 f"{self.max_tokens}; the prompt begins {pair.messages[-1].content[:60]!r}",
                 mend="raise critic.max_tokens, or lower data.max_prompt_tokens or rollout.max_response_tokens",
             )
+        return row
+
+    def tokenize(self, pair: Pair) -> TokenRow:
+        """Tokenise one pair of any length; what is longer than ``max_tokens`` must not be scored as it is."""
+        prompt = self.chat.prompt_ids(pair.messages)
+        response = self.chat.response_ids(pair.response)
         start = len(prompt) if response else len(prompt) - 1
         return TokenRow(ids=np.asarray(prompt + response, dtype=np.int32), start=start)
 

@@ -118,7 +118,7 @@ def test_an_unknown_recipe_exits_2_with_a_suggestion(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train"], ["train", "field", "--resum"], ["recipes", "shw"], ["score"]]
+    "arguments", [["train"], ["train", "field", "--resum"], ["recipes", "shw"], ["score"], ["serve"]]
 )
 def test_a_wrong_command_line_exits_2(arguments: list[str]) -> None:
     assert run(*arguments) == 2

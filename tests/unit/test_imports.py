@@ -55,6 +55,7 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
+SERVING_WITH_RAY = {"gad_ray.serving.deployment", "gad_ray.serving.foreground"}
 WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "report", "cli"}
 
 
@@ -128,6 +129,16 @@ def test_a_module_imports_only_from_its_own_floor_and_below(module: str) -> None
 def test_only_the_shells_around_the_work_import_ray(module: str) -> None:
     used = {name.partition(".")[0] for name in imports(parsed(module), only_at_import=False)}
     assert "ray" not in used
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) == "serving"])
+def test_of_serving_only_the_application_and_its_command_know_ray(module: str) -> None:
+    used = {name.partition(".")[0] for name in imports(parsed(module), only_at_import=False)}
+    assert ("ray" in used) is (module in SERVING_WITH_RAY)
+
+
+def test_a_client_of_the_endpoint_loads_neither_torch_nor_ray() -> None:
+    assert not {"torch", "ray", "transformers", "fastapi"} & loaded_by("gad_ray.serving.client")
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in {None, *WITHOUT_TORCH}])

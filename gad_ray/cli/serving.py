@@ -1,0 +1,51 @@
+"""``gad-ray serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    critic: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A checkpoint or an exported critic.")
+    ] = None,
+    follow: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="A run's name or path: always its newest good critic."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than loopback need a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    name: Annotated[str, typer.Option(help="What clients call the model.")] = "critic",
+    key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keys, one a line; or set GAD_RAY_SERVE_KEYS."),
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="Processes that share the requests.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0.0, help="GPUs of one replica.")] = 0.0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of one replica; 0: its share of the cores.")
+    ] = 0,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass.")] = 4096,
+    cache_tokens: Annotated[
+        int, typer.Option(min=0, help="Scored tokens whose scores are kept for equal text; 0: none.")
+    ] = 0,
+) -> None:
+    """Serve a critic over HTTP until a signal. Scores are those of training; see docs/serving.md."""
+    from gad_ray.commands.serve import serve_critic as run
+
+    settings = {
+        "name": name,
+        "key_file": None if key_file is None else str(key_file.resolve()),
+        "num_replicas": replicas,
+        "gpus_per_replica": gpus,
+        "threads": threads,
+        "batching": {"max_batch_tokens": batch_tokens, "cache_tokens": cache_tokens},
+    }
+    if (critic is None) == (follow is None):
+        raise typer.BadParameter("give either --critic or --follow")
+    raise typer.Exit(run(critic, follow, host=host, port=port, settings=settings))

@@ -1,0 +1,403 @@
+"""Many requests, one critic: rows of several requests are scored together, and every caller gets its own.
+
+    submit() ──► queue, bounded in tokens and requests ──► round: the oldest rows of one critic
+                                                              │ equal rows once, a prompt once, sorted by length
+    the caller's future ◄── its rows are complete ◄── batches of a token budget, one at a time in a thread
+
+A full queue refuses at once. A row belongs to the critic that was served when its request came: what is loaded
+later never scores it, and no batch holds rows of two critics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from pydantic import Field
+
+from gad_ray.config.base import StrictModel
+from gad_ray.core.packing import plan_micro_batches
+from gad_ray.models.pairs import deduplicate
+from gad_ray.serving.cache import ScoreCache
+from gad_ray.serving.envelope import INTERNAL, OVERLOADED, UNAVAILABLE, ApiError
+from gad_ray.serving.pace import ArrivalPace, ScoringPace
+from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
+
+_logger = logging.getLogger(__name__)
+
+_ROUND_BATCHES = 2
+"""Batches' worth of rows that are sorted by length together: more waste less padding, and delay who comes next."""
+
+_MIN_SHARED_TOKENS = 32
+"""A shorter prompt is not worth a pass of its own."""
+
+_TURNS_PER_ROUND = 8
+"""In a round callers take turns, so that one who brings a thousand rows does not keep the others waiting."""
+
+_MIN_RETRY_S = 1.0
+
+
+class BatchSettings(StrictModel):
+    """How rows are put together."""
+
+    max_batch_tokens: int = Field(default=4096, ge=1)
+    """Tokens of one forward pass, padding included; a longer row goes alone."""
+
+    max_wait_s: float = Field(default=0.005, ge=0.0, le=10.0)
+    """Longest wait for company before an idle critic begins; adapted to the traffic."""
+
+    cache_tokens: int = Field(default=0, ge=0)
+    """Scored tokens whose scores are kept for equal text; 0: no cache."""
+
+
+class BatchWatcher(Protocol):
+    """Is told what the batcher does."""
+
+    def batch_done(self, *, rows: int, tokens: int, padded_tokens: int, budget: int, seconds: float) -> None:
+        """A forward pass was made.
+
+        Args:
+            rows: Rows in it.
+            tokens: Their tokens.
+            padded_tokens: The same with padding.
+            budget: Tokens that it could have had.
+            seconds: How long it took.
+        """
+        ...
+
+    def queue_changed(self, *, requests: int, tokens: int) -> None:
+        """So much waits or is being scored."""
+        ...
+
+    def rows_spared(self, *, equal: int, cached: int) -> None:
+        """So many rows needed no computation: equal to others in the round, or known from before."""
+        ...
+
+
+@dataclass(eq=False)
+class _Job:
+    scorer: RowScorer
+    pairs: Sequence[PreparedPair]
+    future: asyncio.Future[list[RowScore]]
+    found: list[RowScore | None]
+    missing: int
+    tokens_left: int
+    next: int = 0
+    """The first row that is not in a round yet."""
+
+
+@dataclass(eq=False)
+class _Row:
+    """Distinct tokens in a round, with everyone who asked for them."""
+
+    pair: PreparedPair
+    owners: list[tuple[_Job, int]] = field(default_factory=list["tuple[_Job, int]"])
+
+    @property
+    def wanted(self) -> bool:
+        return any(not job.future.done() for job, _ in self.owners)
+
+
+class Batcher:
+    """Scores rows for many callers at once. Lives in one event loop; :meth:`close` ends it.
+
+    Args:
+        settings: How rows are put together.
+        max_queued_tokens: Tokens that may wait or be under way.
+        max_queued_requests: Requests that may wait or be under way.
+        watcher: Is told what happens.
+        clock: Seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        settings: BatchSettings,
+        *,
+        max_queued_tokens: int,
+        max_queued_requests: int,
+        watcher: BatchWatcher | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._max_tokens = max_queued_tokens
+        self._max_requests = max_queued_requests
+        self._watcher = watcher
+        self._clock = clock
+        self._cache = ScoreCache(settings.cache_tokens)
+        self._arrivals = ArrivalPace(settings.max_wait_s)
+        self._pace = ScoringPace()
+        self._queue: deque[_Job] = deque()
+        self._jobs: set[_Job] = set()
+        self._news = asyncio.Event()
+        self._closed = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="critic")
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that wait or are being scored."""
+        return len(self._jobs)
+
+    @property
+    def num_tokens(self) -> int:
+        """Their tokens that are not scored yet."""
+        return sum(job.tokens_left for job in self._jobs)
+
+    def _expected_s(self, tokens: int) -> float:
+        """Time until a request of so many tokens is scored, at the pace of late.
+
+        As callers take turns, none goes before it with much more than it has itself.
+        """
+        before = tokens + self._turn_tokens
+        return self._pace.seconds_for(tokens + sum(min(job.tokens_left, before) for job in self._jobs))
+
+    @property
+    def _turn_tokens(self) -> int:
+        return max(1, _ROUND_BATCHES * self._settings.max_batch_tokens // _TURNS_PER_ROUND)
+
+    def check_room(self, *, tokens: int = 0, others: int = 0, timeout_s: float | None = None) -> None:
+        """Refuse at once what would wait in vain.
+
+        Args:
+            tokens: Tokens of the request, as far as they are known.
+            others: Requests that are about to enter the queue.
+            timeout_s: Time that it has.
+
+        Raises:
+            ApiError: 429 with Retry-After, if the queue is full, or the time would not suffice; 503 after the end.
+        """
+        if self._closed:
+            raise ApiError(
+                "the service is shutting down",
+                status=503,
+                code="draining",
+                kind=UNAVAILABLE,
+                retry_after_s=1.0,
+            )
+        waiting, expected_s = self.num_tokens, self._expected_s(tokens)
+        full = len(self._jobs) + others >= self._max_requests or (
+            bool(self._jobs) and waiting + tokens > self._max_tokens
+        )
+        if full or (bool(self._jobs) and timeout_s is not None and expected_s > timeout_s):
+            raise ApiError(
+                f"{len(self._jobs)} requests with {waiting} tokens are waiting already",
+                status=429,
+                code="queue_full",
+                kind=OVERLOADED,
+                retry_after_s=max(_MIN_RETRY_S, expected_s / 2),
+            )
+
+    async def submit(
+        self, scorer: RowScorer, pairs: Sequence[PreparedPair], *, timeout_s: float
+    ) -> list[RowScore]:
+        """Score pairs, together with whatever else there is to score.
+
+        Args:
+            scorer: The critic that scores all of them.
+            pairs: The pairs, tokenised by that critic.
+            timeout_s: Time until the answer. A caller that is cancelled, or out of time, leaves the queue.
+
+        Returns:
+            The scores in the order of the pairs; equal pairs get the same.
+
+        Raises:
+            ApiError: 429 if there is no room, 408 if the time is over, 500 if the critic fails.
+        """
+        # Here already, so that equal pairs of one request are equal to the last bit however many rounds it takes.
+        keys, index = deduplicate([pair.key for pair in pairs])
+        by_key = {pair.key: pair for pair in pairs}
+        distinct = [by_key[key] for key in keys]
+        self._arrivals.arrived(self._clock())
+        known = [self._cache.get(scorer.fingerprint, pair) for pair in distinct]
+        missing = sum(score is None for score in known)
+        tokens = sum(len(pair) for pair, score in zip(distinct, known, strict=True) if score is None)
+        self._tell_spared(equal=len(pairs) - len(distinct), cached=len(known) - missing)
+        if missing:
+            self.check_room(tokens=tokens, timeout_s=timeout_s)
+            job = _Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
+            scores = await self._wait_for(job, timeout_s)
+        else:
+            scores = [score for score in known if score is not None]
+        return [scores[int(i)] for i in index]
+
+    async def _wait_for(self, job: _Job, timeout_s: float) -> list[RowScore]:
+        self._enter(job)
+        try:
+            return await asyncio.wait_for(job.future, timeout_s)
+        except TimeoutError:
+            raise ApiError(
+                f"no score within {timeout_s:g} s", status=408, code="deadline_exceeded", kind=OVERLOADED
+            ) from None
+        finally:
+            self._leave(job)
+
+    async def close(self) -> None:
+        """Answer what is under way and end; nothing new is taken."""
+        self._closed = True
+        self._news.set()
+        if self._worker is not None:
+            await self._worker
+        self._thread.shutdown(wait=False)
+
+    def _enter(self, job: _Job) -> None:
+        self._jobs.add(job)
+        self._queue.append(job)
+        self._tell_queue()
+        if self._worker is None:
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+        self._news.set()
+
+    def _leave(self, job: _Job) -> None:
+        self._jobs.discard(job)
+        self._tell_queue()
+
+    async def _work(self) -> None:
+        """Consumes the queue until it is closed and empty; waits for news when there is nothing to score."""
+        while True:
+            if not self._queue:
+                if self._closed:
+                    return
+                self._news.clear()
+                await self._news.wait()
+                await self._wait_for_company()
+                continue
+            await self._score_round()
+
+    async def _wait_for_company(self) -> None:
+        """The critic was idle: give others the chance to share its first batch, if some are to be expected."""
+        budget = self._settings.max_batch_tokens
+        seconds = self._arrivals.wait_s(queued_tokens=self.num_tokens, budget=budget)
+        until = self._clock() + seconds
+        while not self._closed and self.num_tokens < budget and (left := until - self._clock()) > 0:
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), left)
+            except TimeoutError:
+                return
+
+    async def _score_round(self) -> None:
+        scorer, rows = self._take_round()
+        for plan, shared in self._plan(scorer, rows):
+            batch = [row for row in plan if row.wanted]
+            if batch:
+                await self._score_batch(scorer, batch, shared=shared and len(batch) > 1)
+
+    def _plan(self, scorer: RowScorer, rows: Sequence[_Row]) -> list[tuple[list[_Row], bool]]:
+        """Batches of a round, and whether their rows share a prompt that is computed once.
+
+        The budget counts a shared prompt for every row all the same: its keys and values are held for each.
+        """
+        prompts: dict[bytes, list[_Row]] = {}
+        for row in rows:
+            prompts.setdefault(row.pair.prompt, []).append(row)
+        alone: list[_Row] = []
+        plans: list[tuple[list[_Row], bool]] = []
+        for group in prompts.values():
+            if scorer.shares_prompts and len(group) > 1 and group[0].pair.row.start >= _MIN_SHARED_TOKENS:
+                plans += [(batch, True) for batch in self._by_length(group)]
+            else:
+                alone += group
+        return plans + [(batch, False) for batch in self._by_length(alone)]
+
+    def _by_length(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+        lengths = [len(row.pair) for row in rows]
+        plans = plan_micro_batches(lengths, max_tokens=self._settings.max_batch_tokens)
+        return [[rows[int(i)] for i in plan] for plan in plans]
+
+    def _take_round(self) -> tuple[RowScorer, list[_Row]]:
+        """Rows of the critic whose turn it is, the oldest first, equal ones together; callers take turns."""
+        scorer = self._queue[0].scorer
+        budget = _ROUND_BATCHES * self._settings.max_batch_tokens
+        waiting = deque(job for job in self._queue if job.scorer is scorer and not job.future.done())
+        served: set[_Job] = set()
+        rows: dict[bytes, _Row] = {}
+        tokens = equal = 0
+        while waiting and tokens < budget:
+            job = waiting.popleft()
+            served.add(job)
+            turn = tokens + self._turn_tokens
+            while job.next < len(job.pairs) and tokens < min(turn, budget):
+                place, job.next = job.next, job.next + 1
+                if job.found[place] is not None:
+                    continue
+                pair = job.pairs[place]
+                if pair.key in rows:
+                    equal += 1
+                else:
+                    rows[pair.key] = _Row(pair)
+                    tokens += len(pair)
+                rows[pair.key].owners.append((job, place))
+            if job.next < len(job.pairs):
+                waiting.append(job)
+        left = [job for job in self._queue if not job.future.done() and job.next < len(job.pairs)]
+        # Who has had a turn goes behind those who have not.
+        self._queue = deque(sorted(left, key=lambda job: job in served))
+        self._tell_spared(equal=equal)
+        return scorer, list(rows.values())
+
+    async def _score_batch(self, scorer: RowScorer, batch: Sequence[_Row], *, shared: bool) -> None:
+        started = self._clock()
+        loop = asyncio.get_running_loop()
+        try:
+            score = partial(scorer.score_rows, [row.pair.row for row in batch], shared=shared)
+            scores = await loop.run_in_executor(self._thread, score)
+        except Exception as error:
+            _logger.exception("the critic failed on a batch of %d rows", len(batch))
+            failure = _failure(f"the critic failed on this batch: {type(error).__name__}")
+            for row in batch:
+                _fail(row, failure)
+            return
+        seconds = self._clock() - started
+        tokens = sum(len(row.pair) for row in batch)
+        self._pace.scored(tokens, seconds)
+        if self._watcher is not None:
+            self._watcher.batch_done(
+                rows=len(batch),
+                tokens=tokens,
+                padded_tokens=len(batch) * max(len(row.pair) for row in batch),
+                budget=self._settings.max_batch_tokens,
+                seconds=seconds,
+            )
+        for row, score in zip(batch, scores, strict=True):
+            if math.isfinite(score.score):
+                self._cache.put(scorer.fingerprint, row.pair, score)
+            _deliver(row, score)
+
+    def _tell_queue(self) -> None:
+        if self._watcher is not None:
+            self._watcher.queue_changed(requests=len(self._jobs), tokens=self.num_tokens)
+
+    def _tell_spared(self, *, equal: int = 0, cached: int = 0) -> None:
+        if self._watcher is not None and (equal or cached):
+            self._watcher.rows_spared(equal=equal, cached=cached)
+
+
+def _deliver(row: _Row, score: RowScore) -> None:
+    if not math.isfinite(score.score):
+        _fail(row, _failure(f"the critic gave {score.score} in place of a score"))
+        return
+    for job, place in row.owners:
+        if job.found[place] is None:
+            job.found[place] = score
+            job.missing -= 1
+            job.tokens_left -= len(row.pair)
+        if job.missing == 0 and not job.future.done():
+            job.future.set_result([found for found in job.found if found is not None])
+
+
+def _failure(message: str) -> ApiError:
+    return ApiError(message, status=500, code="scoring_failed", kind=INTERNAL)
+
+
+def _fail(row: _Row, failure: ApiError) -> None:
+    for job, _ in row.owners:
+        if not job.future.done():
+            job.future.set_exception(failure)

@@ -1,0 +1,168 @@
+"""The Ray Serve application: one deployment, whose replicas each hold the critic, its batcher and its guard.
+
+    client ──► Serve's proxy ──► replica: guard → routes → service → batcher → critic
+
+``build`` is what ``serve deploy`` takes as ``import_path``; ``gad-ray serve`` uses it as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+
+from gad_ray.actors.process import runtime_env, share_of_cores
+from gad_ray.errors import ModelError
+from gad_ray.serving.app import build_app
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.follow import Follower
+from gad_ray.serving.keys import KeyRing, digests_from
+from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.service import ScoringService
+from gad_ray.serving.settings import ReplicaSettings, ServedSource, ServeSettings, settings_from
+from gad_ray.serving.versions import Versions
+from gad_ray.serving.watch import ServingMetrics
+
+DEPLOYMENT = "critic"
+
+_QUEUE_SHARE = 0.5
+"""Share of the queue's bound at which another replica is wanted."""
+
+
+class CriticReplica:
+    """One replica. It is ready once :meth:`reconfigure` has loaded a critic and scored a first text.
+
+    Args:
+        settings: ``ReplicaSettings`` as a mapping.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import torch
+        from ray.util import metrics as ray_metrics
+
+        self._settings = ReplicaSettings.model_validate(settings)
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        on_gpu = self._settings.gpus_per_replica > 0 and torch.cuda.is_available()
+        # Keys in the node's environment count too: so a YAML need not name any.
+        digests = [*self._settings.key_digests, *digests_from(os.environ)]
+        key_file = self._settings.key_file
+        self._keys = KeyRing(digests, file=None if key_file is None else Path(key_file))
+        self._metrics = ServingMetrics(cast("Any", ray_metrics))
+        limits = self._settings.limits
+        batcher = Batcher(
+            self._settings.batching,
+            max_queued_tokens=limits.max_queued_tokens,
+            max_queued_requests=limits.max_queued_requests,
+            watcher=self._metrics,
+        )
+        self._service = ScoringService(None, name=self._settings.name, limits=limits, batcher=batcher)
+        self._versions = Versions(
+            self._service,
+            load=partial(ServedCritic.load, device=torch.device("cuda" if on_gpu else "cpu")),
+            keep=self._settings.keep_versions,
+            watcher=self._metrics,
+        )
+        self._following: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, source: dict[str, Any]) -> None:
+        """Serve a critic, or follow a run. Serve calls it at the start, and when the source changes.
+
+        Args:
+            source: ``ServedSource`` as a mapping.
+
+        Raises:
+            GadError: If there is nothing to serve at all. A later critic that is not fit is refused, logged and
+                counted, and the one before goes on.
+        """
+        wanted = ServedSource.model_validate(source)
+        self._stop_following()
+        if wanted.critic is not None:
+            await self._versions.serve(wanted.critic)
+        else:
+            follower = Follower(
+                Path(str(wanted.follow)), self._versions, every_s=self._settings.follow_every_s
+            )
+            await follower.look()
+            self._following = asyncio.get_running_loop().create_task(follower.keep_looking())
+        if self._service.present is None:
+            raise ModelError(
+                self._versions.refused or f"the run {wanted.follow} has no critic yet",
+                mend="wait for its first checkpoint, or name a critic that is whole",
+            )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The application that answers this replica's requests."""
+        return build_app(
+            self._service,
+            keys=self._keys,
+            limits=self._settings.limits,
+            metrics=self._metrics,
+            echo_request_id=False,
+            close=self.close,
+        )
+
+    async def close(self) -> None:
+        """End, after the last request."""
+        self._stop_following()
+        await self._service.close()
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+
+def build(args: dict[str, Any]) -> Application:
+    """What ``serve deploy`` takes as ``import_path``.
+
+    Args:
+        args: ``ServeSettings`` as a mapping: ``args`` of the application in the YAML.
+
+    Raises:
+        ConfigError: If a setting is unknown or out of its bounds.
+    """
+    return application(settings_from(args))
+
+
+def application(args: ServeSettings) -> Application:
+    """The Serve application of a critic.
+
+    Args:
+        args: Its settings.
+    """
+    limits = args.limits
+    threads = args.threads or share_of_cores(args.num_replicas)
+    options: dict[str, Any] = {
+        "name": DEPLOYMENT,
+        # The replica's own queue is bounded and answers 429 at once, in the envelope. What comes on top of that and
+        # of requests which are still being sent is refused by Serve.
+        "max_ongoing_requests": 2 * limits.max_queued_requests + 64,
+        "max_queued_requests": limits.max_queued_requests,
+        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1.0),
+        "graceful_shutdown_timeout_s": args.drain_s,
+        "graceful_shutdown_wait_loop_s": 0.2,
+        "max_constructor_retry_count": 2,
+        "user_config": args.source(),
+        "ray_actor_options": {
+            "num_cpus": args.cpus_per_replica,
+            "num_gpus": args.gpus_per_replica,
+            "runtime_env": runtime_env(threads=threads),
+        },
+    }
+    if args.max_replicas is None:
+        options["num_replicas"] = args.num_replicas
+    else:
+        options["autoscaling_config"] = AutoscalingConfig(
+            min_replicas=args.num_replicas,
+            max_replicas=max(args.max_replicas, args.num_replicas),
+            target_ongoing_requests=max(1.0, _QUEUE_SHARE * limits.max_queued_requests),
+        )
+    replica: Any = cast("Any", serve.ingress())(CriticReplica)
+    return cast("Any", serve.deployment(**options))(replica).bind(args.for_replica())

@@ -1,0 +1,182 @@
+"""What stands before Ray Serve's own proxy: it mends what no replica can mend.
+
+The proxy fails with a bare 500 on a request id that is not UTF-8, lets a request set its own time limit, answers for
+itself in plain text, and gives a request up with its replica. Ray takes these middlewares by their import path, from
+the environment that the cluster is started in:
+
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=gad_ray.serving.proxy.middlewares
+
+``gad-ray serve`` sets it for a cluster of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from starlette.middleware import Middleware
+
+from gad_ray.serving.body import Message, Receive
+from gad_ray.serving.envelope import INTERNAL, OVERLOADED, UNAVAILABLE, ApiError
+from gad_ray.serving.guard import Application, Scope, Send
+
+IMPORT_PATH = "gad_ray.serving.proxy.middlewares"
+PATH_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+
+_ATTEMPTS = 2
+"""A request whose replica is lost is scored by another one, once: scoring twice gives the same."""
+
+_KEPT_BYTES = 16 * 1024 * 1024
+"""Longest body that is kept for a second attempt."""
+
+_FOR_SERVE = re.compile(
+    rb"x-request-timeout-seconds|x-request-disconnect-disabled|serve[-_]multiplexed[-_]model[-_]id|.*session[-_]id"
+)
+"""Headers that steer the proxy itself: not for clients."""
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
+
+class ProxyGuard:
+    """ASGI middleware for the process that listens.
+
+    Args:
+        app: Serve's proxy.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on, and see that it gets an answer in the envelope."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = [(key, value) for key, value in scope["headers"] if _passes(key.lower(), value)]
+        body = _KeptBody(receive)
+        answer = _Answer(send)
+        for attempt in range(_ATTEMPTS):
+            # The proxy adds to the headers.
+            await self._app({**scope, "headers": list(headers)}, body.again(), answer)
+            if answer.started or body.is_gone:
+                return
+            if not body.is_whole or attempt == _ATTEMPTS - 1:
+                break
+        await answer.refuse(_lost())
+
+
+class _KeptBody:
+    """Remembers a request's body as it is read, so that it can be read once more."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._parts: list[Message] = []
+        self._size = 0
+        self.is_whole = False
+        self.is_gone = False
+
+    def again(self) -> Receive:
+        """Gives the body from its beginning, then whatever the client does next."""
+        known = list(self._parts)
+
+        async def receive() -> Message:
+            if known:
+                return known.pop(0)
+            message = await self._receive()
+            self._note(message)
+            return message
+
+        return receive
+
+    def _note(self, message: Message) -> None:
+        if message["type"] == "http.disconnect":
+            self.is_gone = True
+            return
+        self._size += len(message.get("body", b""))
+        if self._size > _KEPT_BYTES:
+            self._parts.clear()
+            return
+        self._parts.append(message)
+        self.is_whole = not message.get("more_body", False)
+
+
+class _Answer:
+    """Passes an application's answer on; what the proxy says for itself is put into the envelope."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self._replaced = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            error = _own_words(message)
+            if error is not None:
+                self._replaced = True
+                await self._write(error)
+                return
+        if not self._replaced:
+            await self._send(message)
+
+    async def refuse(self, error: ApiError) -> None:
+        self.started = True
+        await self._write(error)
+
+    async def _write(self, error: ApiError) -> None:
+        body = json.dumps(error.body).encode()
+        headers = {
+            **error.headers,
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+        }
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": error.status, "headers": encoded})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def middlewares() -> list[Middleware]:
+    """For Ray Serve: what it puts around its proxy."""
+    return [Middleware(ProxyGuard)]
+
+
+def _passes(name: bytes, value: bytes) -> bool:
+    if name == b"x-request-id":
+        return _REQUEST_ID.fullmatch(value) is not None
+    return _FOR_SERVE.fullmatch(name) is None
+
+
+def _own_words(message: Message) -> ApiError | None:
+    """The error behind an answer of the proxy's own; None for an answer of the application.
+
+    The application answers in JSON, always. The proxy says 200 to its own health check, in plain text.
+    """
+    kinds = [value for key, value in message.get("headers", []) if key.lower() == b"content-type"]
+    status = int(message["status"])
+    if status < 400 or any(kind.startswith(b"application/json") for kind in kinds):
+        return None
+    if status == 408:
+        return ApiError("no answer came in time", status=408, code="deadline_exceeded", kind=OVERLOADED)
+    if status == 429:
+        return ApiError(
+            "too many requests are waiting", status=429, code="queue_full", kind=OVERLOADED, retry_after_s=1.0
+        )
+    if status in (404, 503):
+        return ApiError(
+            "no critic is served at the moment",
+            status=503,
+            code="not_ready",
+            kind=UNAVAILABLE,
+            retry_after_s=1.0,
+        )
+    return ApiError("something went wrong here", status=500, code="internal_error", kind=INTERNAL)
+
+
+def _lost() -> ApiError:
+    return ApiError(
+        "the replica that had this request is gone; asking again is safe",
+        status=503,
+        code="replica_lost",
+        kind=UNAVAILABLE,
+        retry_after_s=1.0,
+    )

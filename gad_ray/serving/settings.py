@@ -1,0 +1,103 @@
+"""How the critic is served: all settings of the Serve application, as the command and a YAML give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from gad_ray.config.base import StrictModel
+from gad_ray.errors import ConfigError
+from gad_ray.serving.batcher import BatchSettings
+from gad_ray.serving.limits import Limits
+
+
+class ReplicaSettings(StrictModel):
+    """How a replica answers, whatever critic it has."""
+
+    name: str = Field(default="critic", min_length=1, max_length=128)
+    """What clients call the model."""
+
+    key_file: str | None = None
+    """File with one key a line, at the same path on every node; read again when it changes."""
+
+    key_digests: list[str] = Field(default_factory=list[str])
+    """SHA-256 (hex) of further keys."""
+
+    limits: Limits = Limits()
+    """Bounds of requests and of what may wait."""
+
+    batching: BatchSettings = BatchSettings()
+    """How requests are scored together."""
+
+    keep_versions: int = Field(default=1, ge=0)
+    """Earlier critics that stay in memory, to be served again at once by their fingerprint."""
+
+    follow_every_s: float = Field(default=2.0, gt=0.0)
+    """How often a run that is followed is looked at for a new critic."""
+
+    threads: int = Field(default=0, ge=0)
+    """Threads of one replica; its share of the cores when 0."""
+
+    gpus_per_replica: float = Field(default=0.0, ge=0.0)
+    """GPUs of one replica; it computes on the CPU without."""
+
+
+class ServedSource(StrictModel):
+    """What is served. Serve hands it to running replicas when it changes, as ``user_config``: a hot swap."""
+
+    critic: str | None = Field(default=None, min_length=1)
+    """Directory of a checkpoint or an export, at the same path on every node; or the fingerprint, or its beginning,
+    of a critic that the replicas still have in memory."""
+
+    follow: str | None = Field(default=None, min_length=1)
+    """Directory of a run whose newest good critic is served, always."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.critic is None) == (self.follow is None):
+            raise ValueError("give either critic or follow")
+        return self
+
+
+class ServeSettings(ReplicaSettings, ServedSource):
+    """One served critic, with the replicas that serve it."""
+
+    num_replicas: int = Field(default=1, ge=1)
+    """Processes that each hold the critic and share the requests."""
+
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Add replicas up to so many while requests wait, and take them away again; a fixed number when left out."""
+
+    cpus_per_replica: float = Field(default=1.0, ge=0.0)
+    """Cores that Ray reserves for one replica."""
+
+    drain_s: float = Field(default=30.0, gt=0.0)
+    """Longest time for requests under way to end when a replica is stopped."""
+
+    def for_replica(self) -> dict[str, Any]:
+        """The part that replicas are started with."""
+        return self.model_dump(mode="json", include=set(ReplicaSettings.model_fields))
+
+    def source(self) -> dict[str, Any]:
+        """The part that may change while they run."""
+        return self.model_dump(mode="json", include=set(ServedSource.model_fields))
+
+
+def settings_from(values: Mapping[str, Any]) -> ServeSettings:
+    """Settings from a mapping.
+
+    Raises:
+        ConfigError: If one is unknown or out of its bounds.
+    """
+    try:
+        return ServeSettings.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        named = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"{named}: {first['msg']}" if named else first["msg"],
+            where="settings of the service",
+            mend="see docs/serving.md for what there is",
+        ) from None

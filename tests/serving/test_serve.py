@@ -1,0 +1,270 @@
+"""The command as a user runs it: a real Ray Serve application, asked over HTTP."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from gad_ray.cli import main
+from gad_ray.learners.critic import CriticLearner
+from gad_ray.models.critic import CriticModel
+from gad_ray.serving.client import ScoreClient
+from tests.cluster import ray_environment
+from tests.game import REPOSITORY
+from tests.processes import processes_of, wait_until, wait_until_gone
+from tests.tiny import make_tiny_model
+from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
+
+START_S, END_S = 120.0, 60.0
+KEY = "key-" + "k" * 30
+PAIRS = [pair(p, r) for p, t, s in zip(PROMPTS, TEACHER, STUDENT, strict=True) for r in (t, *s)]
+
+
+class Served:
+    """``gad-ray serve`` with a cluster of its own."""
+
+    def __init__(self, run: Path, key_file: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        # Ray's sockets need a short path; RAY_TMPDIR also marks all processes that the command starts.
+        self.scratch = Path(tempfile.mkdtemp(prefix="gad-", dir="/tmp"))
+        self._log = self.scratch / "log"
+        command = [sys.executable, "-m", "gad_ray", "serve", "--follow", str(run), "--port", str(self.port)]
+        command += ["--key-file", str(key_file), "--threads", "1", "--replicas", "2"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**ray_environment(), "RAY_TMPDIR": str(self.scratch)},
+                cwd=REPOSITORY,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        wait_until(self._is_ready, what="the service", deadline_s=START_S)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def written(self) -> str:
+        """Everything that Ray and Serve have logged."""
+        kinds = (".log", ".out", ".err", ".json")
+        files = [path for path in self.scratch.rglob("*") if path.is_file() and path.suffix in kinds]
+        return "\n".join([self.log, *(path.read_text(errors="replace") for path in files)])
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log
+        return "serving" in self.log
+
+
+@pytest.fixture(scope="module")
+def learner(tmp_path_factory: pytest.TempPathFactory) -> CriticLearner:
+    made = critic_learner(critic_config(make_tiny_model(tmp_path_factory.mktemp("model")), max_tokens=200))
+    with torch.no_grad():
+        made.model.head.weight.mul_(20.0)
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(learner: CriticLearner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run has left: its settings and its critic."""
+    directory = tmp_path_factory.mktemp("run")
+    (directory / "config.yaml").write_text("{}\n")
+    learner.export(directory / "exports" / "critic")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def critic_dir(run: Path) -> Path:
+    return run / "exports" / "critic"
+
+
+@pytest.fixture(scope="module")
+def served(run: Path) -> Iterator[Served]:
+    (run / "keys").write_text(f"{KEY}\n")
+    service = Served(run, run / "keys")
+    try:
+        yield service
+    finally:
+        if service.process.poll() is None:
+            service.process.send_signal(signal.SIGTERM)
+            service.process.wait(END_S)
+        wait_until_gone(service.scratch)
+
+
+def post(served: Served, body: Any, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(
+        f"{served.url}/v1/score", json=body, headers={"authorization": f"Bearer {KEY}", **named}, timeout=30.0
+    )
+
+
+def main_done(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert not left.value.code
+
+
+def test_scores_over_http_are_those_of_the_critic_here(served: Served, critic_dir: Path) -> None:
+    critic = CriticModel.load(critic_dir)
+    wanted = critic.score(PAIRS, micro_batch_tokens=8192)
+    with ScoreClient(served.url, key=KEY) as client:
+        together = client.score_pairs(PAIRS)
+        alone = [client.score_pairs([one])[0] for one in PAIRS]
+    for found in (together, alone):
+        np.testing.assert_allclose([score.value for score in found], wanted, atol=1e-4, rtol=0)
+        assert {score.fingerprint for score in found} == {critic.fingerprint().digest}
+
+
+def test_a_file_is_scored_by_an_endpoint_as_by_a_directory(
+    served: Served, critic_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"content": p, "response": t, "id": i} for i, (p, t) in enumerate(zip(PROMPTS, TEACHER, strict=True))
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("GAD_RAY_SERVE_KEY", KEY)
+
+    def scored(*by: str) -> list[dict[str, Any]]:
+        out = tmp_path / "out.jsonl"
+        main_done(["score", *by, "--in", str(tmp_path / "in.jsonl"), "--out", str(out)])
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    here, there = scored("--critic", str(critic_dir)), scored("--endpoint", served.url)
+    for mine, theirs in zip(here, there, strict=True):
+        assert mine.pop("score") == pytest.approx(theirs.pop("score"), abs=1e-4)
+        assert mine == theirs
+
+
+def test_what_ray_serves_proxy_cannot_take_is_taken_or_refused_in_the_envelope(served: Served) -> None:
+    asked = {"queries": "Hi", "documents": "a"}
+    assert post(served, asked, x_request_id="mine-1").headers["x-request-id"] == "mine-1"
+    assert post(served, asked, x_request_timeout_seconds="0.000001").status_code == 200
+    with socket.create_connection(("127.0.0.1", served.port)) as raw:
+        raw.settimeout(30.0)
+        raw.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nx-request-id: \xff\xfe\r\nconnection: close\r\n\r\n")
+        assert raw.recv(4096).startswith(b"HTTP/1.1 200")
+    bare = httpx.post(f"{served.url}/v1/score", json=asked)
+    assert (bare.status_code, bare.json()["error"]["code"]) == (401, "invalid_api_key")
+    long = post(served, {**asked, "user": "x" * 5_000_000})
+    assert (long.status_code, long.json()["error"]["code"]) == (413, "body_too_long")
+
+
+def test_a_new_critic_of_the_run_takes_over_without_a_lost_request_and_a_bad_one_does_not(
+    served: Served, learner: CriticLearner, critic_dir: Path
+) -> None:
+    old = learner.fingerprint().digest
+    with torch.no_grad():
+        learner.model.head.bias.add_(1.0)
+    new = learner.fingerprint().digest
+    body = {"queries": PROMPTS[0], "documents": [TEACHER[0], "No."]}
+    answers: list[httpx.Response] = []
+
+    def both_have_it() -> bool:
+        """Two replicas answer in turn or by chance: twenty times the same fingerprint are both of them."""
+        found = [post(served, body) for _ in range(20)]
+        answers.extend(found)
+        return {answer.json()["model_version"]["fingerprint"] for answer in found} == {new}
+
+    learner.export(critic_dir)
+    wait_until(both_have_it, what="the new critic", deadline_s=60.0)
+    scores = {
+        fingerprint: [a.json()["data"][0]["score"] for a in answers if fingerprint in a.text]
+        for fingerprint in (old, new)
+    }
+    assert all(answer.status_code == 200 for answer in answers)
+    assert len(scores[old]) + len(scores[new]) == len(answers), "each names one of the two"
+    for fingerprint, offset in ((old, 0.0), (new, 1.0)):
+        np.testing.assert_allclose(scores[fingerprint], scores[new][0] - 1.0 + offset, atol=1e-4, rtol=0)
+
+    with torch.no_grad():
+        learner.model.head.bias.fill_(torch.nan)
+    learner.export(critic_dir)
+    wait_until(lambda: served.written().count("is refused") >= 2, what="the refusals", deadline_s=60.0)
+    assert both_have_it()
+
+
+def test_a_killed_replica_costs_no_request_its_answer(served: Served) -> None:
+    replicas = [one for one in processes_of(served.scratch) if "ServeReplica" in " ".join(one.cmdline())]
+    assert len(replicas) == 2
+    body = {"queries": "Hi", "documents": ["a" * 50] * 3}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        answers = [pool.submit(lambda: post(served, body).status_code) for _ in range(60)]
+        replicas[0].send_signal(signal.SIGKILL)
+        assert [answer.result() for answer in answers] == [200] * 60
+
+
+def test_a_signal_ends_it_after_the_requests_under_way_and_leaves_nothing_behind(served: Served) -> None:
+    content = json.dumps({"queries": "Hi", "documents": "because of the air"}).encode()
+    head = (
+        f"POST /v1/score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(content)}\r\nexpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port)) as raw:
+        raw.settimeout(60.0)
+        raw.sendall(head.encode())
+        assert raw.recv(4096).startswith(b"HTTP/1.1 100")
+        served.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(served), what="the refusal of new requests", deadline_s=30.0)
+        raw.sendall(content)
+        assert raw.recv(65536).startswith(b"HTTP/1.1 200")
+    assert served.process.wait(END_S) == 0, served.log
+    written = served.written()
+    assert '"route": "/v1/score"' in written.replace("\\", "")
+    assert KEY not in written
+    assert "because of the air" not in written
+    wait_until_gone(served.scratch)
+
+
+def refuses(served: Served) -> bool:
+    answer = httpx.get(f"{served.url}/ready", timeout=30.0)
+    return answer.status_code == 503 and "retry-after" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "0.0.0.0"], "can be reached from other machines, and no key is set"),
+        (["--host", "192.0.2.200"], "no key is set"),
+        (["--critic", "/nowhere"], "there is no directory /nowhere"),
+    ],
+)
+def test_what_cannot_be_served_there_is_told_before_anything_starts(
+    critic_dir: Path,
+    arguments: list[str],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("GAD_RAY_SERVE_KEYS", raising=False)
+    with pytest.raises(SystemExit) as left:
+        main(["serve", "--critic", str(critic_dir), *arguments])
+    assert left.value.code == 2
+    assert told in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_port_in_use_is_told_before_anything_starts(
+    critic_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit) as left:
+            main(["serve", "--critic", str(critic_dir), "--port", port])
+    assert left.value.code == 2
+    assert "cannot be listened on" in capsys.readouterr().err

@@ -1,0 +1,481 @@
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from gad_ray.models.pairs import TokenRow
+from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.pace import ArrivalPace, ScoringPace
+from gad_ray.serving.served import PreparedPair, RowScore
+
+T = TypeVar("T")
+
+
+def prepared(*ids: int) -> PreparedPair:
+    row = TokenRow(ids=np.asarray(ids, dtype=np.int32), start=0)
+    return PreparedPair(row=row, key=row.ids.tobytes(), prompt=row.ids.tobytes(), truncated=False)
+
+
+def answered(prompt: int, *ids: int, tokens: int = 40) -> PreparedPair:
+    """A row with a prompt before it."""
+    row = TokenRow(ids=np.asarray([prompt] * tokens + list(ids), dtype=np.int32), start=tokens)
+    return PreparedPair(row=row, key=row.ids.tobytes(), prompt=bytes([prompt, tokens]), truncated=False)
+
+
+def texts(count: int, *, tokens: int = 10, first: int = 0) -> list[PreparedPair]:
+    return [prepared(*[first + i] * tokens) for i in range(count)]
+
+
+@dataclass
+class Scorer:
+    """Scores the first token; holds every pass until it is let go, if it is told to."""
+
+    fingerprint: str = "one"
+    offset: float = 0.0
+    held: threading.Event | None = None
+    fails_on: int | None = None
+    shares_prompts: bool = False
+    shared: list[bool] = field(default_factory=list)
+    batches: list[list[TokenRow]] = field(default_factory=list)
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
+        self.batches.append(list(rows))
+        self.shared.append(shared)
+        self.begun.set()
+        if self.held is not None:
+            assert self.held.wait(30)
+        if self.fails_on is not None and any(int(row.ids[0]) == self.fails_on for row in rows):
+            raise RuntimeError("out of memory")
+        return [
+            RowScore(float(row.ids[0]) + self.offset, np.zeros(len(row), dtype=np.float32)) for row in rows
+        ]
+
+    @property
+    def num_scored(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
+
+@dataclass
+class Watcher:
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    queue: list[tuple[int, int]] = field(default_factory=list)
+    spared: list[tuple[int, int]] = field(default_factory=list)
+
+    def batch_done(self, **told: Any) -> None:
+        self.batches.append(told)
+
+    def queue_changed(self, *, requests: int, tokens: int) -> None:
+        self.queue.append((requests, tokens))
+
+    def rows_spared(self, *, equal: int, cached: int) -> None:
+        self.spared.append((equal, cached))
+
+
+def use(
+    call: Callable[[Batcher], Awaitable[T]],
+    *,
+    tokens: int = 10_000,
+    requests: int = 100,
+    watcher: Watcher | None = None,
+    **settings: Any,
+) -> T:
+    async def run() -> T:
+        batcher = Batcher(
+            BatchSettings(**{"max_batch_tokens": 100, "max_wait_s": 0.0, **settings}),
+            max_queued_tokens=tokens,
+            max_queued_requests=requests,
+            watcher=watcher,
+        )
+        try:
+            return await call(batcher)
+        finally:
+            await batcher.close()
+
+    return asyncio.run(run())
+
+
+async def scores_of(
+    batcher: Batcher, scorer: Scorer, pairs: Sequence[PreparedPair], timeout_s: float = 30.0
+) -> list[float]:
+    return [found.score for found in await batcher.submit(scorer, pairs, timeout_s=timeout_s)]
+
+
+def begin(
+    batcher: Batcher, scorer: Scorer, pairs: Sequence[PreparedPair], **more: Any
+) -> "asyncio.Task[list[float]]":
+    return asyncio.get_running_loop().create_task(scores_of(batcher, scorer, pairs, **more))
+
+
+async def until_begun(scorer: Scorer) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, scorer.begun.wait, 30)
+
+
+async def until_queued(batcher: Batcher, requests: int) -> None:
+    async with asyncio.timeout(30):
+        while batcher.num_requests < requests:
+            await asyncio.sleep(0)
+
+
+def test_everyone_gets_the_scores_of_their_own_texts():
+    scorer = Scorer()
+
+    async def call(batcher: Batcher) -> list[list[float]]:
+        return await asyncio.gather(*[scores_of(batcher, scorer, texts(7, first=100 * i)) for i in range(20)])
+
+    assert use(call) == [[100.0 * i + j for j in range(7)] for i in range(20)]
+
+
+def test_a_batch_keeps_to_the_token_budget_with_its_padding_and_holds_rows_of_like_length():
+    scorer = Scorer()
+    pairs = [prepared(*[i] * (1 + (i * 37) % 50)) for i in range(40)]
+    use(lambda batcher: scores_of(batcher, scorer, pairs))
+    assert scorer.num_scored == 40
+    for batch in scorer.batches:
+        lengths = [len(row) for row in batch]
+        assert len(lengths) * max(lengths) <= 100
+        assert lengths == sorted(lengths, reverse=True)
+
+
+def test_a_row_above_the_budget_is_scored_alone():
+    scorer = Scorer()
+    assert use(lambda batcher: scores_of(batcher, scorer, [*texts(3), prepared(*[9] * 500)])) == [
+        0.0,
+        1.0,
+        2.0,
+        9.0,
+    ]
+    assert [len(batch) for batch in scorer.batches if len(batch[0]) == 500] == [1]
+
+
+def test_equal_rows_are_scored_once_within_a_request_and_across_waiting_requests():
+    held = threading.Event()
+    scorer, watcher = Scorer(held=held), Watcher()
+
+    async def call(batcher: Batcher) -> list[list[float]]:
+        first = begin(batcher, scorer, texts(1, first=50))
+        await until_begun(scorer)
+        others = [begin(batcher, scorer, [*texts(2), *texts(2)]) for _ in range(3)]
+        await until_queued(batcher, 4)
+        held.set()
+        return list(await asyncio.gather(first, *others))
+
+    assert use(call, watcher=watcher) == [[50.0], *[[0.0, 1.0, 0.0, 1.0]] * 3]
+    assert scorer.num_scored == 3
+    assert sum(equal for equal, _ in watcher.spared) == 3 * 2 + 2 * 2
+
+
+def test_requests_that_came_during_a_pass_share_the_next_one():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+
+    async def call(batcher: Batcher) -> None:
+        first = begin(batcher, scorer, texts(1, first=50))
+        await until_begun(scorer)
+        others = [begin(batcher, scorer, texts(1, first=i)) for i in range(5)]
+        await until_queued(batcher, 6)
+        held.set()
+        await asyncio.gather(first, *others)
+
+    use(call)
+    assert [len(batch) for batch in scorer.batches] == [1, 5]
+
+
+def test_a_request_of_many_rows_does_not_keep_a_small_one_waiting():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+
+    async def call(batcher: Batcher) -> None:
+        large = begin(batcher, scorer, texts(500, first=1000))
+        await until_begun(scorer)
+        small = begin(batcher, scorer, texts(1))
+        await until_queued(batcher, 2)
+        held.set()
+        await small
+        assert not large.done()
+        assert scorer.num_scored < 100
+        await large
+
+    use(call)
+    assert scorer.num_scored == 501
+
+
+def test_no_batch_holds_rows_of_two_critics_and_each_scores_what_came_while_it_was_served():
+    held = threading.Event()
+    old, new = Scorer("old", held=held), Scorer("new", offset=0.5, held=held)
+
+    async def call(batcher: Batcher) -> list[list[float]]:
+        first = begin(batcher, old, texts(1, first=50))
+        await until_begun(old)
+        others = [begin(batcher, old if i % 2 else new, texts(3, first=10 * i)) for i in range(6)]
+        await until_queued(batcher, 7)
+        held.set()
+        return list(await asyncio.gather(first, *others))
+
+    found = use(call)
+    assert found[1:] == [[10.0 * i + j + (0.0 if i % 2 else 0.5) for j in range(3)] for i in range(6)]
+    assert old.num_scored == 1 + 9
+    assert new.num_scored == 9
+
+
+def test_rows_under_one_prompt_are_scored_together_where_that_saves_its_computation():
+    scorer = Scorer(shares_prompts=True)
+    pairs = [
+        answered(1, 5),
+        answered(2, 5),
+        answered(1, 6, 7),
+        answered(2, 8),
+        answered(1, 9),
+        answered(3, 5),
+        *texts(2, first=50),
+    ]
+    assert use(lambda b: scores_of(b, scorer, pairs), max_batch_tokens=1000) == [1, 2, 1, 2, 1, 3, 50, 51]
+    found = [(sorted({int(row.ids[0]) for row in batch}), len(batch)) for batch in scorer.batches]
+    assert found == [([1], 3), ([2], 2), ([3, 50, 51], 3)]
+    assert scorer.shared == [True, True, False]
+
+
+@pytest.mark.parametrize(("can", "tokens"), [(False, 40), (True, 10)])
+def test_prompts_are_not_shared_where_it_cannot_be_done_or_does_not_pay(can: bool, tokens: int):
+    scorer = Scorer(shares_prompts=can)
+    pairs = [answered(1 + i % 2, 5 + i, tokens=tokens) for i in range(6)]
+    use(lambda batcher: scores_of(batcher, scorer, pairs), max_batch_tokens=1000)
+    assert [len(batch) for batch in scorer.batches] == [6]
+    assert scorer.shared == [False]
+
+
+# --- Back-pressure
+
+
+@pytest.mark.parametrize("limits", [{"requests": 2}, {"tokens": 60}])
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(limits: dict[str, int]):
+    held = threading.Event()
+    scorer, watcher = Scorer(held=held), Watcher()
+
+    async def call(batcher: Batcher) -> ApiError:
+        waiting = [begin(batcher, scorer, texts(3, first=10 * i)) for i in range(2)]
+        await until_queued(batcher, 2)
+        with pytest.raises(ApiError) as caught:
+            await batcher.submit(scorer, texts(1, first=90), timeout_s=30.0)
+        held.set()
+        await asyncio.gather(*waiting)
+        await batcher.submit(scorer, texts(1, first=90), timeout_s=30.0)
+        return caught.value
+
+    error = use(call, watcher=watcher, **limits)
+    assert (error.status, error.code, error.headers["retry-after"]) == (429, "queue_full", "1")
+    assert watcher.queue[-1] == (0, 0)
+    assert max(tokens for _, tokens in watcher.queue) == 60
+
+
+def test_a_request_above_the_queues_bound_is_scored_when_nobody_waits():
+    scorer = Scorer()
+    assert len(use(lambda batcher: scores_of(batcher, scorer, texts(50)), tokens=100)) == 50
+
+
+def test_what_could_not_be_answered_in_time_is_refused_before_it_waits():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+    now = [0.0]
+
+    async def run() -> ApiError:
+        batcher = Batcher(
+            BatchSettings(max_batch_tokens=100),
+            max_queued_tokens=100_000,
+            max_queued_requests=100,
+            clock=lambda: now[0],
+        )
+        first = begin(batcher, scorer, texts(1))
+        await until_begun(scorer)
+        now[0] += 10.0  # 1 s a token
+        held.set()
+        await first
+        held.clear()
+        others = [begin(batcher, scorer, texts(1, first=20 + i), timeout_s=1000.0) for i in range(9)]
+        await until_queued(batcher, 9)
+        with pytest.raises(ApiError) as caught:
+            batcher.check_room(timeout_s=60.0)
+        batcher.check_room(timeout_s=120.0)
+        held.set()
+        await asyncio.gather(*others)
+        await batcher.close()
+        return caught.value
+
+    error = asyncio.run(run())
+    assert (error.status, error.headers["retry-after"]) == (429, "45")
+
+
+def test_a_large_request_that_waits_does_not_shut_out_a_small_one():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+    now = [0.0]
+
+    async def run() -> None:
+        batcher = Batcher(
+            BatchSettings(max_batch_tokens=100),
+            max_queued_tokens=100_000,
+            max_queued_requests=100,
+            clock=lambda: now[0],
+        )
+        first = begin(batcher, scorer, texts(1))
+        await until_begun(scorer)
+        now[0] += 10.0  # 1 s a token
+        held.set()
+        await first
+        held.clear()
+        large = begin(batcher, scorer, texts(50, first=20))
+        await until_queued(batcher, 1)
+        batcher.check_room(tokens=10, timeout_s=60.0)  # its own tokens and a turn of the other: 45 s
+        with pytest.raises(ApiError, match="1 requests with 500 tokens are waiting"):
+            batcher.check_room(tokens=100, timeout_s=60.0)
+        held.set()
+        await large
+        await batcher.close()
+
+    asyncio.run(run())
+
+
+def test_a_request_whose_time_is_over_is_told_so_and_its_rows_are_not_scored():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+
+    async def call(batcher: Batcher) -> ApiError:
+        first = begin(batcher, scorer, texts(1))
+        await until_begun(scorer)
+        with pytest.raises(ApiError) as caught:
+            await batcher.submit(scorer, texts(5, first=10), timeout_s=0.01)
+        held.set()
+        await first
+        return caught.value
+
+    error = use(call)
+    assert (error.status, error.code) == (408, "deadline_exceeded")
+    assert scorer.num_scored == 1
+
+
+def test_a_caller_that_goes_away_leaves_the_queue():
+    held = threading.Event()
+    scorer, watcher = Scorer(held=held), Watcher()
+
+    async def call(batcher: Batcher) -> None:
+        first = begin(batcher, scorer, texts(1))
+        await until_begun(scorer)
+        gone = begin(batcher, scorer, texts(5, first=10))
+        await until_queued(batcher, 2)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        held.set()
+        await first
+
+    use(call, watcher=watcher)
+    assert scorer.num_scored == 1
+    assert watcher.queue[-1] == (0, 0)
+
+
+def test_closing_answers_what_waits_and_takes_nothing_new():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+
+    async def call(batcher: Batcher) -> list[float]:
+        waiting = begin(batcher, scorer, texts(30))
+        await until_begun(scorer)
+        closing = asyncio.get_running_loop().create_task(batcher.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ApiError, match="shutting down") as caught:
+            await batcher.submit(scorer, texts(1, first=90), timeout_s=30.0)
+        assert caught.value.status == 503
+        held.set()
+        await closing
+        return await waiting
+
+    assert use(call) == [float(i) for i in range(30)]
+
+
+# --- Failures
+
+
+def test_a_pass_that_fails_ends_its_own_requests_only():
+    scorer = Scorer(fails_on=5)
+
+    async def call(batcher: Batcher) -> None:
+        with pytest.raises(ApiError, match="RuntimeError") as caught:
+            await batcher.submit(scorer, texts(1, first=5), timeout_s=30.0)
+        assert caught.value.status == 500
+        assert await scores_of(batcher, scorer, texts(1, first=6)) == [6.0]
+
+    use(call)
+
+
+def test_a_score_that_is_not_finite_is_never_given():
+    scorer = Scorer(offset=float("nan"))
+
+    async def call(batcher: Batcher) -> None:
+        with pytest.raises(ApiError, match="nan in place of a score"):
+            await batcher.submit(scorer, texts(2), timeout_s=30.0)
+
+    use(call, cache_tokens=1000)
+
+
+# --- The cache
+
+
+def test_the_cache_answers_equal_text_of_the_same_critic_within_its_bound():
+    scorer, other, watcher = Scorer(), Scorer("two", offset=0.5), Watcher()
+
+    async def call(batcher: Batcher) -> None:
+        assert await scores_of(batcher, scorer, texts(3)) == [0.0, 1.0, 2.0]
+        assert await scores_of(batcher, scorer, texts(3)) == [0.0, 1.0, 2.0]
+        assert scorer.num_scored == 3
+        assert await scores_of(batcher, other, texts(3)) == [0.5, 1.5, 2.5]
+        assert await scores_of(batcher, scorer, texts(1)) == [0.0]
+        assert scorer.num_scored == 4, "the other critic's scores have taken its place"
+
+    use(call, cache_tokens=50, watcher=watcher)
+    assert sum(cached for _, cached in watcher.spared) == 3
+
+
+def test_nothing_is_kept_without_a_cache():
+    scorer = Scorer()
+
+    async def call(batcher: Batcher) -> None:
+        await scores_of(batcher, scorer, texts(3))
+        await scores_of(batcher, scorer, texts(3))
+
+    use(call)
+    assert scorer.num_scored == 6
+
+
+# --- The wait
+
+
+def test_nobody_waits_for_company_that_is_not_to_be_expected():
+    pace = ArrivalPace(0.01)
+    assert pace.wait_s(queued_tokens=1, budget=100) == 0.0
+    for now in (0.0, 1.0, 2.0):
+        pace.arrived(now)
+    assert pace.wait_s(queued_tokens=1, budget=100) == 0.0
+
+
+def test_the_wait_follows_the_traffic_and_ends_with_a_full_batch():
+    pace = ArrivalPace(0.01)
+    for i in range(100):
+        pace.arrived(0.001 * i)
+    assert pace.wait_s(queued_tokens=1, budget=100) == pytest.approx(0.002)
+    assert pace.wait_s(queued_tokens=100, budget=100) == 0.0
+    for i in range(100):
+        pace.arrived(1.0 + 0.008 * i)
+    assert pace.wait_s(queued_tokens=1, budget=100) == 0.01
+
+
+def test_the_pace_of_scoring_is_that_of_late():
+    pace = ScoringPace()
+    assert pace.seconds_for(1000) == 0.0
+    for _ in range(60):
+        pace.scored(100, 1.0)
+    assert pace.seconds_for(1000) == pytest.approx(10.0)

@@ -1,0 +1,91 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from gad_ray.errors import GadError
+from gad_ray.serving.deployment import CriticReplica, build
+from gad_ray.serving.settings import settings_from
+from tests.unit.serving.conftest import make_learner
+
+T = TypeVar("T")
+
+
+def use(call: Callable[[CriticReplica, httpx.AsyncClient], Awaitable[T]]) -> T:
+    """A replica as Ray Serve makes it, without Ray Serve."""
+
+    async def run() -> T:
+        settings = settings_from({"critic": "unused", "follow_every_s": 0.01})
+        replica = CriticReplica(settings.for_replica())
+        app = replica.__serve_build_asgi_app__()
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client,
+        ):
+            return await call(replica, client)
+
+    return asyncio.run(run())
+
+
+async def served_now(client: httpx.AsyncClient) -> str:
+    return (await client.get("/v1/models")).json()["data"][0]["model_version"]["fingerprint"]
+
+
+async def until_served(client: httpx.AsyncClient, fingerprint: str) -> None:
+    async with asyncio.timeout(60):
+        while await served_now(client) != fingerprint:
+            await asyncio.sleep(0)
+
+
+def test_a_replica_is_ready_with_its_first_critic_and_keeps_it_when_a_bad_one_comes(
+    critic_dir: Path, tmp_path: Path
+):
+    async def call(replica: CriticReplica, client: httpx.AsyncClient) -> None:
+        before = await client.get("/ready")
+        assert (before.status_code, before.json()["error"]["code"]) == (503, "not_ready")
+        with pytest.raises(GadError, match="is not an exported critic"):
+            await replica.reconfigure({"critic": str(tmp_path), "follow": None})
+        await replica.reconfigure({"critic": str(critic_dir), "follow": None})
+        first = await served_now(client)
+        await replica.reconfigure({"critic": str(tmp_path), "follow": None})
+        assert await served_now(client) == first
+        assert (await client.get("/ready")).status_code == 200
+
+    use(call)
+
+
+def test_a_replica_that_follows_a_run_has_its_newest_good_critic_and_one_that_is_told_so_stays(
+    tied_model: Path, tmp_path: Path
+):
+    learners = [make_learner(tied_model, seed=seed) for seed in (1, 2)]
+    prints = [learner.fingerprint().digest for learner in learners]
+    (tmp_path / "config.yaml").touch()
+    export = tmp_path / "exports" / "critic"
+
+    async def call(replica: CriticReplica, client: httpx.AsyncClient) -> None:
+        with pytest.raises(GadError, match="has no critic yet"):
+            await replica.reconfigure({"critic": None, "follow": str(tmp_path)})
+        learners[0].export(export)
+        await replica.reconfigure({"critic": None, "follow": str(tmp_path)})
+        assert await served_now(client) == prints[0]
+        learners[1].export(export)
+        await until_served(client, prints[1])
+        # Back to the one before, by its name; the run is not followed any more.
+        await replica.reconfigure({"critic": prints[0][:16], "follow": None})
+        assert replica._following is None
+        assert await served_now(client) == prints[0]
+
+    use(call)
+
+
+def test_the_application_is_one_deployment_whose_source_is_its_user_config(tmp_path: Path):
+    deployment = build({"critic": str(tmp_path), "num_replicas": 2})._bound_deployment
+    assert (deployment.name, deployment.num_replicas) == ("critic", 2)
+    assert deployment.user_config == {"critic": str(tmp_path), "follow": None}
+    assert deployment.max_ongoing_requests > 2 * 512
+    growing = build({"critic": str(tmp_path), "max_replicas": 4})._bound_deployment
+    assert growing._deployment_config.autoscaling_config.max_replicas == 4
