@@ -33,7 +33,7 @@ def bench_methods(
 
 def bench_faults(
     cases: Annotated[
-        list[str] | None, typer.Argument(metavar="[CASE …]", help="Only these; left out: all of them.")
+        list[str] | None, typer.Argument(metavar="CASE", help="Only these; left out: all of them.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs and figures go.")] = Path(
         "runs/bench-faults"
