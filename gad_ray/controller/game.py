@@ -299,7 +299,7 @@ class Controller:
             self.step = position.step
             self._in_game = position.stage == "adversarial"
             self._sync()
-            self.heldout.load_before()
+            self.heldout.load_before(step=position.step)
             self._tell_sampling()
         self._saving.go_on_from(position.step)
         self.progress.rewind(step=position.step, metrics_bytes=position.metrics_bytes)

@@ -36,7 +36,7 @@ from gad_ray.evaluation.heldout import (
     teacher_answers,
 )
 from gad_ray.observability.files import write_text
-from gad_ray.observability.records import ScoreRecordWriter
+from gad_ray.observability.records import ScoreRecordWriter, find_records
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary, SampleRow
 
@@ -78,14 +78,20 @@ class HeldOut:
         save_rollouts(self._directory.answers_before, self._before.rollouts, self._prompts)
         save_nll(self._directory, self._before.nll)
 
-    def load_before(self) -> None:
-        """Take the answers of an earlier part of the run from disk.
+    def load_before(self, *, step: int) -> None:
+        """Take the answers of an earlier part of the run from disk, and which critic it had evaluated last.
+
+        Args:
+            step: The step after which the run goes on.
 
         Raises:
-            CheckpointError: If they cannot be read.
+            CheckpointError: If the answers cannot be read.
+            DataError: If the records of an evaluation cannot.
         """
         if self._prompts is not None:
             self._before = load_answers_before(self._directory)
+            evaluated = [one for one in find_records(self._directory.eval_fixed) if one.step == step]
+            self._judge = evaluated[0].fingerprint if evaluated else None
 
     def evaluate(self, *, step: int, policy_version: int) -> Metrics:
         """``eval/*``: the fixed answers under the critic of the moment, and the policy's answers of the moment.

@@ -76,7 +76,12 @@ def test_a_fit_may_go_on_with_what_does_not_shape_its_steps_changed(override: st
 
 @pytest.mark.parametrize(
     "override",
-    ["fit.soda.beta=0.2", "prompts_per_step=8", "policy.model.compute=float32", "rollout.temperature=0.5"],
+    [
+        "fit.soda.beta=0.2",
+        "fit.soda.prompts_per_step=4",
+        "policy.model.compute=float32",
+        "rollout.temperature=0.5",
+    ],
 )
 def test_a_fit_does_not_go_on_with_other_settings(override: str) -> None:
     assert fit_hash(quickstart(override), "soda") != fit_hash(quickstart(), "soda")
@@ -96,6 +101,7 @@ def test_the_arithmetic_of_a_fit_is_said_in_words() -> None:
     assert "the base policy answers 420 prompts × 2 responses = 840 responses of at most 48 tokens" in told
     assert "each step: 16 prompts, DPO on 32 pairs, β = 0.1" in told
     assert "in all 30 steps = 1.14 epochs" in told
-    told = "\n".join(fit_arithmetic(quickstart("fit.seqkd.epochs=2"), "seqkd", 420))
+    config = quickstart("fit.seqkd.epochs=2", "fit.seqkd.prompts_per_step=null")
+    told = "\n".join(fit_arithmetic(config, "seqkd", 420))
     assert "each step: 4 prompts, cross-entropy on 4 teacher responses" in told
     assert "in all 210 steps = 2 epochs" in told

@@ -55,7 +55,7 @@ def heldout_of(prompts: PromptBatch, chat: ChatFormat, root: Path, *, extra: flo
     evaluation = HeldOut(
         config, directory=directory, examples=prompts.examples, groups=cast("Groups", groups)
     )
-    evaluation.load_before()
+    evaluation.load_before(step=0)
     return evaluation
 
 
@@ -93,3 +93,14 @@ def test_the_sampling_of_the_fixed_answers_is_what_they_were_drawn_with(
     config = load_config("quickstart")
     none = HeldOut(config, directory=RunDirectory(root=tmp_path), examples=(), groups=cast("Groups", None))
     assert none.sampling is None
+
+
+def test_a_resumed_run_compares_its_critic_with_the_one_that_was_evaluated_before(
+    prompts: PromptBatch, chat: ChatFormat, tmp_path: Path
+) -> None:
+    heldout_of(prompts, chat, tmp_path).evaluate(step=4, policy_version=0)
+    other = {"critic/fingerprint": float(CRITIC.number + 1)}
+    for step, told in ((4, {"critic/same_as_evaluated": 0.0}), (3, {})):
+        resumed = heldout_of(prompts, chat, tmp_path)
+        resumed.load_before(step=step)
+        assert resumed.same_critic(other) == told
