@@ -1,4 +1,4 @@
-"""A run that is stopped by a critical health rule, diagnosed, and continued."""
+"""A run that a critical health rule answers and stops: diagnosed, and continued."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ SILENCE = (
     "rollout.max_response_tokens=1",
     "evaluation.every=0",
     "data.heldout_prompts=0",
-    "stages.warmup.steps=6",
-    "stages.adversarial.steps=0",
+    "stages.warmup.steps=0",
+    "stages.adversarial.steps=6",
+    "policy.kl.coefficient=0.001",
+    # The rule's answer, as far as it may give one itself, is ten times as much KL.
+    "health.adaptive={updates_per_step: null, temperature: null}",
 )
 STEP = 5
 """With which the rule's window is full for the first time."""
@@ -44,6 +47,22 @@ def test_a_critical_rule_ends_the_run_in_good_order(stopped: Outcome) -> None:
     assert events[-1]["event"] == "stopped"
 
 
+def test_the_rule_changed_what_it_may_and_said_so(stopped: Outcome) -> None:
+    lines = (stopped.root / "events.jsonl").read_text().splitlines()
+    (event,) = (e for e in map(json.loads, lines) if e["event"].startswith("answer"))
+    del event["time"]
+    assert event == {
+        "event": "answer_applied",
+        "step": STEP,
+        "rules": ["length-collapse"],
+        "key": "policy.kl.coefficient",
+        "before": 0.001,
+        "after": 0.01,
+    }
+    assert "policy.kl.coefficient 0.001 → 0.01" in stopped.out + stopped.err
+    assert {(row["actor/kl_coef"], row["health/answers"]) for row in stopped.metrics} == {(0.001, 0.0)}
+
+
 def test_its_diagnosis_names_the_rule_and_that_it_was_stopped(stopped: Outcome) -> None:
     diagnosis = diagnose(read_history(str(stopped.root)))
     collapse = next(item for item in diagnosis.fired if item.finding.rule == "length-collapse")
@@ -56,6 +75,8 @@ def test_it_goes_on_all_the_same_if_it_is_told_to(game: Game, stopped: Outcome) 
     resumed = game.play("silent", *SILENCE, "health.on_critical=stop", resume="auto")
     assert resumed.code == 0, resumed.err
     assert [row["step"] for row in resumed.metrics] == list(range(1, 7))
-    # It holds still, and was reported when it began to.
+    # It holds still, and was reported when it began to; its answer is in force.
     assert resumed.metrics[-1]["health/critical_rules"] == 1.0
+    assert resumed.metrics[-1]["actor/kl_coef"] == 0.01
+    assert resumed.metrics[-1]["health/answers"] == 1.0
     assert "length-collapse" not in resumed.out
