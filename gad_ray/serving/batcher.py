@@ -27,7 +27,7 @@ from gad_ray.config.base import StrictModel
 from gad_ray.core.packing import plan_micro_batches
 from gad_ray.models.pairs import deduplicate
 from gad_ray.serving.cache import ScoreCache
-from gad_ray.serving.envelope import INTERNAL, OVERLOADED, UNAVAILABLE, ApiError
+from gad_ray.serving.envelope import INTERNAL, OVERLOADED, ApiError, queue_full, unavailable
 from gad_ray.serving.pace import ArrivalPace, ScoringPace
 from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
 
@@ -163,6 +163,15 @@ class Batcher:
     def _turn_tokens(self) -> int:
         return max(1, _ROUND_BATCHES * self._settings.max_batch_tokens // _TURNS_PER_ROUND)
 
+    def check_open(self) -> None:
+        """Refuse what comes after the end.
+
+        Raises:
+            ApiError: 503 after :meth:`close`.
+        """
+        if self._closed:
+            raise unavailable("the service is shutting down", "draining")
+
     def check_room(self, *, tokens: int = 0, others: int = 0, timeout_s: float | None = None) -> None:
         """Refuse at once what would wait in vain.
 
@@ -174,24 +183,14 @@ class Batcher:
         Raises:
             ApiError: 429 with Retry-After, if the queue is full, or the time would not suffice; 503 after the end.
         """
-        if self._closed:
-            raise ApiError(
-                "the service is shutting down",
-                status=503,
-                code="draining",
-                kind=UNAVAILABLE,
-                retry_after_s=1.0,
-            )
+        self.check_open()
         waiting, expected_s = self.num_tokens, self._expected_s(tokens)
         full = len(self._jobs) + others >= self._max_requests or (
             bool(self._jobs) and waiting + tokens > self._max_tokens
         )
         if full or (bool(self._jobs) and timeout_s is not None and expected_s > timeout_s):
-            raise ApiError(
+            raise queue_full(
                 f"{len(self._jobs)} requests with {waiting} tokens are waiting already",
-                status=429,
-                code="queue_full",
-                kind=OVERLOADED,
                 retry_after_s=max(_MIN_RETRY_S, expected_s / 2),
             )
 

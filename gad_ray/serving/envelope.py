@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gad_ray.errors import GadError
@@ -69,6 +70,35 @@ class ApiError(GadError):
     def body(self) -> dict[str, dict[str, str | None]]:
         """The envelope."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def unavailable(message: str, code: str) -> ApiError:
+    """503: not now, but in a second perhaps."""
+    return ApiError(message, status=503, code=code, kind=UNAVAILABLE, retry_after_s=1.0)
+
+
+def queue_full(message: str, *, retry_after_s: float = 1.0) -> ApiError:
+    """429: more waits already than may."""
+    return ApiError(message, status=429, code="queue_full", kind=OVERLOADED, retry_after_s=retry_after_s)
+
+
+def unforeseen() -> ApiError:
+    """500: an error that is no client's business; the log tells it."""
+    return ApiError("something went wrong here", status=500, code="internal_error", kind=INTERNAL)
+
+
+async def send_refusal(send: Callable[[dict[str, Any]], Awaitable[None]], error: ApiError) -> None:
+    """Answer an ASGI request with an error, in the envelope.
+
+    Args:
+        send: Of the request.
+        error: Why it gets no scores.
+    """
+    body = json.dumps(error.body).encode()
+    headers = {**error.headers, "content-type": "application/json", "content-length": str(len(body))}
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _rebuild(

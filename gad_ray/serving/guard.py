@@ -5,7 +5,6 @@ Plain ASGI, and inside the replica: Ray Serve's proxy has no authentication and 
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import secrets
@@ -14,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from gad_ray.serving.body import ClientGoneError, Message, Receive, read_body
-from gad_ray.serving.envelope import AUTHENTICATION, INTERNAL, OVERLOADED, ApiError
+from gad_ray.serving.envelope import AUTHENTICATION, ApiError, queue_full, send_refusal, unforeseen
 from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing, is_loopback
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.watch import ServingMetrics, Work, log_access, route_of
@@ -54,17 +53,6 @@ class _Answer:
                 extra.append((b"x-request-id", self.request_id.encode()))
             message = {**message, "headers": [*message.get("headers", []), *extra]}
         await self.send(message)
-
-    async def refuse(self, error: ApiError) -> None:
-        body = json.dumps(error.body).encode()
-        headers = {
-            **error.headers,
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-        }
-        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self({"type": "http.response.start", "status": error.status, "headers": encoded})
-        await self({"type": "http.response.body", "body": body})
 
 
 class Guard:
@@ -111,15 +99,13 @@ class Guard:
         try:
             await self._serve({**scope, WORK: work}, receive, answer)
         except ApiError as error:
-            await answer.refuse(error)
+            await send_refusal(answer, error)
         except ClientGoneError:
             answer.status = _CLIENT_GONE
         except Exception:
             _logger.exception("request %s met an error that nobody foresaw", answer.request_id)
             if not answer.status:
-                await answer.refuse(
-                    ApiError("something went wrong here", status=500, code="internal_error", kind=INTERNAL)
-                )
+                await send_refusal(answer, unforeseen())
         finally:
             seconds = self._clock() - started
             route = route_of(str(scope["path"]))
@@ -141,13 +127,7 @@ class Guard:
         self._check_caller(scope)
         # Bodies take memory before anything is known of them.
         if self._num_inside >= _INSIDE_PER_QUEUED * self._limits.max_queued_requests:
-            raise ApiError(
-                "too many requests are waiting",
-                status=429,
-                code="queue_full",
-                kind=OVERLOADED,
-                retry_after_s=1.0,
-            )
+            raise queue_full("too many requests are waiting")
         self._num_inside += 1
         try:
             await self._pass_on(scope, receive, answer)

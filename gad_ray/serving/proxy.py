@@ -11,13 +11,12 @@ the environment that the cluster is started in:
 
 from __future__ import annotations
 
-import json
 import re
 
 from starlette.middleware import Middleware
 
 from gad_ray.serving.body import Message, Receive
-from gad_ray.serving.envelope import INTERNAL, OVERLOADED, UNAVAILABLE, ApiError
+from gad_ray.serving.envelope import OVERLOADED, ApiError, queue_full, send_refusal, unavailable, unforeseen
 from gad_ray.serving.guard import Application, Scope, Send
 
 IMPORT_PATH = "gad_ray.serving.proxy.middlewares"
@@ -114,25 +113,14 @@ class _Answer:
             error = _own_words(message)
             if error is not None:
                 self._replaced = True
-                await self._write(error)
+                await send_refusal(self._send, error)
                 return
         if not self._replaced:
             await self._send(message)
 
     async def refuse(self, error: ApiError) -> None:
         self.started = True
-        await self._write(error)
-
-    async def _write(self, error: ApiError) -> None:
-        body = json.dumps(error.body).encode()
-        headers = {
-            **error.headers,
-            "content-type": "application/json",
-            "content-length": str(len(body)),
-        }
-        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": error.status, "headers": encoded})
-        await self._send({"type": "http.response.body", "body": body})
+        await send_refusal(self._send, error)
 
 
 def middlewares() -> list[Middleware]:
@@ -158,25 +146,11 @@ def _own_words(message: Message) -> ApiError | None:
     if status == 408:
         return ApiError("no answer came in time", status=408, code="deadline_exceeded", kind=OVERLOADED)
     if status == 429:
-        return ApiError(
-            "too many requests are waiting", status=429, code="queue_full", kind=OVERLOADED, retry_after_s=1.0
-        )
+        return queue_full("too many requests are waiting")
     if status in (404, 503):
-        return ApiError(
-            "no critic is served at the moment",
-            status=503,
-            code="not_ready",
-            kind=UNAVAILABLE,
-            retry_after_s=1.0,
-        )
-    return ApiError("something went wrong here", status=500, code="internal_error", kind=INTERNAL)
+        return unavailable("no critic is served at the moment", "not_ready")
+    return unforeseen()
 
 
 def _lost() -> ApiError:
-    return ApiError(
-        "the replica that had this request is gone; asking again is safe",
-        status=503,
-        code="replica_lost",
-        kind=UNAVAILABLE,
-        retry_after_s=1.0,
-    )
+    return unavailable("the replica that had this request is gone; asking again is safe", "replica_lost")

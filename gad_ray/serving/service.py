@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from gad_ray.core.preference import preferred_probability
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.envelope import UNAVAILABLE, ApiError
+from gad_ray.serving.envelope import ApiError, unavailable
 from gad_ray.serving.inputs import PairReader
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.rendered import RenderedPrompts
@@ -79,7 +79,6 @@ class ScoringService:
         self._limits = limits
         self._reader = PairReader(limits)
         self._batcher = batcher
-        self._closed = False
         self._num_read = 0
         # Tokenising takes its time with long texts: it must not hold up the event loop, nor the critic.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
@@ -109,7 +108,7 @@ class ScoringService:
 
     def _current(self) -> tuple[ServedCritic, RenderedPrompts]:
         if self._served is None:
-            raise _unavailable("no critic is loaded yet", "not_ready")
+            raise unavailable("no critic is loaded yet", "not_ready")
         return self._served
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
@@ -227,12 +226,10 @@ class ScoringService:
         Raises:
             ApiError: 503 after :meth:`close`.
         """
-        if self._closed:
-            raise _unavailable("the service is shutting down", "draining")
+        self._batcher.check_open()
 
     async def close(self) -> None:
         """Answer what is under way and end."""
-        self._closed = True
         await self._batcher.close()
         self._tokenizing.shutdown(wait=False)
 
@@ -287,10 +284,6 @@ class ScoringService:
                 code="model_not_found",
                 param="model",
             )
-
-
-def _unavailable(message: str, code: str) -> ApiError:
-    return ApiError(message, status=503, code=code, kind=UNAVAILABLE, retry_after_s=1.0)
 
 
 def version_of(critic: ServedCritic) -> ModelVersion:
