@@ -7,7 +7,6 @@ prompts. What was finished is kept: called again, the comparison goes on where i
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gad_ray.bench.process import exit_code
 from gad_ray.config import load_config
 from gad_ray.errors import GadError
 from gad_ray.evaluation.intervals import over_repeats
@@ -93,7 +93,7 @@ class MethodsBench:
         if not model.is_dir():
             settings = [f"name={name}", f"output_dir={self.out / 'runs'}", f"seed={seed}"]
             arguments = [*command, self.recipe, *self.overrides, *settings, "--resume", "auto"]
-            code = _exit_code(arguments)
+            code = exit_code([sys.executable, "-m", "gad_ray", *arguments])
             if code != 0:
                 raise GadError(
                     f"'gad-ray {' '.join(arguments)}' ended with {code}",
@@ -105,17 +105,6 @@ class MethodsBench:
     def _judge(self, model: str | None, seed: int) -> dict[str, Any]:
         overrides = [*self.overrides] if model is None else [*self.overrides, f"policy.model.model={model}"]
         return asdict(judge_apart(load_config(self.recipe, overrides), seed=seed, scratch=self.out))
-
-
-def _exit_code(arguments: Sequence[str]) -> int:
-    """Run gad-ray in a process of its own and wait for its end, also after Ctrl-C."""
-    with subprocess.Popen([sys.executable, "-m", "gad_ray", *arguments]) as child:
-        # subprocess.run would kill it a quarter of a second after Ctrl-C, which has reached it too: it is saving.
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            child.wait()
-            raise
 
 
 def table(figures: dict[str, Any]) -> list[list[str]]:

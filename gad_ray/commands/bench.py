@@ -45,11 +45,8 @@ def bench_methods(
         methods=tuple(methods) or tuple(METHODS),
     )
     head, *rows = table(bench.run())
-    shown = Table(*head, title=f"{recipe}: mean ± half of the 95 % interval over {num_seeds} seeds")
-    for row in rows:
-        shown.add_row(*row)
     console = Console(highlight=False)
-    console.print(shown)
+    console.print(_shown(f"{recipe}: mean ± half of the 95 % interval over {num_seeds} seeds", head, rows))
     console.print(f"figures: {bench.out / 'methods.json'}", soft_wrap=True)
 
 
@@ -79,11 +76,8 @@ def bench_faults(names: Sequence[str], *, out: Path, base: Path | None, docs: Pa
         ("healthy runs", healthy_table(verdicts)),
         ("rules", rule_table(verdicts)),
     ):
-        shown = Table(*head, title=title)
-        for row in rows:
-            shown.add_row(*row)
         if rows:
-            console.print(shown)
+            console.print(_shown(title, head, rows))
     for line in summary(verdicts):
         console.print(line, soft_wrap=True)
     if docs is not None:
@@ -102,6 +96,13 @@ def list_faults() -> None:
         names += ["the quarantine"] if case.quarantined else []
         shown.add_row(case.name, case.done, ", ".join(names) or "nothing: it is healthy")
     Console(highlight=False).print(shown)
+
+
+def _shown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    shown = Table(*head, title=title)
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def _tell(line: str) -> None:

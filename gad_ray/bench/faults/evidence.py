@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gad_ray.observability.lines import read_lines
 from gad_ray.observability.run_dir import RunDirectory
 
 _ERROR = re.compile(r"^error: (.*)", re.MULTILINE | re.DOTALL)
@@ -52,14 +51,14 @@ class Evidence:
         return cls(
             exit_code=exit_code,
             seconds=seconds,
-            steps=sum(1 for _ in _lines(directory.metrics_jsonl)),
+            steps=len(read_lines(directory.metrics_jsonl).rows),
             alarms=tuple(
                 Alarm(rule=e["rule"], severity=e["severity"], stage=e["stage"], step=e["step"])
-                for e in _lines(directory.events_jsonl)
+                for e in read_lines(directory.events_jsonl).rows
                 if e["event"] == "health"
             ),
             error=said[1].strip() if said else "",
-            quarantined=dict(Counter(row["reason"] for row in _lines(directory.quarantine_jsonl))),
+            quarantined=dict(Counter(row["reason"] for row in read_lines(directory.quarantine_jsonl).rows)),
         )
 
     @classmethod
@@ -71,10 +70,3 @@ class Evidence:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    """The lines of a file that a run may not have come to write."""
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from gad_ray.bench.faults.case import Case, Row, Rows
 from gad_ray.bench.faults.evidence import Evidence
 from gad_ray.bench.faults.rows import study_rows, write_rows
 from gad_ray.bench.faults.verdict import Verdict, judge
+from gad_ray.bench.process import exit_code
 from gad_ray.config import load_config
 from gad_ray.observability.files import write_text
 from gad_ray.observability.run_dir import RunDirectory
@@ -26,7 +26,6 @@ BASE = Path(__file__).with_name("base.yaml")
 """The healthy run that faults are done to."""
 
 _DEADLINE_S = 1800.0
-_GRACE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,7 @@ class FaultStudy:
         shutil.rmtree(root, ignore_errors=True)
         log = self.out / f"{case.name}.log"
         started = time.monotonic()
-        code = _exit_code(self._command(case, rows), log, deadline_s=self.deadline_s)
+        code = exit_code(self._command(case, rows), log, deadline_s=self.deadline_s)
         seconds = time.monotonic() - started
         evidence = Evidence.of_run(RunDirectory(root=root), log, exit_code=code, seconds=seconds)
         # A gigabyte a case, which nobody looks at again.
@@ -134,30 +133,3 @@ class FaultStudy:
 
     def _path(self, case: Case) -> Path:
         return self.out / f"{case.name}.json"
-
-
-def _exit_code(command: Sequence[str], log: Path, *, deadline_s: float) -> int | None:
-    """Run a command in a process of its own; None if it had to be ended.
-
-    After Ctrl-C, which reaches it too, it is waited for: it is saving its state.
-    """
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT) as child,
-    ):
-        try:
-            return child.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            _end(child)
-            return None
-        except KeyboardInterrupt:
-            child.wait()
-            raise
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
-    try:
-        child.wait(_GRACE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()

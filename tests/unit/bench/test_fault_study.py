@@ -72,7 +72,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         log.write_text("")
         return 0
 
-    monkeypatch.setattr(study_module, "_exit_code", play)
+    monkeypatch.setattr(study_module, "exit_code", play)
     return seen
 
 
@@ -133,11 +133,11 @@ def test_a_run_that_failed_by_itself_is_made_again(
         log.write_text("error: the disk is full\n")
         return 1
 
-    succeeds = study_module._exit_code
-    monkeypatch.setattr(study_module, "_exit_code", fails)
+    succeeds = study_module.exit_code
+    monkeypatch.setattr(study_module, "exit_code", fails)
     (found,) = study(tmp_path / "out", base, SICK).run()
     assert found.failed
-    monkeypatch.setattr(study_module, "_exit_code", succeeds)
+    monkeypatch.setattr(study_module, "exit_code", succeeds)
     (found,) = study(tmp_path / "out", base, SICK).run()
     assert not found.failed
     assert len(commands) == 2
@@ -236,15 +236,15 @@ def test_a_command_that_does_not_end_is_ended(
 ) -> None:
     ignore = "" if reacts else "signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     code = f"import signal, time; {ignore} print('up', flush=True); time.sleep(60)"
-    monkeypatch.setattr(study_module, "_GRACE_S", 0.2)
+    monkeypatch.setattr("gad_ray.bench.process._GRACE_S", 0.2)
     log = tmp_path / "log"
-    found = study_module._exit_code([sys.executable, "-c", code], log, deadline_s=0.5)
+    found = study_module.exit_code([sys.executable, "-c", code], log, deadline_s=0.5)
     assert found is None
 
 
 def test_a_command_tells_its_exit_code_and_its_words_go_to_the_log(tmp_path: Path) -> None:
     code = "import sys; print('said'); sys.exit(3)"
     log = tmp_path / "log"
-    assert study_module._exit_code([sys.executable, "-c", code], log, deadline_s=60.0) == 3
+    assert study_module.exit_code([sys.executable, "-c", code], log, deadline_s=60.0) == 3
     assert log.read_text() == "said\n"
     shutil.rmtree(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -62,12 +63,14 @@ def test_a_student_is_trained_where_it_is_looked_for(
     monkeypatch.setattr(import_module("gad_ray.controller.fit"), "fit", keep)
     monkeypatch.setattr(import_module("gad_ray.controller"), "train", keep)
 
-    def run(arguments: Sequence[str]) -> int:
+    def run(command: Sequence[str]) -> int:
+        program, arguments = command[:3], command[3:]
+        assert program == [sys.executable, "-m", "gad_ray"]
         with pytest.raises(SystemExit) as left:
             main(arguments)
         return int(left.value.code or 0)
 
-    monkeypatch.setattr("gad_ray.bench.methods._exit_code", run)
+    monkeypatch.setattr("gad_ray.bench.methods.exit_code", run)
     bench = MethodsBench(recipe="quickstart", out=tmp_path, seeds=(7,), methods=(method,))
     with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl") as missing:
         bench.run()

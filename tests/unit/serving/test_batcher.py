@@ -278,24 +278,30 @@ def test_a_request_above_the_queues_bound_is_scored_when_nobody_waits():
     assert len(use(lambda batcher: scores_of(batcher, scorer, texts(50)), tokens=100)) == 50
 
 
+async def one_second_a_token(scorer: Scorer, held: threading.Event) -> Batcher:
+    """A batcher that has seen its critic take so long; the critic is held from then on."""
+    now = [0.0]
+    batcher = Batcher(
+        BatchSettings(max_batch_tokens=100),
+        max_queued_tokens=100_000,
+        max_queued_requests=100,
+        clock=lambda: now[0],
+    )
+    first = begin(batcher, scorer, texts(1))
+    await until_begun(scorer)
+    now[0] += 10.0  # the row has ten
+    held.set()
+    await first
+    held.clear()
+    return batcher
+
+
 def test_what_could_not_be_answered_in_time_is_refused_before_it_waits():
     held = threading.Event()
     scorer = Scorer(held=held)
-    now = [0.0]
 
     async def run() -> ApiError:
-        batcher = Batcher(
-            BatchSettings(max_batch_tokens=100),
-            max_queued_tokens=100_000,
-            max_queued_requests=100,
-            clock=lambda: now[0],
-        )
-        first = begin(batcher, scorer, texts(1))
-        await until_begun(scorer)
-        now[0] += 10.0  # 1 s a token
-        held.set()
-        await first
-        held.clear()
+        batcher = await one_second_a_token(scorer, held)
         others = [begin(batcher, scorer, texts(1, first=20 + i), timeout_s=1000.0) for i in range(9)]
         await until_queued(batcher, 9)
         with pytest.raises(ApiError) as caught:
@@ -313,21 +319,9 @@ def test_what_could_not_be_answered_in_time_is_refused_before_it_waits():
 def test_a_large_request_that_waits_does_not_shut_out_a_small_one():
     held = threading.Event()
     scorer = Scorer(held=held)
-    now = [0.0]
 
     async def run() -> None:
-        batcher = Batcher(
-            BatchSettings(max_batch_tokens=100),
-            max_queued_tokens=100_000,
-            max_queued_requests=100,
-            clock=lambda: now[0],
-        )
-        first = begin(batcher, scorer, texts(1))
-        await until_begun(scorer)
-        now[0] += 10.0  # 1 s a token
-        held.set()
-        await first
-        held.clear()
+        batcher = await one_second_a_token(scorer, held)
         large = begin(batcher, scorer, texts(50, first=20))
         await until_queued(batcher, 1)
         batcher.check_room(tokens=10, timeout_s=60.0)  # its own tokens and a turn of the other: 45 s
