@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from gad_ray.core.preference import preferred_probability
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.envelope import ApiError, unavailable
+from gad_ray.serving.envelope import TOO_MANY_TOKENS, ApiError, unavailable
 from gad_ray.serving.inputs import PairReader
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.rendered import RenderedPrompts
@@ -271,7 +271,7 @@ class ScoringService:
                 raise ApiError(
                     f"the first {i + 1} of {len(texts)} pairs have {tokens} tokens; one request takes at most {limit}",
                     status=413,
-                    code="too_many_tokens",
+                    code=TOO_MANY_TOKENS,
                 )
         return texts, pairs
 
