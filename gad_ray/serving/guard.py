@@ -25,9 +25,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 WORK = "gad_ray.work"
 """Key of the request's :class:`Work` in the ASGI scope."""
 
+OPEN_TO_ALL = ("/health", "/ready")
+"""Paths that need no key."""
+
 _logger = logging.getLogger("ray.serve.gad_ray")
 
-_OPEN_TO_ALL = ("/health", "/ready")
 _INSIDE_PER_QUEUED = 2
 """Requests that may be read, queued or answered at once, for each that may be queued."""
 
@@ -121,7 +123,7 @@ class Guard:
             )
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        if scope["path"] in _OPEN_TO_ALL:
+        if scope["path"] in OPEN_TO_ALL:
             await self._pass_on(scope, receive, answer)
             return
         self._check_caller(scope)
