@@ -16,7 +16,7 @@ from gad_ray.serving.body import ClientGoneError, Message, Receive, read_body
 from gad_ray.serving.envelope import AUTHENTICATION, ApiError, queue_full, send_refusal, unforeseen
 from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing, is_loopback
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.watch import ServingMetrics, Work, log_access, route_of
+from gad_ray.serving.watch import SCORING_ROUTES, ServingMetrics, Work, log_access, route_of
 
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]
@@ -137,7 +137,8 @@ class Guard:
             self._num_inside -= 1
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        if scope["method"] == "POST":
+        # Elsewhere the method or the path is wrong, and that is what is told.
+        if scope["method"] == "POST" and scope["path"] in SCORING_ROUTES:
             _check_content_type(scope)
         body = await read_body(
             receive,

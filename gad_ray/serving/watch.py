@@ -8,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+SCORING_ROUTES = ("/v1/score", "/v1/rerank", "/v1/compare", "/get_reward")
 ROUTES = (
-    "/v1/score",
-    "/v1/rerank",
-    "/v1/compare",
-    "/get_reward",
+    *SCORING_ROUTES,
     "/v1/models",
     "/health",
     "/ready",
