@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -96,6 +97,49 @@ def list_faults() -> None:
         names += ["the quarantine"] if case.quarantined else []
         shown.add_row(case.name, case.done, ", ".join(names) or "nothing: it is healthy")
     Console(highlight=False).print(shown)
+
+
+def bench_serve(
+    parts: Sequence[str], *, critic: Path | None, model: str, out: Path, docs: Path | None, **sizes: Any
+) -> None:
+    """Measure the endpoint under load, and print the tables.
+
+    Args:
+        parts: Parts to measure; all when empty.
+        critic: An exported critic; one with a fresh head is made of ``model`` when None.
+        model: Its backbone, as recipes name models.
+        out: Directory to write to; parts that are finished there are not repeated.
+        docs: File to write as a page to read; none when absent.
+        sizes: The measurement's further settings; ``threads`` are all cores when 0, ``dtype`` is that of a critic
+            which is made.
+
+    Raises:
+        GadError: If a part is not known, or a server does not come up or fails where it must not.
+    """
+    from gad_ray.bench.serve.critics import make_critic
+    from gad_ray.bench.serve.page import load_page, notes
+    from gad_ray.bench.serve.setting import Setting
+    from gad_ray.bench.serve.study import PARTS, ServeStudy
+    from gad_ray.bench.serve.tables import tables
+    from gad_ray.observability.files import write_text
+
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    dtype: str = sizes.pop("dtype")
+    sizes["threads"] = sizes["threads"] or len(os.sched_getaffinity(0))
+    made = out / f"critic-{dtype}"
+    chosen = critic.resolve() if critic is not None else make_critic(made, model=model, dtype=dtype)
+    setting = Setting(critic=chosen, out=out, tell=_tell, **sizes)
+    figures = ServeStudy(parts=list(parts) or list(PARTS), setting=setting).run()
+    console = Console(highlight=False)
+    for name, (title, (head, *rows)) in tables(figures).items():
+        console.print(_shown(title, head, rows))
+        for line in notes(name, figures[name]):
+            console.print(line, soft_wrap=True)
+    if docs is not None:
+        write_text(docs, load_page(figures))
+        console.print(f"page: {docs}", soft_wrap=True)
+    console.print(f"figures: {out / 'serve.json'}", soft_wrap=True)
 
 
 def _shown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
