@@ -167,14 +167,14 @@ def _check(found: set[str], fingerprint: str) -> None:
 
 
 def _as_step(pairs: Sequence[Pair]) -> tuple[PromptBatch, RolloutBatch]:
-    """A step whose teacher said to each prompt what the policy said to the next.
+    """A step whose teacher has said half of what the policy said: no row is longer than the pair itself.
 
     Its tokens would be the policy's, and stand for nothing: a critic reads text.
     """
     names = tuple(f"pair-{number}" for number in range(len(pairs)))
     examples = tuple(
-        Example(id=name, messages=pair.messages, teacher_response=other.response)
-        for name, pair, other in zip(names, pairs, [*pairs[1:], pairs[0]], strict=True)
+        Example(id=name, messages=pair.messages, teacher_response=pair.response[: len(pair.response) // 2])
+        for name, pair in zip(names, pairs, strict=True)
     )
     tokens = Ragged.from_rows([[0]] * len(pairs), np.int32)
     rollouts = RolloutBatch(

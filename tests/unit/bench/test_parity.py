@@ -78,8 +78,12 @@ def test_generated_pairs_are_of_four_kinds_and_of_one_token_up_to_what_the_criti
 
 
 def test_all_ways_give_the_same_scores_and_the_command_says_so(
-    directory: Path, opened: OpenedCritic, capsys: pytest.CaptureFixture[str]
+    directory: Path,
+    opened: OpenedCritic,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setenv("COLUMNS", "200")
     served = ServedCritic(opened)
     with (
         listening(served, limits=Limits(), batching=BatchSettings(max_batch_tokens=2000)) as url,
