@@ -20,6 +20,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from gad_ray.actors.process import runtime_env, share_of_cores
 from gad_ray.errors import ModelError
+from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.follow import Follower
@@ -62,10 +63,20 @@ class CriticReplica:
             max_queued_requests=limits.max_queued_requests,
             watcher=self._metrics,
         )
-        self._service = ScoringService(None, name=self._settings.name, limits=limits, batcher=batcher)
+        device = torch.device("cuda" if on_gpu else "cpu")
+        self._adapters = AdapterPool(
+            {name: Path(place) for name, place in self._settings.adapters.items()},
+            backbone=self._settings.backbone,
+            max_loaded=self._settings.max_adapters,
+            device=device,
+            watcher=self._metrics,
+        )
+        self._service = ScoringService(
+            None, name=self._settings.name, limits=limits, batcher=batcher, adapters=self._adapters
+        )
         self._versions = Versions(
             self._service,
-            load=partial(ServedCritic.load, device=torch.device("cuda" if on_gpu else "cpu")),
+            load=partial(self._adapters.load_critic, partial(ServedCritic.load, device=device)),
             keep=self._settings.keep_versions,
             watcher=self._metrics,
         )
@@ -96,6 +107,7 @@ class CriticReplica:
                 self._versions.refused or f"the run {wanted.follow} has no critic yet",
                 mend="wait for its first checkpoint, or name a critic that is whole",
             )
+        self._adapters.use(self._service.present)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that answers this replica's requests."""

@@ -128,6 +128,11 @@ class ServedCritic:
         return cls(opened)
 
     @property
+    def model(self) -> CriticModel:
+        """The model; whoever takes it may compute with it, and must not change it."""
+        return self._model
+
+    @property
     def chat(self) -> ChatFormat:
         """Template and tokenizer."""
         return self._model.encoder.chat
