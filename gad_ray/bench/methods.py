@@ -91,7 +91,7 @@ class MethodsBench:
         root = self.out / "runs" / name
         model = root / "exports" / "policy"
         if not model.is_dir():
-            settings = [f"name={name}", f"output_dir={self.out / 'runs'}", f"seed={seed}"]
+            settings = [f"name={name}", f"output_dir={self.out / 'runs'}", *_seeds(seed)]
             arguments = [*command, self.recipe, *self.overrides, *settings, "--resume", "auto"]
             code = exit_code([sys.executable, "-m", "gad_ray", *arguments])
             if code != 0:
@@ -103,8 +103,15 @@ class MethodsBench:
         return sum(json.loads(row)["timing_s/step"] for row in rows), str(model)
 
     def _judge(self, model: str | None, seed: int) -> dict[str, Any]:
-        overrides = [*self.overrides] if model is None else [*self.overrides, f"policy.model.model={model}"]
+        overrides = [*self.overrides, *_seeds(seed)]
+        if model is not None:
+            overrides.append(f"policy.model.model={model}")
         return asdict(judge_apart(load_config(self.recipe, overrides), seed=seed, scratch=self.out))
+
+
+def _seeds(seed: int) -> tuple[str, ...]:
+    """Settings of one repeat: SeqKD draws nothing but the order of its data."""
+    return f"seed={seed}", f"data.seed={seed}"
 
 
 def table(figures: dict[str, Any]) -> list[list[str]]:
