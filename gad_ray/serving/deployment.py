@@ -60,6 +60,7 @@ class CriticReplica:
             self._settings.batching,
             max_queued_tokens=limits.max_queued_tokens,
             max_queued_requests=limits.max_queued_requests,
+            on_gpu=on_gpu,
             watcher=self._metrics,
         )
         self._service = ScoringService(None, name=self._settings.name, limits=limits, batcher=batcher)

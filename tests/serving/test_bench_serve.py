@@ -32,7 +32,9 @@ def test_new_critics_and_a_killed_replica_cost_no_request_and_no_wrong_score(tmp
     assert figures["published"] >= 3
     patient = figures["with_retries"]
     assert patient["requests"] == patient["answered"] > 0
-    assert (patient["wrong"], patient["unknown_version"], patient["lost"], patient["server_errors"]) == (0,) * 4
+    assert (patient["wrong"], patient["unknown_version"], patient["lost"], patient["server_errors"]) == (
+        0,
+    ) * 4
     assert len(patient["answers_by_version"]) > 1
     assert figures["without_retries"]["wrong"] == figures["without_retries"]["unknown_version"] == 0
     row = f"with retries | {patient['requests']} | {patient['answered']} | 0 | 0 | 0"
