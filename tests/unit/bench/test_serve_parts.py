@@ -353,7 +353,7 @@ def test_a_part_is_measured_once_with_one_setting_and_tabled_with_the_others(
     assert f"{surroundings()['cores']:g} cores" in page
 
 
-def test_swaps_and_overload_are_tabled_with_what_went_wrong() -> None:
+def test_swaps_are_tabled_with_what_went_wrong() -> None:
     client = {
         "requests": 10,
         "answered": 9,
@@ -364,8 +364,13 @@ def test_swaps_and_overload_are_tabled_with_what_went_wrong() -> None:
         "attempts": {"200": 9, "503": 6},
         "latency_ms": {"p50": 12.4, "p90": 20.0, "p99": None, "max": 30.0},
     }
-    shown = tables({"swaps": {"figures": {"with_retries": client, "without_retries": client}}})
-    assert shown["swaps"][1][1] == ["with retries", "10", "9", "3", "1", "1", "200: 9, 503: 6", "12", "–"]
+    figures = {"swaps": {"figures": {"with_retries": client, "without_retries": {**client, "wrong": 0}}}}
+    _, (head, *rows) = tables(figures)["swaps"]
+    assert head[1:] == ["client with retries", "client without"]
+    assert ["wrong scores for the named version", "2", "0"] in rows
+    assert ["of these ended in 5xx", "1", "1"] in rows
+    assert ["attempts by status", *["200: 9, 503: 6"] * 2] in rows
+    assert ["p50, p99, longest ms", *["12, –, 30"] * 2] in rows
 
 
 def test_a_part_that_there_is_not_is_told_with_those_there_are(critic_dir: Path, tmp_path: Path) -> None:
