@@ -85,7 +85,7 @@ def test_a_replica_that_follows_a_run_has_its_newest_good_critic_and_one_that_is
 def test_the_application_is_one_deployment_whose_source_is_its_user_config(tmp_path: Path):
     deployment = build({"critic": str(tmp_path), "num_replicas": 2})._bound_deployment
     assert (deployment.name, deployment.num_replicas) == ("critic", 2)
-    assert deployment.user_config == {"critic": str(tmp_path), "follow": None}
+    assert deployment.user_config == {"critic": str(tmp_path)}
     assert deployment.max_ongoing_requests > 2 * 512
     growing = build({"critic": str(tmp_path), "max_replicas": 4})._bound_deployment
     assert growing._deployment_config.autoscaling_config.max_replicas == 4
