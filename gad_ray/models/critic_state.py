@@ -82,9 +82,7 @@ def frame_of(model: CriticModel) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
 
 
-def state_of(
-    model: CriticModel, *, step: int, temperature: float, frame: Mapping[str, bytes]
-) -> CriticState:
+def state_of(model: CriticModel, *, step: int, temperature: float, frame: Mapping[str, bytes]) -> CriticState:
     """A critic's state; its arrays share memory with the live weights wherever they can.
 
     Args:
@@ -155,5 +153,6 @@ def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
 
 def _not_whole(reason: str) -> ModelError:
     return ModelError(
-        f"the published critic is not whole: {reason}", mend="wait for the run's next one; nothing else is lost"
+        f"the published critic is not whole: {reason}",
+        mend="wait for the run's next one; nothing else is lost",
     )

@@ -63,7 +63,8 @@ class RunChannel:
             return await asyncio.wait_for(asked, wait_s + _ANSWER_S)
         except ValueError:
             raise ChannelGoneError(
-                f"the run that publishes its critics as {self._name} is gone", mend="serve what it has exported"
+                f"the run that publishes its critics as {self._name} is gone",
+                mend="serve what it has exported",
             ) from None
         except (RayError, TimeoutError) as error:
             self._actor = None

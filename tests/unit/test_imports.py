@@ -55,7 +55,9 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
-SERVING_WITH_RAY = {"gad_ray.serving.deployment", "gad_ray.serving.foreground"}
+SERVING_WITH_RAY = {
+    f"gad_ray.serving.{name}" for name in ("deploying", "deployment", "foreground", "run_channel")
+}
 WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "report", "cli"}
 
 
