@@ -38,13 +38,16 @@ def _end_with_parent() -> None:
 class Cluster:
     """One node started with ``ray start --head --block``: it ends with that process.
 
+    Args:
+        variables: Of its environment, besides the tests' own.
+
     Attributes:
         address: Of its control store, for RAY_ADDRESS.
         dashboard: URL at which jobs are submitted.
         directory: Everything that the cluster writes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **variables: str) -> None:
         # A short path: Ray makes Unix sockets below it, whose names may have 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="gad-", dir="/tmp"))
         self._log = self.directory / "start.log"
@@ -55,7 +58,7 @@ class Cluster:
             # A session of its own: what ends the tests from the keyboard does not reach it.
             self._process = subprocess.Popen(
                 command,
-                env=ray_environment(),
+                env=ray_environment() | variables,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -14,6 +14,7 @@ from gad_ray.actors.learner import LearnerActor
 from gad_ray.batch import (
     PromptBatch,
     PromptFigures,
+    PublishedCritic,
     RolloutBatch,
     ScoreBatch,
     TrainStats,
@@ -25,7 +26,7 @@ from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.experience import prompt_figures, response_metrics, reward_metrics, rewards_of
 from gad_ray.models.critic import CriticModel
-from gad_ray.models.critic_state import PublishedCritic, frame_of
+from gad_ray.models.critic_state import frame_of
 from gad_ray.observability.files import write_text
 
 

@@ -6,8 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from gad_ray.batch import PublishedCritic
 from gad_ray.errors import GadError
-from gad_ray.models.critic_state import PublishedCritic
 from gad_ray.serving.channel import ChannelStatus
 
 _LOOK_EVERY_S = 1.0

@@ -19,12 +19,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from gad_ray.actors.groups import Groups
-from gad_ray.batch import Metrics
+from gad_ray.batch import Metrics, PublishedCritic
 from gad_ray.config import RunConfig
 from gad_ray.controller.endpoint_watch import EndpointWatch
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import GadError
-from gad_ray.models.critic_state import PublishedCritic
 from gad_ray.serving import deploying
 from gad_ray.serving.address import settings_of_run, url_of
 from gad_ray.serving.channel import ChannelStatus

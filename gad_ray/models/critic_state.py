@@ -54,25 +54,6 @@ class CriticState:
         return sum(array.nbytes for part in (self.weights, self.head) for array in part.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedCritic:
-    """A critic that lies in the object store.
-
-    Attributes:
-        fingerprint: Of the critic.
-        step: Optimiser steps that it has taken.
-        seconds: Time that it took to check, fingerprint and put it.
-        num_bytes: Its size.
-        state: Reference of the :class:`CriticState`; None where only the news of it goes on.
-    """
-
-    fingerprint: str
-    step: int
-    seconds: float
-    num_bytes: int
-    state: Any
-
-
 def frame_of(model: CriticModel) -> dict[str, bytes]:
     """The files around a critic's weights. They stay the same while it learns."""
     with tempfile.TemporaryDirectory() as place:

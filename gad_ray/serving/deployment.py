@@ -22,13 +22,13 @@ from gad_ray.actors.process import runtime_env, share_of_cores
 from gad_ray.errors import ModelError
 from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.channel import ChannelGoneError, Subscriber
 from gad_ray.serving.follow import Follower
 from gad_ray.serving.keys import KeyRing, digests_from
 from gad_ray.serving.run_channel import RunChannel, end_serve, replica_name
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.settings import ReplicaSettings, ServedSource, ServeSettings, settings_from
+from gad_ray.serving.subscriber import ChannelGoneError, Subscriber
 from gad_ray.serving.versions import Versions
 from gad_ray.serving.watch import ServingMetrics
 

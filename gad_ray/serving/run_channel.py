@@ -11,8 +11,10 @@ import ray
 from ray import serve
 from ray.exceptions import RayError
 
-from gad_ray.models.critic_state import CriticState, PublishedCritic
-from gad_ray.serving.channel import Channel, ChannelGoneError, ReplicaReport
+from gad_ray.batch import PublishedCritic
+from gad_ray.models.critic_state import CriticState
+from gad_ray.serving.channel import Channel, ReplicaReport
+from gad_ray.serving.subscriber import ChannelGoneError
 
 _logger = logging.getLogger("ray.serve.gad_ray")
 

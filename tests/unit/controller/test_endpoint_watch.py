@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from gad_ray.batch import PublishedCritic
 from gad_ray.controller.endpoint_watch import EndpointWatch
 from gad_ray.errors import ModelError
-from gad_ray.models.critic_state import PublishedCritic
 from gad_ray.serving.channel import ChannelStatus, ReplicaReport
 
 CRITIC = PublishedCritic(fingerprint="ab" * 32, step=3, seconds=0.5, num_bytes=100, state=None)

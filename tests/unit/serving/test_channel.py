@@ -7,13 +7,15 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from gad_ray.batch import PublishedCritic
 from gad_ray.errors import ModelError
-from gad_ray.models.critic_state import CriticState, PublishedCritic, frame_of
+from gad_ray.models.critic_state import CriticState, frame_of
 from gad_ray.serving.batcher import Batcher, BatchSettings
-from gad_ray.serving.channel import Channel, ChannelGoneError, ReplicaReport, Subscriber
+from gad_ray.serving.channel import Channel, ReplicaReport
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
+from gad_ray.serving.subscriber import ChannelGoneError, Subscriber
 from gad_ray.serving.versions import Versions
 from tests.unit.serving.conftest import make_learner
 
