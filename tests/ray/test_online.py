@@ -17,8 +17,9 @@ from gad_ray.batch import Fingerprint
 from gad_ray.config import load_config
 from gad_ray.evaluation.kept import FINGERPRINT_FILE, open_critic
 from gad_ray.models.critic import CriticModel
+from tests.cluster import Cluster
 from tests.game import Game, Outcome, Running, make_rows
-from tests.processes import processes_of
+from tests.processes import describe, processes_of, wait_until
 from tests.unit.builders import pair
 
 ASKED = [(row["content"], row["teacher_response"]) for row in make_rows(3)]
@@ -75,14 +76,14 @@ class Served:
     outcome: Outcome
 
 
-def kill_replica(run: Running) -> None:
-    replicas = [one for one in processes_of(run._scratch) if "ServeReplica" in " ".join(one.cmdline())]
+def kill_replica(cluster: Cluster) -> None:
+    replicas = [one for one in processes_of(cluster.directory) if "ServeReplica" in " ".join(one.cmdline())]
     assert len(replicas) == 1
     replicas[0].send_signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
-def served(game: Game) -> Served:
+def served(game: Game, ray_cluster: Cluster) -> Served:
     """A run that is asked while it goes, loses its replica, and is ended when a new one has taken its place."""
     client = Client(free_port())
     run = game.start(
@@ -92,11 +93,10 @@ def served(game: Game) -> Served:
         "stages.adversarial.steps=100000",
         "checkpoint={every: 1, keep: 100000, at_end: true}",
         "evaluation.every=0",
-        own_cluster=True,
     )
     first = client.until_newer(run, -1)
     later = client.until_newer(run, first)
-    kill_replica(run)
+    kill_replica(ray_cluster)
     client.until_newer(run, later)
     run.terminate()
     return Served(client, run.wait())
@@ -142,9 +142,18 @@ def test_without_a_replica_requests_are_told_to_come_again(served: Served) -> No
     assert served.client.statuses <= {200, 503}
 
 
-def test_the_run_ends_as_any_other_and_nothing_listens_any_more(served: Served) -> None:
+def test_the_run_ends_as_any_other_and_leaves_nothing_on_the_cluster(
+    served: Served, ray_cluster: Cluster
+) -> None:
     assert served.outcome.code == 128 + signal.SIGTERM
     assert "the critic is served at" in served.outcome.out
+    wait_until(
+        lambda: (
+            not any(name in describe(processes_of(ray_cluster.directory)) for name in ("Serve", "Channel"))
+        ),
+        what="the end of all that served",
+        deadline_s=30.0,
+    )
     with pytest.raises(ConnectionError):
         socket.create_connection(("127.0.0.1", served.client.port))
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from gad_ray.models.critic import CriticModel
-from gad_ray.serving.proxy import IMPORT_PATH, PATH_VARIABLE
 from tests.cluster import Cluster, ray_environment
 from tests.game import REPOSITORY
 from tests.processes import wait_until
@@ -78,7 +77,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         critic_learner(critic_config(model, max_tokens=200)).export(directory / f"critic-{seed}")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    cluster = Cluster(**{PATH_VARIABLE: IMPORT_PATH})
+    cluster = Cluster()
     try:
         yield Deployed(
             cluster, (directory / "critic-0", directory / "critic-1"), directory / "serve.yaml", port

@@ -35,6 +35,7 @@ def test_what_is_served_can_change_and_what_serves_it_is_started_anew():
     [
         ({}, "either critic or follow"),
         ({"critic": "/a", "follow": "/b"}, "either critic or follow"),
+        ({"critic": "/a", "channel": "b"}, "either critic or follow"),
         ({"critic": "/a", "limits": {"max_bytes": 1}}, "limits.max_bytes"),
         ({"critic": "/a", "num_replicas": 0}, "num_replicas"),
     ],
