@@ -12,6 +12,8 @@ import ray
 from gad_ray.errors import GadError
 
 _CONNECT_S = 10.0
+_TOO_SLOW = "timed out during startup"
+"""In the message of what ray.init raises after 30 s, a time that cannot be set."""
 
 
 class RaySession:
@@ -28,7 +30,7 @@ class RaySession:
         try:
             # Without an address: RAY_ADDRESS, or what `ray start` made, or a cluster of our own. The address "auto"
             # would also take the private cluster of another run, and lose it when that run ends.
-            ray.init(**options)
+            _start(options)
         except ConnectionError:
             if os.environ.get("RAY_ADDRESS"):
                 raise GadError(
@@ -37,11 +39,29 @@ class RaySession:
                     "~/.ray/auth_token or RAY_AUTH_TOKEN",
                 ) from None
             # `ray start` left the address of a cluster that is gone.
-            ray.init(address="local", **options)
+            _start({"address": "local", **options})
         return self
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Connect; a local cluster that a busy machine did not start in Ray's 30 s is tried once more."""
+    for attempt in (1, 2):
+        try:
+            ray.init(**options)
+        except Exception as error:  # Ray raises just that
+            if _TOO_SLOW not in str(error):
+                raise
+            if attempt == 2:
+                raise GadError(
+                    f"Ray did not start on this machine, twice: {error}",
+                    mend="see whether memory or cores are all taken ('gad-ray doctor'), and run this again; a run goes "
+                    "on with --resume auto",
+                ) from error
+        else:
+            return
 
 
 def _refuse_silent_address() -> None:

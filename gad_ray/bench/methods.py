@@ -77,7 +77,7 @@ class MethodsBench:
         kept = self.out / f"{method}-{seed}.json"
         if not kept.exists():
             seconds, model = self._train(method, seed)
-            judged = self._judge(model, seed)
+            judged = self._judge(method, model, seed)
             figures = {"method": method, "seed": seed, "train_seconds": seconds, **judged}
             write_text(kept, json.dumps(figures, indent=1) + "\n")
         return json.loads(kept.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ class MethodsBench:
         root = self.out / "runs" / name
         model = root / "exports" / "policy"
         if not model.is_dir():
-            settings = [f"name={name}", f"output_dir={self.out / 'runs'}", f"seed={seed}"]
+            settings = [f"name={name}", f"output_dir={self.out / 'runs'}", *_seeds(method, seed)]
             arguments = [*command, self.recipe, *self.overrides, *settings, "--resume", "auto"]
             code = exit_code([sys.executable, "-m", "gad_ray", *arguments])
             if code != 0:
@@ -102,9 +102,17 @@ class MethodsBench:
         rows = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return sum(json.loads(row)["timing_s/step"] for row in rows), str(model)
 
-    def _judge(self, model: str | None, seed: int) -> dict[str, Any]:
-        overrides = [*self.overrides] if model is None else [*self.overrides, f"policy.model.model={model}"]
+    def _judge(self, method: str, model: str | None, seed: int) -> dict[str, Any]:
+        overrides = [*self.overrides, *_seeds(method, seed)]
+        if model is not None:
+            overrides.append(f"policy.model.model={model}")
         return asdict(judge_apart(load_config(self.recipe, overrides), seed=seed, scratch=self.out))
+
+
+def _seeds(method: str, seed: int) -> tuple[str, ...]:
+    """Settings of one repeat. SeqKD samples nothing: what can differ between its students is the order of the data."""
+    repeat = f"seed={seed}"
+    return (repeat, f"data.seed={seed}") if method == "seqkd" else (repeat,)
 
 
 def table(figures: dict[str, Any]) -> list[list[str]]:

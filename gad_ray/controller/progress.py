@@ -120,12 +120,7 @@ class Progress:
 
     def evaluated_with(self, sampling: SamplingSettings) -> None:
         """Let the health rules know how the responses were drawn on which the critic is evaluated."""
-        drawn = SamplingFacts(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            repetition_penalty=sampling.repetition_penalty,
-            max_tokens=sampling.max_tokens,
-        )
+        drawn = SamplingFacts.of(sampling)
         self._facts = self._facts.model_copy(update={"evaluation_sampling": drawn})
         with self._lock:
             self._health.evaluated_with(drawn)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from pydantic import Field, ValidationError
 
+from gad_ray.batch import SamplingSettings
 from gad_ray.config import RunConfig, StrictModel
 from gad_ray.config.critic import FixedTemperature
 from gad_ray.config.load import validate
@@ -22,6 +23,16 @@ class SamplingFacts(StrictModel):
     top_p: float | None = None
     repetition_penalty: float | None = None
     max_tokens: int | None = None
+
+    @classmethod
+    def of(cls, sampling: SamplingSettings) -> Self:
+        """The facts of settings that are known."""
+        return cls(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            repetition_penalty=sampling.repetition_penalty,
+            max_tokens=sampling.max_tokens,
+        )
 
 
 class RunFacts(StrictModel):
@@ -93,11 +104,8 @@ def facts_of(config: RunConfig, *, steps_per_epoch: int | None = None) -> RunFac
     the same in training and evaluation.
     """
     loss, rollout, stages = config.critic.loss, config.rollout, config.stages
-    sampling = SamplingFacts(
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        repetition_penalty=rollout.repetition_penalty,
-        max_tokens=rollout.max_response_tokens,
+    sampling = SamplingFacts.of(
+        SamplingSettings.of(rollout, num_responses=rollout.responses_per_prompt, seed=0)
     )
     warm_start: float | None = None
     if stages.warm_start != "none":

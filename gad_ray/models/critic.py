@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ from gad_ray.models.pooling import AnyPooling, describe_pooling, pool
 from gad_ray.models.source import resolve_model
 
 _FORMAT = 1
+_logger = logging.getLogger(__name__)
+
 _META = "critic.json"
 _HEAD = "head.safetensors"
 
@@ -231,8 +234,10 @@ class CriticModel(nn.Module):
         wanted, _ = self.score_rows(rows)
         try:
             found, _ = self.score_answers(rows)
-        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError):
-            return False  # a backbone whose cache is of another kind, or that has none
+        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            # A backbone whose cache is of another kind, or that has none.
+            _logger.warning("prompts are computed anew for every response: %r", error)
+            return False
         return bool(np.abs(found - wanted).max() <= tolerance)
 
     def state(self) -> dict[str, Tensor]:

@@ -36,4 +36,10 @@ HEALTHY_CASES: tuple[Case, ...] = (
         done="the policy is fitted to the teacher's text in the warm-up",
         overrides=("stages.warmup.policy=cross_entropy", "stages.warmup.policy_lr=1e-3"),
     ),
+    replace(
+        _HEALTHY,
+        name="bfloat16-rollout",
+        done="the engine computes in bfloat16 too",
+        overrides=("rollout.precision=bfloat16",),
+    ),
 )
