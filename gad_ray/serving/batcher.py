@@ -27,7 +27,14 @@ from gad_ray.config.base import StrictModel
 from gad_ray.core.packing import plan_micro_batches, plan_tight_batches
 from gad_ray.models.pairs import deduplicate
 from gad_ray.serving.cache import ScoreCache
-from gad_ray.serving.envelope import INTERNAL, OVERLOADED, ApiError, queue_full, unavailable
+from gad_ray.serving.envelope import (
+    DEADLINE_UNREACHABLE,
+    INTERNAL,
+    ApiError,
+    deadline_exceeded,
+    queue_full,
+    unavailable,
+)
 from gad_ray.serving.pace import ArrivalPace, ScoringPace
 from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
 
@@ -51,6 +58,9 @@ _TURNS_PER_ROUND = 8
 """In a round callers take turns, so that one who brings a thousand rows does not keep the others waiting."""
 
 _MIN_RETRY_S = 1.0
+
+_HOPELESS = 1.5
+"""A request that would take so many times the time it has, all alone, is not begun: its scores would be lost."""
 
 
 class BatchSettings(StrictModel):
@@ -206,6 +216,22 @@ class Batcher:
                 retry_after_s=max(_MIN_RETRY_S, expected_s / 2),
             )
 
+    def _check_hope(self, tokens: int, timeout_s: float) -> None:
+        """Refuse at once what is too much even for an idle critic, so that it comes again in parts.
+
+        Raises:
+            ApiError: 413, if it would take far longer than it may, at the pace of the last minute: an older one may
+                have been another load's, and is tried anew.
+        """
+        seconds = self._pace.seconds_for(tokens, now=self._clock())
+        if seconds > _HOPELESS * timeout_s:
+            raise ApiError(
+                f"{tokens} tokens would take about {seconds:.0f} s, and a request has {timeout_s:.0f} s: send about "
+                f"{max(1, int(tokens * timeout_s / seconds))} tokens at once",
+                status=413,
+                code=DEADLINE_UNREACHABLE,
+            )
+
     async def submit(
         self, scorer: RowScorer, pairs: Sequence[PreparedPair], *, timeout_s: float
     ) -> list[RowScore]:
@@ -220,7 +246,8 @@ class Batcher:
             The scores in the order of the pairs; equal pairs get the same.
 
         Raises:
-            ApiError: 429 if there is no room, 408 if the time is over, 500 if the critic fails.
+            ApiError: 429 if there is no room, 413 if it is too much for the time, 408 if the time is over, 500 if the
+                critic fails.
         """
         # Here already, so that equal pairs of one request are equal to the last bit however many rounds it takes.
         keys, index = deduplicate([pair.key for pair in pairs])
@@ -232,6 +259,8 @@ class Batcher:
         tokens = sum(len(pair) for pair, score in zip(distinct, known, strict=True) if score is None)
         self._tell_spared(equal=len(pairs) - len(distinct), cached=len(known) - missing)
         if missing:
+            if missing > 1:
+                self._check_hope(tokens, timeout_s)
             self.check_room(tokens=tokens, timeout_s=timeout_s)
             job = _Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
             scores = await self._wait_for(job, timeout_s)
@@ -244,9 +273,7 @@ class Batcher:
         try:
             return await asyncio.wait_for(job.future, timeout_s)
         except TimeoutError:
-            raise ApiError(
-                f"no score within {timeout_s:g} s", status=408, code="deadline_exceeded", kind=OVERLOADED
-            ) from None
+            raise deadline_exceeded(f"no score within {timeout_s:g} s; send fewer pairs at once") from None
         finally:
             self._leave(job)
 
@@ -373,9 +400,10 @@ class Batcher:
             for row in batch:
                 _fail(row, failure)
             return
-        seconds = self._clock() - started
+        now = self._clock()
+        seconds = now - started
         tokens = sum(len(row.pair) for row in batch)
-        self._pace.scored(tokens, seconds)
+        self._pace.scored(tokens, seconds, now=now)
         if self._watcher is not None:
             self._watcher.batch_done(
                 rows=len(batch),

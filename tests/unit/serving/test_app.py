@@ -210,6 +210,13 @@ def test_unknown_paths_and_methods_are_told_in_the_envelope(
     )
 
 
+def test_a_wrong_method_is_told_before_a_wrong_content_type(served: ServedCritic):
+    answers = use(served, lambda c: asyncio.gather(c.http.post("/health"), c.http.post("/elsewhere")))
+    assert_refused(answers[0], 405, "method_not_allowed")
+    assert answers[0].headers["allow"] == "GET"
+    assert_refused(answers[1], 404, "not_found")
+
+
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", ""]
 )
