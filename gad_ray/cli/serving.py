@@ -41,7 +41,9 @@ def serve(
     threads: Annotated[
         int, typer.Option(min=0, help="Threads of one replica; 0: its share of the cores.")
     ] = 0,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass.")] = 4096,
+    batch_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of one forward pass; 0: 1024 on a CPU, 4096 on a GPU.")
+    ] = 0,
     cache_tokens: Annotated[
         int, typer.Option(min=0, help="Scored tokens whose scores are kept for equal text; 0: none.")
     ] = 0,
@@ -59,7 +61,7 @@ def serve(
         "num_replicas": replicas,
         "gpus_per_replica": gpus,
         "threads": threads,
-        "batching": {"max_batch_tokens": batch_tokens, "cache_tokens": cache_tokens},
+        "batching": {"max_batch_tokens": batch_tokens or None, "cache_tokens": cache_tokens},
     }
     if (critic is None) == (follow is None):
         raise typer.BadParameter("give either --critic or --follow")

@@ -77,7 +77,7 @@ def bench_serve(
     threads: Annotated[int, typer.Option(min=0, help="Of every model measured; 0: one for each core.")] = 0,
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of one forward pass, of the endpoint and the bare forward.")
-    ] = 4096,
+    ] = 1024,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of a round of throughput.")] = 128,
     longest: Annotated[int, typer.Option(min=8, help="About the most tokens of a response.")] = 400,
     each: Annotated[int, typer.Option(min=2, help="Pairs of a large request.")] = 16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,6 +131,8 @@ def bench_serve(
     made = out / f"critic-{dtype}"
     chosen = critic.resolve() if critic is not None else make_critic(made, model=model, dtype=dtype)
     setting = Setting(critic=chosen, out=out, tell=_tell, **sizes)
+    # As after Ctrl-C, what was started is ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     figures = ServeStudy(parts=list(parts) or list(PARTS), setting=setting).run()
     console = Console(highlight=False)
     for name, (title, (head, *rows)) in tables(figures).items():

@@ -44,7 +44,8 @@ _logger = logging.getLogger(__name__)
 _META = "critic.json"
 _HEAD = "head.safetensors"
 
-_POOLING: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
+POOLING: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
+"""Reads a pooling's settings back."""
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -265,6 +266,19 @@ class CriticModel(nn.Module):
             dtype=self.dtype,
         )
 
+    def check_finite(self) -> None:
+        """Refuse a critic that has lost its numbers.
+
+        Raises:
+            ModelError: If a weight is not finite.
+        """
+        bad = [name for name, tensor in self.named_parameters() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            raise ModelError(
+                f"{len(bad)} of its weights hold numbers that are not finite, e.g. {bad[0]}",
+                mend="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
+            )
+
     def export(self, out_dir: Path, *, step: int, temperature: float) -> Fingerprint:
         """Write a directory that :meth:`load` reads: backbone, head, tokenizer, template, pooling, fingerprint.
 
@@ -327,7 +341,7 @@ class CriticModel(nn.Module):
             backbone,
             head,
             chat=load_chat_format(directory),
-            pooling=_POOLING.validate_python(meta["pooling"]),
+            pooling=POOLING.validate_python(meta["pooling"]),
             max_tokens=int(meta["max_tokens"]),
             dtype=meta["dtype"],
             updates=int(meta.get("updates", 0)),

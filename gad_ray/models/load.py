@@ -80,6 +80,36 @@ def load_backbone(
     return model
 
 
+def empty_backbone(model_dir: Path, *, dtype: torch.dtype) -> PreTrainedModel:
+    """A language model without its output head, as :func:`load_backbone` makes it, that waits for its weights.
+
+    Args:
+        model_dir: A directory with the model's ``config.json``.
+        dtype: Type of the weights to come; ``load_state_dict(..., assign=True)`` puts them in.
+
+    Raises:
+        ModelError: If the config is of no model that transformers knows.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config: Any = AutoConfig.from_pretrained(
+            str(model_dir), trust_remote_code=False, local_files_only=True
+        )
+        # Buffers are no part of the weights: they are made as ever.
+        with init_empty_weights(include_buffers=False):
+            model: Any = AutoModel.from_config(config, dtype=dtype, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"cannot be built by transformers ({error})",
+            where=str(model_dir),
+            mend="use the same release of transformers in all processes",
+        ) from error
+    model.config.use_cache = False
+    return cast("PreTrainedModel", model.eval())
+
+
 @contextmanager
 def _without_progress_bar() -> Generator[None]:
     """transformers draws one for every model it loads, across whatever the terminal shows."""

@@ -24,7 +24,7 @@ from typing import Protocol
 from pydantic import Field
 
 from gad_ray.config.base import StrictModel
-from gad_ray.core.packing import plan_micro_batches
+from gad_ray.core.packing import plan_micro_batches, plan_tight_batches
 from gad_ray.models.pairs import deduplicate
 from gad_ray.serving.cache import ScoreCache
 from gad_ray.serving.envelope import (
@@ -40,8 +40,16 @@ from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
 
 _logger = logging.getLogger(__name__)
 
-_ROUND_BATCHES = 2
+_ROUND_BATCHES = 4
 """Batches' worth of rows that are sorted by length together: more waste less padding, and delay who comes next."""
+
+_CPU_BATCH_TOKENS = 1024
+"""On a CPU larger passes are slower: what is between two layers no longer fits its caches."""
+
+_GPU_BATCH_TOKENS = 4096
+
+_CPU_PASS_TOKENS = 32
+"""What a pass costs on a CPU however few tokens it has, in tokens. On a GPU it is far more, and passes are full."""
 
 _MIN_SHARED_TOKENS = 32
 """A shorter prompt is not worth a pass of its own."""
@@ -58,8 +66,9 @@ _HOPELESS = 1.5
 class BatchSettings(StrictModel):
     """How rows are put together."""
 
-    max_batch_tokens: int = Field(default=4096, ge=1)
-    """Tokens of one forward pass, padding included; a longer row goes alone."""
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of one forward pass, padding included; a longer row goes alone. 1024 on a CPU and 4096 on a GPU when left
+    out."""
 
     max_wait_s: float = Field(default=0.005, ge=0.0, le=10.0)
     """Longest wait for company before an idle critic begins; adapted to the traffic."""
@@ -123,6 +132,7 @@ class Batcher:
         settings: How rows are put together.
         max_queued_tokens: Tokens that may wait or be under way.
         max_queued_requests: Requests that may wait or be under way.
+        on_gpu: Where the critics compute.
         watcher: Is told what happens.
         clock: Seconds of a monotonic clock.
     """
@@ -133,10 +143,12 @@ class Batcher:
         *,
         max_queued_tokens: int,
         max_queued_requests: int,
+        on_gpu: bool = False,
         watcher: BatchWatcher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self._on_gpu = on_gpu
+        self._budget = settings.max_batch_tokens or (_GPU_BATCH_TOKENS if on_gpu else _CPU_BATCH_TOKENS)
         self._max_tokens = max_queued_tokens
         self._max_requests = max_queued_requests
         self._watcher = watcher
@@ -171,7 +183,7 @@ class Batcher:
 
     @property
     def _turn_tokens(self) -> int:
-        return max(1, _ROUND_BATCHES * self._settings.max_batch_tokens // _TURNS_PER_ROUND)
+        return max(1, _ROUND_BATCHES * self._budget // _TURNS_PER_ROUND)
 
     def check_open(self) -> None:
         """Refuse what comes after the end.
@@ -299,7 +311,7 @@ class Batcher:
 
     async def _wait_for_company(self) -> None:
         """The critic was idle: give others the chance to share its first batch, if some are to be expected."""
-        budget = self._settings.max_batch_tokens
+        budget = self._budget
         seconds = self._arrivals.wait_s(queued_tokens=self.num_tokens, budget=budget)
         until = self._clock() + seconds
         while not self._closed and self.num_tokens < budget and (left := until - self._clock()) > 0:
@@ -327,21 +339,28 @@ class Batcher:
         alone: list[_Row] = []
         plans: list[tuple[list[_Row], bool]] = []
         for group in prompts.values():
-            if scorer.shares_prompts and len(group) > 1 and group[0].pair.row.start >= _MIN_SHARED_TOKENS:
-                plans += [(batch, True) for batch in self._by_length(group)]
+            start = group[0].pair.row.start
+            if scorer.shares_prompts and len(group) > 1 and start >= _MIN_SHARED_TOKENS:
+                plans += [(batch, True) for batch in self._by_length(group, shared=start)]
             else:
                 alone += group
         return plans + [(batch, False) for batch in self._by_length(alone)]
 
-    def _by_length(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+    def _by_length(self, rows: Sequence[_Row], *, shared: int = 0) -> list[list[_Row]]:
+        """Batches of rows whose first ``shared`` tokens every batch computes once."""
         lengths = [len(row.pair) for row in rows]
-        plans = plan_micro_batches(lengths, max_tokens=self._settings.max_batch_tokens)
+        if self._on_gpu:
+            plans = plan_micro_batches(lengths, max_tokens=self._budget)
+        else:
+            # What is shared is not computed for each, so that more rows are as much work.
+            budget = self._budget * (_ROUND_BATCHES if shared else 1)
+            plans = plan_tight_batches(lengths, max_tokens=budget, pass_tokens=_CPU_PASS_TOKENS + shared)
         return [[rows[int(i)] for i in plan] for plan in plans]
 
     def _take_round(self) -> tuple[RowScorer, list[_Row]]:
         """Rows of the critic whose turn it is, the oldest first, equal ones together; callers take turns."""
         scorer = self._queue[0].scorer
-        budget = _ROUND_BATCHES * self._settings.max_batch_tokens
+        budget = _ROUND_BATCHES * self._budget
         waiting = deque(job for job in self._queue if job.scorer is scorer and not job.future.done())
         served: set[_Job] = set()
         rows: dict[bytes, _Row] = {}
@@ -390,7 +409,7 @@ class Batcher:
                 rows=len(batch),
                 tokens=tokens,
                 padded_tokens=len(batch) * max(len(row.pair) for row in batch),
-                budget=self._settings.max_batch_tokens,
+                budget=self._budget,
                 seconds=seconds,
             )
         for row, score in zip(batch, scores, strict=True):

@@ -25,9 +25,11 @@ from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.follow import Follower
 from gad_ray.serving.keys import KeyRing, digests_from
+from gad_ray.serving.run_channel import RunChannel, end_serve, replica_name
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.settings import ReplicaSettings, ServedSource, ServeSettings, settings_from
+from gad_ray.serving.subscriber import ChannelGoneError, Subscriber
 from gad_ray.serving.versions import Versions
 from gad_ray.serving.watch import ServingMetrics
 
@@ -61,14 +63,15 @@ class CriticReplica:
             self._settings.batching,
             max_queued_tokens=limits.max_queued_tokens,
             max_queued_requests=limits.max_queued_requests,
+            on_gpu=on_gpu,
             watcher=self._metrics,
         )
-        device = torch.device("cuda" if on_gpu else "cpu")
+        self._device = torch.device("cuda" if on_gpu else "cpu")
         self._adapters = AdapterPool(
             {name: Path(place) for name, place in self._settings.adapters.items()},
             backbone=self._settings.backbone,
             max_loaded=self._settings.max_adapters,
-            device=device,
+            device=self._device,
             watcher=self._metrics,
         )
         self._service = ScoringService(
@@ -76,7 +79,7 @@ class CriticReplica:
         )
         self._versions = Versions(
             self._service,
-            load=partial(self._adapters.load_critic, partial(ServedCritic.load, device=device)),
+            load=partial(self._adapters.load_critic, partial(ServedCritic.load, device=self._device)),
             keep=self._settings.keep_versions,
             watcher=self._metrics,
         )
@@ -96,6 +99,8 @@ class CriticReplica:
         self._stop_following()
         if wanted.critic is not None:
             await self._versions.serve(wanted.critic)
+        elif wanted.channel is not None:
+            await self._subscribe(wanted.channel)
         else:
             follower = Follower(
                 Path(str(wanted.follow)), self._versions, every_s=self._settings.follow_every_s
@@ -108,6 +113,28 @@ class CriticReplica:
                 mend="wait for its first checkpoint, or name a critic that is whole",
             )
         self._adapters.use(self._service.present)
+
+    async def _subscribe(self, channel: str) -> None:
+        """Serve what a run publishes, from its first critic that is fit; when the run is gone, Serve ends as well."""
+        subscriber = Subscriber(
+            RunChannel(channel),
+            self._versions,
+            build=partial(ServedCritic.of_state, device=self._device),
+            replica=replica_name(),
+        )
+
+        async def keep_looking() -> None:
+            try:
+                await subscriber.keep_looking()
+            except ChannelGoneError:
+                await end_serve()
+
+        try:
+            await subscriber.first()
+        except ChannelGoneError:
+            await end_serve()
+            raise
+        self._following = asyncio.get_running_loop().create_task(keep_looking())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that answers this replica's requests."""

@@ -71,9 +71,12 @@ class ServedSource(StrictModel):
     follow: str | None = Field(default=None, min_length=1)
     """Directory of a run whose newest good critic is served, always."""
 
+    channel: str | None = Field(default=None, min_length=1)
+    """Name under which a run of this cluster publishes its critics. The run sets it itself, by ``serve.enabled``."""
+
     @model_validator(mode="after")
     def _check_one(self) -> Self:
-        if (self.critic is None) == (self.follow is None):
+        if sum(source is not None for source in (self.critic, self.follow, self.channel)) != 1:
             raise ValueError("give either critic or follow")
         return self
 
@@ -99,7 +102,7 @@ class ServeSettings(ReplicaSettings, ServedSource):
 
     def source(self) -> dict[str, Any]:
         """The part that may change while they run."""
-        return self.model_dump(mode="json", include=set(ServedSource.model_fields))
+        return self.model_dump(mode="json", include=set(ServedSource.model_fields), exclude_none=True)
 
 
 def settings_from(values: Mapping[str, Any]) -> ServeSettings:

@@ -22,7 +22,7 @@ import psutil
 from gad_ray.actors.process import log_tail
 from gad_ray.errors import GadError
 
-_START_S = 300.0
+_START_S = 600.0
 _END_S = 90.0
 _LOOK_EVERY_S = 0.2
 _REPLICA = "ray::ServeReplica"

@@ -185,13 +185,13 @@ class Trial:
         }
 
     async def _play(self) -> None:
-        self._ends = time.monotonic() + 60.0 * self.setting.minutes
         transport = CountedAttempts(self._polite.statuses)
         async with (
             ScoreClient(self.server.url, async_transport=transport) as polite,
             httpx.AsyncClient(base_url=self.server.url, timeout=_TIMEOUT_S) as plain,
             asyncio.TaskGroup() as tasks,
         ):
+            self._ends = time.monotonic() + 60.0 * self.setting.minutes
             tasks.create_task(self._swap())
             tasks.create_task(self._kill())
             for _ in range(_POLITE):

@@ -72,34 +72,19 @@ def _latency(figures: Mapping[str, Any]) -> Table:
 
 
 def _swaps(figures: Mapping[str, Any]) -> Table:
-    rows = [
-        [
-            "client",
-            "requests",
-            "answered",
-            "wrong",
-            "lost",
-            "ended in 5xx",
-            "attempts by status",
-            "p50 ms",
-            "p99 ms",
-        ]
-    ]
-    for title, name in (("with retries", "with_retries"), ("without retries", "without_retries")):
-        client = figures[name]
-        rows.append(
-            [
-                title,
-                str(client["requests"]),
-                str(client["answered"]),
-                str(client["wrong"] + client["unknown_version"]),
-                str(client["lost"]),
-                str(client["server_errors"]),
-                _counts(client["attempts"]),
-                _number(client["latency_ms"]["p50"]),
-                _number(client["latency_ms"]["p99"]),
-            ]
-        )
+    clients = [figures["with_retries"], figures["without_retries"]]
+    rows = [["what", "client with retries", "client without"]]
+    for title, name in (
+        ("requests", "requests"),
+        ("answered with scores", "answered"),
+        ("wrong scores for the named version", "wrong"),
+        ("of a version that was never served", "unknown_version"),
+        ("lost", "lost"),
+        ("of these ended in 5xx", "server_errors"),
+    ):
+        rows.append([title, *(str(client[name]) for client in clients)])
+    rows.append(["attempts by status", *(_counts(client["attempts"]) for client in clients)])
+    rows.append(["p50, p99, longest ms", *(_three(client["latency_ms"]) for client in clients)])
     return rows
 
 

@@ -6,9 +6,14 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from gad_ray.batch import PublishedCritic
 from gad_ray.errors import GadError
+from gad_ray.models.critic_state import CriticState, frame_of
+from gad_ray.serving import deployment
+from gad_ray.serving.channel import ReplicaReport
 from gad_ray.serving.deployment import CriticReplica, build
 from gad_ray.serving.settings import settings_from
+from gad_ray.serving.subscriber import ChannelGoneError
 from tests.unit.serving.conftest import make_learner
 
 T = TypeVar("T")
@@ -83,9 +88,55 @@ def test_a_replica_that_follows_a_run_has_its_newest_good_critic_and_one_that_is
 
 
 def test_the_application_is_one_deployment_whose_source_is_its_user_config(tmp_path: Path):
-    deployment = build({"critic": str(tmp_path), "num_replicas": 2})._bound_deployment
-    assert (deployment.name, deployment.num_replicas) == ("critic", 2)
-    assert deployment.user_config == {"critic": str(tmp_path), "follow": None}
-    assert deployment.max_ongoing_requests > 2 * 512
+    built = build({"critic": str(tmp_path), "num_replicas": 2})._bound_deployment
+    assert (built.name, built.num_replicas) == ("critic", 2)
+    assert built.user_config == {"critic": str(tmp_path)}
+    assert built.max_ongoing_requests > 2 * 512
     growing = build({"critic": str(tmp_path), "max_replicas": 4})._bound_deployment
     assert growing._deployment_config.autoscaling_config.max_replicas == 4
+
+
+def test_a_replica_takes_what_a_run_publishes_and_ends_serve_when_the_run_is_gone(
+    tied_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    learner = make_learner(tied_model)
+    state = learner.published(frame_of(learner.model))
+    critic = PublishedCritic(
+        fingerprint=state.fingerprint.digest, step=state.step, seconds=0.0, num_bytes=0, state=state
+    )
+    asked: list[tuple[str, ReplicaReport]] = []
+    ended = asyncio.Event()
+
+    class RunThatEnds:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        async def next(self, report: ReplicaReport, wait_s: float) -> PublishedCritic:
+            asked.append((self._name, report))
+            if report.tried is None:
+                return critic
+            raise ChannelGoneError("the run is gone")
+
+        def take(self, published: PublishedCritic) -> CriticState:
+            return published.state
+
+    async def end_serve() -> None:
+        ended.set()
+
+    monkeypatch.setattr(deployment, "RunChannel", RunThatEnds)
+    monkeypatch.setattr(deployment, "replica_name", lambda: "one")
+    monkeypatch.setattr(deployment, "end_serve", end_serve)
+
+    async def call(replica: CriticReplica, client: httpx.AsyncClient) -> None:
+        await replica.reconfigure({"channel": "critics-of-run"})
+        assert await served_now(client) == critic.fingerprint
+        await ended.wait()
+
+    use(call)
+    [first, second] = asked
+    assert (first[0], first[1].fingerprint) == ("critics-of-run", None)
+    assert (second[1].replica, second[1].tried, second[1].fingerprint) == (
+        "one",
+        critic.fingerprint,
+        critic.fingerprint,
+    )

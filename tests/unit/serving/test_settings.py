@@ -23,7 +23,7 @@ def test_the_published_yaml_is_of_settings_that_there_are():
 
 def test_what_is_served_can_change_and_what_serves_it_is_started_anew():
     settings = settings_from({"critic": "/a", "num_replicas": 2, "limits": {"max_pairs": 7}})
-    assert settings.source() == {"critic": "/a", "follow": None}
+    assert settings.source() == {"critic": "/a"}
     started = settings.for_replica()
     assert started["limits"]["max_pairs"] == 7
     assert not {"critic", "follow", "num_replicas"} & set(started)
@@ -35,6 +35,7 @@ def test_what_is_served_can_change_and_what_serves_it_is_started_anew():
     [
         ({}, "either critic or follow"),
         ({"critic": "/a", "follow": "/b"}, "either critic or follow"),
+        ({"critic": "/a", "channel": "b"}, "either critic or follow"),
         ({"critic": "/a", "limits": {"max_bytes": 1}}, "limits.max_bytes"),
         ({"critic": "/a", "num_replicas": 0}, "num_replicas"),
     ],
