@@ -167,13 +167,13 @@ def _check(found: set[str], fingerprint: str) -> None:
 
 
 def _as_step(pairs: Sequence[Pair]) -> tuple[PromptBatch, RolloutBatch]:
-    """A step whose teacher has said half of what the policy said: no row is longer than the pair itself.
+    """A step whose teacher has said what the policy said: a pair is one row of its group, as equal texts are.
 
     Its tokens would be the policy's, and stand for nothing: a critic reads text.
     """
     names = tuple(f"pair-{number}" for number in range(len(pairs)))
     examples = tuple(
-        Example(id=name, messages=pair.messages, teacher_response=pair.response[: len(pair.response) // 2])
+        Example(id=name, messages=pair.messages, teacher_response=pair.response)
         for name, pair in zip(names, pairs, strict=True)
     )
     tokens = Ragged.from_rows([[0]] * len(pairs), np.int32)
