@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -96,6 +98,88 @@ def list_faults() -> None:
         names += ["the quarantine"] if case.quarantined else []
         shown.add_row(case.name, case.done, ", ".join(names) or "nothing: it is healthy")
     Console(highlight=False).print(shown)
+
+
+def bench_serve(
+    parts: Sequence[str], *, critic: Path | None, model: str, out: Path, docs: Path | None, **sizes: Any
+) -> None:
+    """Measure the endpoint under load, and print the tables.
+
+    Args:
+        parts: Parts to measure; all when empty.
+        critic: An exported critic; one with a fresh head is made of ``model`` when None.
+        model: Its backbone, as recipes name models.
+        out: Directory to write to; parts that are finished there are not repeated.
+        docs: File to write as a page to read; none when absent.
+        sizes: The measurement's further settings; ``threads`` are all cores when 0, ``dtype`` is that of a critic
+            which is made.
+
+    Raises:
+        GadError: If a part is not known, or a server does not come up or fails where it must not.
+    """
+    from gad_ray.bench.serve.critics import make_critic
+    from gad_ray.bench.serve.page import load_page, notes
+    from gad_ray.bench.serve.setting import Setting
+    from gad_ray.bench.serve.study import PARTS, ServeStudy
+    from gad_ray.bench.serve.tables import tables
+    from gad_ray.observability.files import write_text
+
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    dtype: str = sizes.pop("dtype")
+    sizes["threads"] = sizes["threads"] or len(os.sched_getaffinity(0))
+    made = out / f"critic-{dtype}"
+    chosen = critic.resolve() if critic is not None else make_critic(made, model=model, dtype=dtype)
+    setting = Setting(critic=chosen, out=out, tell=_tell, **sizes)
+    # As after Ctrl-C, what was started is ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    figures = ServeStudy(parts=list(parts) or list(PARTS), setting=setting).run()
+    console = Console(highlight=False)
+    for name, (title, (head, *rows)) in tables(figures).items():
+        console.print(_shown(title, head, rows))
+        for line in notes(name, figures[name]):
+            console.print(line, soft_wrap=True)
+    if docs is not None:
+        write_text(docs, load_page(figures))
+        console.print(f"page: {docs}", soft_wrap=True)
+    console.print(f"figures: {out / 'serve.json'}", soft_wrap=True)
+
+
+def bench_parity(critic: Path | None, *, model: str, out: Path, **settings: Any) -> int:
+    """Score the same pairs in every way there is, and print how far the scores are apart.
+
+    Args:
+        critic: An exported critic; one with a fresh head is made of ``model`` when None.
+        model: Its backbone, as recipes name models.
+        out: Directory of the critic that is made.
+        settings: Those of :class:`~gad_ray.bench.parity.study.ParityStudy`.
+
+    Returns:
+        The exit code: 0 where all scores are the same, 1 where they are not.
+
+    Raises:
+        GadError: If a way fails.
+    """
+    from gad_ray.bench.parity.study import ParityStudy
+    from gad_ray.bench.serve.critics import make_critic
+
+    chosen = critic or make_critic(out.resolve() / "critic", model=model)
+    found = ParityStudy(critic=chosen.resolve(), tell=_tell, **settings).run()
+    head, *rows = found.table()
+    console = Console(highlight=False)
+    shortest, longest = found.tokens
+    console.print(_shown(f"{found.dtype}, pairs of {shortest} to {longest} tokens", head, rows))
+    if found.num_left_out:
+        console.print(
+            f"{found.num_left_out} pairs of the file are too long for this critic and were left out"
+        )
+    verdict = "the same" if found.holds else "NOT the same"
+    console.print(
+        f"the scores are {verdict}: any two ways are at most {found.spread:.2e} apart, {found.tolerance:g} is "
+        "rounding",
+        soft_wrap=True,
+    )
+    return 0 if found.holds else 1
 
 
 def _shown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -205,7 +205,7 @@ def apply_lora(
 
 
 def merged_state_dict(
-    model: PreTrainedModel | PeftModel, *, dtype: torch.dtype | None = None
+    model: PreTrainedModel | PeftModel, *, dtype: torch.dtype | None = None, adapters: bool = True
 ) -> dict[str, Tensor]:
     """All weights under their plain Hugging Face names, with LoRA adapters added in.
 
@@ -215,6 +215,7 @@ def merged_state_dict(
     Args:
         model: A transformers model, with or without adapters.
         dtype: Type of floating-point weights in the result; as they are in the model when None.
+        adapters: Add the adapters in; else the weights are those that the adapters were put on.
 
     Returns:
         Name → detached tensor. Weights that need no change share memory with the live model: copy what must
@@ -231,7 +232,7 @@ def merged_state_dict(
                 continue
             owner, _, rest = name.partition(".base_layer.")
             value = cast("Tensor", tensor).detach()
-            if rest == "weight" and owner in adapted:
+            if adapters and rest == "weight" and owner in adapted:
                 value = _with_adapters(value, cast("Any", adapted[owner]), dtype or value.dtype)
             elif dtype is not None and value.is_floating_point():
                 value = value.to(dtype)
@@ -244,6 +245,13 @@ def _with_adapters(weight: Tensor, layer: Any, dtype: torch.dtype) -> Tensor:
     for adapter in layer.active_adapters:
         merged += layer.get_delta_weight(adapter).to(torch.float32)
     return merged.to(dtype)
+
+
+def is_adapted(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether a model has LoRA adapters around it."""
+    from peft import PeftModel as Wrapped
+
+    return isinstance(model, Wrapped)
 
 
 def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -24,17 +24,32 @@ from typing import Protocol
 from pydantic import Field
 
 from gad_ray.config.base import StrictModel
-from gad_ray.core.packing import plan_micro_batches
+from gad_ray.core.packing import plan_micro_batches, plan_tight_batches
 from gad_ray.models.pairs import deduplicate
 from gad_ray.serving.cache import ScoreCache
-from gad_ray.serving.envelope import INTERNAL, OVERLOADED, ApiError, queue_full, unavailable
+from gad_ray.serving.envelope import (
+    DEADLINE_UNREACHABLE,
+    INTERNAL,
+    ApiError,
+    deadline_exceeded,
+    queue_full,
+    unavailable,
+)
 from gad_ray.serving.pace import ArrivalPace, ScoringPace
 from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
 
 _logger = logging.getLogger(__name__)
 
-_ROUND_BATCHES = 2
+_ROUND_BATCHES = 4
 """Batches' worth of rows that are sorted by length together: more waste less padding, and delay who comes next."""
+
+_CPU_BATCH_TOKENS = 1024
+"""On a CPU larger passes are slower: what is between two layers no longer fits its caches."""
+
+_GPU_BATCH_TOKENS = 4096
+
+_CPU_PASS_TOKENS = 32
+"""What a pass costs on a CPU however few tokens it has, in tokens. On a GPU it is far more, and passes are full."""
 
 _MIN_SHARED_TOKENS = 32
 """A shorter prompt is not worth a pass of its own."""
@@ -44,12 +59,16 @@ _TURNS_PER_ROUND = 8
 
 _MIN_RETRY_S = 1.0
 
+_HOPELESS = 1.5
+"""A request that would take so many times the time it has, all alone, is not begun: its scores would be lost."""
+
 
 class BatchSettings(StrictModel):
     """How rows are put together."""
 
-    max_batch_tokens: int = Field(default=4096, ge=1)
-    """Tokens of one forward pass, padding included; a longer row goes alone."""
+    max_batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of one forward pass, padding included; a longer row goes alone. 1024 on a CPU and 4096 on a GPU when left
+    out."""
 
     max_wait_s: float = Field(default=0.005, ge=0.0, le=10.0)
     """Longest wait for company before an idle critic begins; adapted to the traffic."""
@@ -113,6 +132,7 @@ class Batcher:
         settings: How rows are put together.
         max_queued_tokens: Tokens that may wait or be under way.
         max_queued_requests: Requests that may wait or be under way.
+        on_gpu: Where the critics compute.
         watcher: Is told what happens.
         clock: Seconds of a monotonic clock.
     """
@@ -123,10 +143,12 @@ class Batcher:
         *,
         max_queued_tokens: int,
         max_queued_requests: int,
+        on_gpu: bool = False,
         watcher: BatchWatcher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings = settings
+        self._on_gpu = on_gpu
+        self._budget = settings.max_batch_tokens or (_GPU_BATCH_TOKENS if on_gpu else _CPU_BATCH_TOKENS)
         self._max_tokens = max_queued_tokens
         self._max_requests = max_queued_requests
         self._watcher = watcher
@@ -161,7 +183,7 @@ class Batcher:
 
     @property
     def _turn_tokens(self) -> int:
-        return max(1, _ROUND_BATCHES * self._settings.max_batch_tokens // _TURNS_PER_ROUND)
+        return max(1, _ROUND_BATCHES * self._budget // _TURNS_PER_ROUND)
 
     def check_open(self) -> None:
         """Refuse what comes after the end.
@@ -194,6 +216,22 @@ class Batcher:
                 retry_after_s=max(_MIN_RETRY_S, expected_s / 2),
             )
 
+    def _check_hope(self, tokens: int, timeout_s: float) -> None:
+        """Refuse at once what is too much even for an idle critic, so that it comes again in parts.
+
+        Raises:
+            ApiError: 413, if it would take far longer than it may, at the pace of the last minute: an older one may
+                have been another load's, and is tried anew.
+        """
+        seconds = self._pace.seconds_for(tokens, now=self._clock())
+        if seconds > _HOPELESS * timeout_s:
+            raise ApiError(
+                f"{tokens} tokens would take about {seconds:.0f} s, and a request has {timeout_s:.0f} s: send about "
+                f"{max(1, int(tokens * timeout_s / seconds))} tokens at once",
+                status=413,
+                code=DEADLINE_UNREACHABLE,
+            )
+
     async def submit(
         self, scorer: RowScorer, pairs: Sequence[PreparedPair], *, timeout_s: float
     ) -> list[RowScore]:
@@ -208,7 +246,8 @@ class Batcher:
             The scores in the order of the pairs; equal pairs get the same.
 
         Raises:
-            ApiError: 429 if there is no room, 408 if the time is over, 500 if the critic fails.
+            ApiError: 429 if there is no room, 413 if it is too much for the time, 408 if the time is over, 500 if the
+                critic fails.
         """
         # Here already, so that equal pairs of one request are equal to the last bit however many rounds it takes.
         keys, index = deduplicate([pair.key for pair in pairs])
@@ -220,6 +259,8 @@ class Batcher:
         tokens = sum(len(pair) for pair, score in zip(distinct, known, strict=True) if score is None)
         self._tell_spared(equal=len(pairs) - len(distinct), cached=len(known) - missing)
         if missing:
+            if missing > 1:
+                self._check_hope(tokens, timeout_s)
             self.check_room(tokens=tokens, timeout_s=timeout_s)
             job = _Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
             scores = await self._wait_for(job, timeout_s)
@@ -232,9 +273,7 @@ class Batcher:
         try:
             return await asyncio.wait_for(job.future, timeout_s)
         except TimeoutError:
-            raise ApiError(
-                f"no score within {timeout_s:g} s", status=408, code="deadline_exceeded", kind=OVERLOADED
-            ) from None
+            raise deadline_exceeded(f"no score within {timeout_s:g} s; send fewer pairs at once") from None
         finally:
             self._leave(job)
 
@@ -272,7 +311,7 @@ class Batcher:
 
     async def _wait_for_company(self) -> None:
         """The critic was idle: give others the chance to share its first batch, if some are to be expected."""
-        budget = self._settings.max_batch_tokens
+        budget = self._budget
         seconds = self._arrivals.wait_s(queued_tokens=self.num_tokens, budget=budget)
         until = self._clock() + seconds
         while not self._closed and self.num_tokens < budget and (left := until - self._clock()) > 0:
@@ -300,21 +339,28 @@ class Batcher:
         alone: list[_Row] = []
         plans: list[tuple[list[_Row], bool]] = []
         for group in prompts.values():
-            if scorer.shares_prompts and len(group) > 1 and group[0].pair.row.start >= _MIN_SHARED_TOKENS:
-                plans += [(batch, True) for batch in self._by_length(group)]
+            start = group[0].pair.row.start
+            if scorer.shares_prompts and len(group) > 1 and start >= _MIN_SHARED_TOKENS:
+                plans += [(batch, True) for batch in self._by_length(group, shared=start)]
             else:
                 alone += group
         return plans + [(batch, False) for batch in self._by_length(alone)]
 
-    def _by_length(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+    def _by_length(self, rows: Sequence[_Row], *, shared: int = 0) -> list[list[_Row]]:
+        """Batches of rows whose first ``shared`` tokens every batch computes once."""
         lengths = [len(row.pair) for row in rows]
-        plans = plan_micro_batches(lengths, max_tokens=self._settings.max_batch_tokens)
+        if self._on_gpu:
+            plans = plan_micro_batches(lengths, max_tokens=self._budget)
+        else:
+            # What is shared is not computed for each, so that more rows are as much work.
+            budget = self._budget * (_ROUND_BATCHES if shared else 1)
+            plans = plan_tight_batches(lengths, max_tokens=budget, pass_tokens=_CPU_PASS_TOKENS + shared)
         return [[rows[int(i)] for i in plan] for plan in plans]
 
     def _take_round(self) -> tuple[RowScorer, list[_Row]]:
         """Rows of the critic whose turn it is, the oldest first, equal ones together; callers take turns."""
         scorer = self._queue[0].scorer
-        budget = _ROUND_BATCHES * self._settings.max_batch_tokens
+        budget = _ROUND_BATCHES * self._budget
         waiting = deque(job for job in self._queue if job.scorer is scorer and not job.future.done())
         served: set[_Job] = set()
         rows: dict[bytes, _Row] = {}
@@ -354,15 +400,16 @@ class Batcher:
             for row in batch:
                 _fail(row, failure)
             return
-        seconds = self._clock() - started
+        now = self._clock()
+        seconds = now - started
         tokens = sum(len(row.pair) for row in batch)
-        self._pace.scored(tokens, seconds)
+        self._pace.scored(tokens, seconds, now=now)
         if self._watcher is not None:
             self._watcher.batch_done(
                 rows=len(batch),
                 tokens=tokens,
                 padded_tokens=len(batch) * max(len(row.pair) for row in batch),
-                budget=self._settings.max_batch_tokens,
+                budget=self._budget,
                 seconds=seconds,
             )
         for row, score in zip(batch, scores, strict=True):

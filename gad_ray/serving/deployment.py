@@ -20,6 +20,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from gad_ray.actors.process import runtime_env, share_of_cores
 from gad_ray.errors import ModelError
+from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.follow import Follower
@@ -62,13 +63,23 @@ class CriticReplica:
             self._settings.batching,
             max_queued_tokens=limits.max_queued_tokens,
             max_queued_requests=limits.max_queued_requests,
+            on_gpu=on_gpu,
             watcher=self._metrics,
         )
-        self._service = ScoringService(None, name=self._settings.name, limits=limits, batcher=batcher)
         self._device = torch.device("cuda" if on_gpu else "cpu")
+        self._adapters = AdapterPool(
+            {name: Path(place) for name, place in self._settings.adapters.items()},
+            backbone=self._settings.backbone,
+            max_loaded=self._settings.max_adapters,
+            device=self._device,
+            watcher=self._metrics,
+        )
+        self._service = ScoringService(
+            None, name=self._settings.name, limits=limits, batcher=batcher, adapters=self._adapters
+        )
         self._versions = Versions(
             self._service,
-            load=partial(ServedCritic.load, device=self._device),
+            load=partial(self._adapters.load_critic, partial(ServedCritic.load, device=self._device)),
             keep=self._settings.keep_versions,
             watcher=self._metrics,
         )
@@ -101,6 +112,7 @@ class CriticReplica:
                 self._versions.refused or f"the run {wanted.follow} has no critic yet",
                 mend="wait for its first checkpoint, or name a critic that is whole",
             )
+        self._adapters.use(self._service.present)
 
     async def _subscribe(self, channel: str) -> None:
         """Serve what a run publishes, from its first critic that is fit; when the run is gone, Serve ends as well."""

@@ -27,8 +27,9 @@ def critics_of(run: Path) -> list[tuple[int, Path]]:
     directory = find_run(str(run))
     is_there = directory.checkpoints.is_dir()
     checkpoints = CheckpointStore(directory.checkpoints, keep=1).checkpoints() if is_there else []
-    # Exports of a step in between have other names, and are no news.
-    export = directory.exports / "critic"
+    # Exports of a step in between have other names, and are no news. A link may be moved on while its critic is loaded:
+    # the files of two critics must not be read as one.
+    export = (directory.exports / "critic").resolve()
     found = [(_written(path / "critic" / STATE_FILE), path) for path in checkpoints]
     found.append((_written(export / "critic.json"), export))
     return sorted((one for one in found if one[0]), reverse=True)

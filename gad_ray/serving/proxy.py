@@ -16,7 +16,14 @@ import re
 from starlette.middleware import Middleware
 
 from gad_ray.serving.body import Message, Receive
-from gad_ray.serving.envelope import OVERLOADED, ApiError, queue_full, send_refusal, unavailable, unforeseen
+from gad_ray.serving.envelope import (
+    ApiError,
+    deadline_exceeded,
+    queue_full,
+    send_refusal,
+    unavailable,
+    unforeseen,
+)
 from gad_ray.serving.guard import Application, Scope, Send
 
 IMPORT_PATH = "gad_ray.serving.proxy.middlewares"
@@ -151,7 +158,7 @@ def _own_words(message: Message) -> ApiError | None:
     if status < 400 or any(kind.startswith(b"application/json") for kind in kinds):
         return None
     if status == 408:
-        return ApiError("no answer came in time", status=408, code="deadline_exceeded", kind=OVERLOADED)
+        return deadline_exceeded("no answer came in time")
     if status == 429:
         return queue_full("too many requests are waiting")
     if status in (404, 503):

@@ -140,6 +140,11 @@ class ServedCritic:
         return cls(OpenedCritic(model=model, step=state.step, temperature=state.temperature))
 
     @property
+    def model(self) -> CriticModel:
+        """The model; whoever takes it may compute with it, and must not change it."""
+        return self._model
+
+    @property
     def chat(self) -> ChatFormat:
         """Template and tokenizer."""
         return self._model.encoder.chat

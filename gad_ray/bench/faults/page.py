@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gad_ray.bench.faults.tables import Table, fault_table, healthy_table, rule_table
+from gad_ray.bench.faults.tables import fault_table, healthy_table, rule_table
 from gad_ray.bench.faults.verdict import Verdict
+from gad_ray.bench.tables import markdown
 
 SOON = 20
 """Steps within which a fault should be named."""
@@ -52,14 +53,14 @@ def study_page(verdicts: Sequence[Verdict], *, num_cores: int) -> str:
         parts += [
             "## Faults\n",
             "Steps are counted from the first in which the fault can tell; 0 is before any. (!) marks severity critical.\n",
-            _markdown(fault_table(verdicts)),
+            markdown(fault_table(verdicts)),
         ]
     if healthy:
-        parts += ["## Healthy runs\n", _markdown(healthy_table(verdicts))]
+        parts += ["## Healthy runs\n", markdown(healthy_table(verdicts))]
     parts += [
         "## Rules\n",
         _OF_RULES,
-        _markdown(rule_table(verdicts)),
+        markdown(rule_table(verdicts)),
     ]
     return "\n".join(parts)
 
@@ -83,12 +84,3 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
     if failed:
         lines.append(f"Ended in another way than the fault's: {', '.join(failed)}.")
     return [line for line in lines if line]
-
-
-def _markdown(table: Table) -> str:
-    head, *rows = table
-    return "\n".join([_line(head), _line(["---"] * len(head)), *map(_line, rows)]) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gad_ray.core.packing import pad_rows, plan_group_batches, plan_micro_batches
+from gad_ray.core.packing import pad_rows, plan_group_batches, plan_micro_batches, plan_tight_batches
 
 LENGTHS = st.lists(st.integers(min_value=0, max_value=50), max_size=40)
 GROUPS = st.lists(st.lists(st.integers(min_value=1, max_value=50), min_size=1, max_size=5), max_size=15)
@@ -21,6 +21,43 @@ def test_the_longest_rows_come_first_together():
     # Budget 12: 5 + 5 fit (2 · 5), then 4, 3, 1 (3 · 4).
     batches = plan_micro_batches([3, 5, 1, 5, 4], max_tokens=12)
     assert [batch.tolist() for batch in batches] == [[1, 3], [4, 0, 2]]
+
+
+def padded_tokens(lengths: list[int], batches: list[np.ndarray], pass_tokens: int) -> int:
+    return sum(len(batch) * max(lengths[i] for i in batch) + pass_tokens for batch in batches)
+
+
+def cheapest(widths: list[int], max_tokens: int, pass_tokens: int) -> int:
+    """Of rows sorted by length, by trying every first batch."""
+    if not widths:
+        return 0
+    most = max(1, max_tokens // max(1, widths[0]))
+    return min(
+        count * widths[0] + pass_tokens + cheapest(widths[count:], max_tokens, pass_tokens)
+        for count in range(1, min(most, len(widths)) + 1)
+    )
+
+
+@given(
+    lengths=st.lists(st.integers(min_value=0, max_value=50), max_size=9),
+    max_tokens=st.integers(min_value=1, max_value=200),
+    pass_tokens=st.integers(min_value=0, max_value=60),
+)
+def test_tight_batches_hold_every_row_once_within_the_budget_and_nothing_is_cheaper(
+    lengths: list[int], max_tokens: int, pass_tokens: int
+):
+    batches = plan_tight_batches(lengths, max_tokens=max_tokens, pass_tokens=pass_tokens)
+    assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens
+    wanted = cheapest(sorted(lengths, reverse=True), max_tokens, pass_tokens)
+    assert padded_tokens(lengths, batches, pass_tokens) == wanted
+
+
+def test_a_batch_is_split_where_its_padding_is_more_than_a_pass():
+    lengths = [100, 10, 10, 10]
+    assert len(plan_tight_batches(lengths, max_tokens=1000, pass_tokens=269)) == 2
+    assert len(plan_tight_batches(lengths, max_tokens=1000, pass_tokens=271)) == 1
 
 
 @given(groups=GROUPS, max_tokens=st.integers(min_value=1, max_value=300))
