@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -29,12 +28,12 @@ from gad_ray.models.pairs import deduplicate
 from gad_ray.serving.cache import ScoreCache
 from gad_ray.serving.envelope import (
     DEADLINE_UNREACHABLE,
-    INTERNAL,
     ApiError,
     deadline_exceeded,
     queue_full,
     unavailable,
 )
+from gad_ray.serving.jobs import Job, Row, deliver, fail, failed_scoring
 from gad_ray.serving.pace import ArrivalPace, ScoringPace
 from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
 
@@ -101,30 +100,6 @@ class BatchWatcher(Protocol):
         ...
 
 
-@dataclass(eq=False)
-class _Job:
-    scorer: RowScorer
-    pairs: Sequence[PreparedPair]
-    future: asyncio.Future[list[RowScore]]
-    found: list[RowScore | None]
-    missing: int
-    tokens_left: int
-    next: int = 0
-    """The first row that is not in a round yet."""
-
-
-@dataclass(eq=False)
-class _Row:
-    """Distinct tokens in a round, with everyone who asked for them."""
-
-    pair: PreparedPair
-    owners: list[tuple[_Job, int]] = field(default_factory=list["tuple[_Job, int]"])
-
-    @property
-    def wanted(self) -> bool:
-        return any(not job.future.done() for job, _ in self.owners)
-
-
 class Batcher:
     """Scores rows for many callers at once. Lives in one event loop; :meth:`close` ends it.
 
@@ -156,8 +131,8 @@ class Batcher:
         self._cache = ScoreCache(settings.cache_tokens)
         self._arrivals = ArrivalPace(settings.max_wait_s)
         self._pace = ScoringPace()
-        self._queue: deque[_Job] = deque()
-        self._jobs: set[_Job] = set()
+        self._queue: deque[Job] = deque()
+        self._jobs: set[Job] = set()
         self._news = asyncio.Event()
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="critic")
@@ -262,13 +237,13 @@ class Batcher:
             if missing > 1:
                 self._check_hope(tokens, timeout_s)
             self.check_room(tokens=tokens, timeout_s=timeout_s)
-            job = _Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
+            job = Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
             scores = await self._wait_for(job, timeout_s)
         else:
             scores = [score for score in known if score is not None]
         return [scores[int(i)] for i in index]
 
-    async def _wait_for(self, job: _Job, timeout_s: float) -> list[RowScore]:
+    async def _wait_for(self, job: Job, timeout_s: float) -> list[RowScore]:
         self._enter(job)
         try:
             return await asyncio.wait_for(job.future, timeout_s)
@@ -285,7 +260,7 @@ class Batcher:
             await self._worker
         self._thread.shutdown(wait=False)
 
-    def _enter(self, job: _Job) -> None:
+    def _enter(self, job: Job) -> None:
         self._jobs.add(job)
         self._queue.append(job)
         self._tell_queue()
@@ -293,7 +268,7 @@ class Batcher:
             self._worker = asyncio.get_running_loop().create_task(self._work())
         self._news.set()
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: Job) -> None:
         self._jobs.discard(job)
         self._tell_queue()
 
@@ -328,16 +303,16 @@ class Batcher:
             if batch:
                 await self._score_batch(scorer, batch, shared=shared and len(batch) > 1)
 
-    def _plan(self, scorer: RowScorer, rows: Sequence[_Row]) -> list[tuple[list[_Row], bool]]:
+    def _plan(self, scorer: RowScorer, rows: Sequence[Row]) -> list[tuple[list[Row], bool]]:
         """Batches of a round, and whether their rows share a prompt that is computed once.
 
         The budget counts a shared prompt for every row all the same: its keys and values are held for each.
         """
-        prompts: dict[bytes, list[_Row]] = {}
+        prompts: dict[bytes, list[Row]] = {}
         for row in rows:
             prompts.setdefault(row.pair.prompt, []).append(row)
-        alone: list[_Row] = []
-        plans: list[tuple[list[_Row], bool]] = []
+        alone: list[Row] = []
+        plans: list[tuple[list[Row], bool]] = []
         for group in prompts.values():
             start = group[0].pair.row.start
             if scorer.shares_prompts and len(group) > 1 and start >= _MIN_SHARED_TOKENS:
@@ -346,7 +321,7 @@ class Batcher:
                 alone += group
         return plans + [(batch, False) for batch in self._by_length(alone)]
 
-    def _by_length(self, rows: Sequence[_Row], *, shared: int = 0) -> list[list[_Row]]:
+    def _by_length(self, rows: Sequence[Row], *, shared: int = 0) -> list[list[Row]]:
         """Batches of rows whose first ``shared`` tokens every batch computes once."""
         lengths = [len(row.pair) for row in rows]
         if self._on_gpu:
@@ -357,13 +332,13 @@ class Batcher:
             plans = plan_tight_batches(lengths, max_tokens=budget, pass_tokens=_CPU_PASS_TOKENS + shared)
         return [[rows[int(i)] for i in plan] for plan in plans]
 
-    def _take_round(self) -> tuple[RowScorer, list[_Row]]:
+    def _take_round(self) -> tuple[RowScorer, list[Row]]:
         """Rows of the critic whose turn it is, the oldest first, equal ones together; callers take turns."""
         scorer = self._queue[0].scorer
         budget = _ROUND_BATCHES * self._budget
         waiting = deque(job for job in self._queue if job.scorer is scorer and not job.future.done())
-        served: set[_Job] = set()
-        rows: dict[bytes, _Row] = {}
+        served: set[Job] = set()
+        rows: dict[bytes, Row] = {}
         tokens = equal = 0
         while waiting and tokens < budget:
             job = waiting.popleft()
@@ -377,7 +352,7 @@ class Batcher:
                 if pair.key in rows:
                     equal += 1
                 else:
-                    rows[pair.key] = _Row(pair)
+                    rows[pair.key] = Row(pair)
                     tokens += len(pair)
                 rows[pair.key].owners.append((job, place))
             if job.next < len(job.pairs):
@@ -388,7 +363,7 @@ class Batcher:
         self._tell_spared(equal=equal)
         return scorer, list(rows.values())
 
-    async def _score_batch(self, scorer: RowScorer, batch: Sequence[_Row], *, shared: bool) -> None:
+    async def _score_batch(self, scorer: RowScorer, batch: Sequence[Row], *, shared: bool) -> None:
         started = self._clock()
         loop = asyncio.get_running_loop()
         try:
@@ -396,9 +371,9 @@ class Batcher:
             scores = await loop.run_in_executor(self._thread, score)
         except Exception as error:
             _logger.exception("the critic failed on a batch of %d rows", len(batch))
-            failure = _failure(f"the critic failed on this batch: {type(error).__name__}")
+            failure = failed_scoring(f"the critic failed on this batch: {type(error).__name__}")
             for row in batch:
-                _fail(row, failure)
+                fail(row, failure)
             return
         now = self._clock()
         seconds = now - started
@@ -415,7 +390,7 @@ class Batcher:
         for row, score in zip(batch, scores, strict=True):
             if math.isfinite(score.score):
                 self._cache.put(scorer.fingerprint, row.pair, score)
-            _deliver(row, score)
+            deliver(row, score)
 
     def _tell_queue(self) -> None:
         if self._watcher is not None:
@@ -424,26 +399,3 @@ class Batcher:
     def _tell_spared(self, *, equal: int = 0, cached: int = 0) -> None:
         if self._watcher is not None and (equal or cached):
             self._watcher.rows_spared(equal=equal, cached=cached)
-
-
-def _deliver(row: _Row, score: RowScore) -> None:
-    if not math.isfinite(score.score):
-        _fail(row, _failure(f"the critic gave {score.score} in place of a score"))
-        return
-    for job, place in row.owners:
-        if job.found[place] is None:
-            job.found[place] = score
-            job.missing -= 1
-            job.tokens_left -= len(row.pair)
-        if job.missing == 0 and not job.future.done():
-            job.future.set_result([found for found in job.found if found is not None])
-
-
-def _failure(message: str) -> ApiError:
-    return ApiError(message, status=500, code="scoring_failed", kind=INTERNAL)
-
-
-def _fail(row: _Row, failure: ApiError) -> None:
-    for job, _ in row.owners:
-        if not job.future.done():
-            job.future.set_exception(failure)

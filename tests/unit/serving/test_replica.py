@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -15,15 +15,16 @@ from gad_ray.serving.deployment import CriticReplica, build
 from gad_ray.serving.settings import settings_from
 from gad_ray.serving.subscriber import ChannelGoneError
 from tests.unit.serving.conftest import make_learner
+from tests.unit.serving.lora import make_lora_learner
 
 T = TypeVar("T")
 
 
-def use(call: Callable[[CriticReplica, httpx.AsyncClient], Awaitable[T]]) -> T:
+def use(call: Callable[[CriticReplica, httpx.AsyncClient], Awaitable[T]], **changed: Any) -> T:
     """A replica as Ray Serve makes it, without Ray Serve."""
 
     async def run() -> T:
-        settings = settings_from({"critic": "unused", "follow_every_s": 0.01})
+        settings = settings_from({"critic": "unused", "follow_every_s": 0.01, **changed})
         replica = CriticReplica(settings.for_replica())
         app = replica.__serve_build_asgi_app__()
         transport = httpx.ASGITransport(app)
@@ -85,6 +86,26 @@ def test_a_replica_that_follows_a_run_has_its_newest_good_critic_and_one_that_is
         assert await served_now(client) == prints[0]
 
     use(call)
+
+
+def test_a_replica_serves_lora_critics_beside_its_critic_and_through_its_changes(
+    critic_dir: Path, tied_model: Path, tmp_path: Path
+):
+    make_lora_learner(tied_model, seed=3).export(tmp_path / "law")
+    make_learner(tied_model, seed=1).export(tmp_path / "next")
+    body = {"queries": "Hi", "documents": ["a", "b"], "model": "law"}
+
+    async def call(replica: CriticReplica, client: httpx.AsyncClient) -> None:
+        await replica.reconfigure({"critic": str(critic_dir)})
+        first = await served_now(client)
+        before = (await client.post("/v1/score", json=body)).json()
+        await replica.reconfigure({"critic": str(tmp_path / "next")})
+        assert await served_now(client) != first
+        after = (await client.post("/v1/score", json=body)).json()
+        assert (before["model"], before["model_version"]) == ("law", after["model_version"])
+        assert before["data"] == after["data"]
+
+    use(call, adapters={"law": str(tmp_path / "law")})
 
 
 def test_the_application_is_one_deployment_whose_source_is_its_user_config(tmp_path: Path):

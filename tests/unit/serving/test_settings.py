@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from gad_ray.checkpoint.tensors import STATE_FILE
+from gad_ray.commands.serve import adapters_of
 from gad_ray.errors import ConfigError
 from gad_ray.serving.follow import critics_of
 from gad_ray.serving.proxy import IMPORT_PATH
@@ -63,3 +64,23 @@ def test_the_critics_of_a_run_come_newest_first_and_only_those_that_are_whole(tm
     assert [path.name for _, path in critics_of(tmp_path)] == names
     os.utime(places[0], ns=(0, 5000))
     assert [path.name for _, path in critics_of(tmp_path)] == ["step-000002", "critic", "step-000010"]
+
+
+def test_adapters_are_named_with_their_directories(tmp_path: Path):
+    (tmp_path / "law").mkdir()
+    assert adapters_of([f"law={tmp_path / 'law'}"]) == {"law": str(tmp_path / "law")}
+    for wrong in (
+        [str(tmp_path)],
+        ["law="],
+        [f"={tmp_path}"],
+        [f"law={tmp_path / 'nowhere'}"],
+        [f"a={tmp_path}"] * 2,
+    ):
+        with pytest.raises(ConfigError, match=r"names no directory|given twice"):
+            adapters_of(wrong)
+
+
+@pytest.mark.parametrize("name", ["critic", "", "two words", "x" * 129, "../law"])
+def test_an_adapter_has_a_name_of_its_own(name: str):
+    with pytest.raises(ConfigError, match=r"adapters|the critic's name"):
+        settings_from({"critic": "here", "adapters": {name: "there"}})
