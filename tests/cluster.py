@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gad_ray.serving.proxy import IMPORT_PATH, PATH_VARIABLE
+from gad_ray.serving.proxy import CLUSTER_VARIABLES
 from tests.processes import wait_until, wait_until_gone
 
 _START_S = 120.0
@@ -56,7 +56,7 @@ class Cluster:
             # A session of its own: what ends the tests from the keyboard does not reach it.
             self._process = subprocess.Popen(
                 command,
-                env=ray_environment() | {PATH_VARIABLE: IMPORT_PATH},
+                env=ray_environment() | CLUSTER_VARIABLES,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from gad_ray.actors.groups import Groups
 from gad_ray.batch import Metrics, PublishedCritic
@@ -72,11 +73,12 @@ class OnlineCritic:
             deploying.refuse_second_serve()
             settings = settings_of_run(serve, environment=os.environ)
             self._has_begun = True
+            name, self._channel = open_channel(self._config.name)
+            settings = settings.model_copy(update={"channel": name})
             try:
-                name, self._channel = open_channel(self._config.name)
-                deploying.listen(serve.host, serve.port, limits=settings.limits)
-                deploying.deploy(settings.model_copy(update={"channel": name}), wait=False)
-            except (RayError, RuntimeError, TimeoutError) as failed:
+                self._start(lambda: deploying.listen(serve.host, serve.port, limits=settings.limits))
+                self._start(lambda: deploying.deploy(settings, wait=False))
+            except (RayError, RuntimeError) as failed:
                 raise GadError(
                     f"the critic's endpoint cannot be opened: {failed}",
                     where="serve",
@@ -84,6 +86,13 @@ class OnlineCritic:
                 ) from failed
         self._watch = EndpointWatch(status=self._status, trouble=deploying.trouble)
         self._watch.start()
+
+    def _start(self, part: Callable[[], None]) -> None:
+        """Start a part of Serve. What is slow on a machine that has much to do is tried again by Serve itself."""
+        try:
+            part()
+        except (RayActorError, TimeoutError) as slow:
+            self._tell(f"it is slow to start: {slow}", step=None)
 
     def publish(self, step: int, *, always: bool = False) -> Metrics:
         """Have the critic as it is now handed to the replicas, where that is due. Nothing is waited for.

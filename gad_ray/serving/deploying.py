@@ -9,12 +9,12 @@ import warnings
 import ray
 from ray import serve
 from ray.serve import RunTarget
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ProxyStatus
 
 from gad_ray.errors import GadError
 from gad_ray.serving.deployment import DEPLOYMENT, application
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.proxy import IMPORT_PATH, PATH_VARIABLE
+from gad_ray.serving.proxy import CLUSTER_VARIABLES
 from gad_ray.serving.settings import ServeSettings
 
 APPLICATION = "gad-ray"
@@ -24,7 +24,8 @@ _GRACE_S = 5.0
 
 def prepare_cluster() -> None:
     """Settle what a cluster that is started here must know; another one has it from its own environment."""
-    os.environ.setdefault(PATH_VARIABLE, IMPORT_PATH)
+    for name, value in CLUSTER_VARIABLES.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
@@ -82,8 +83,11 @@ def deploy(settings: ServeSettings, *, wait: bool) -> None:
 
 
 def trouble() -> str | None:
-    """What Serve says of an application that fails or is missing; None where it starts or runs."""
-    found = serve.status().applications.get(APPLICATION)
+    """What Serve says where something fails or is missing; None where all starts or runs."""
+    status = serve.status()
+    if any(proxy == ProxyStatus.UNHEALTHY for proxy in status.proxies.values()):
+        return "what listens is not up; Serve tries again"
+    found = status.applications.get(APPLICATION)
     if found is None:
         return "it is not deployed any more"
     if found.status in (ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING):

@@ -29,6 +29,13 @@ from gad_ray.serving.guard import Application, Scope, Send
 IMPORT_PATH = "gad_ray.serving.proxy.middlewares"
 PATH_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
+CLUSTER_VARIABLES = {
+    PATH_VARIABLE: IMPORT_PATH,
+    # Serve kills a proxy that is not up in 5 s, which a machine that loads models at the same time may well need.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
+"""Environment of a cluster on which critics are served."""
+
 _ATTEMPTS = 2
 """A request whose replica is lost is scored by another one, once: scoring twice gives the same."""
 

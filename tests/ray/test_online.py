@@ -43,6 +43,7 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0)
         self.answers: list[Answer] = []
         self.statuses: set[int] = set()
 
@@ -50,7 +51,7 @@ class Client:
         """One answer; None where nobody answers, or that it is too early."""
         body = {"queries": [q for q, _ in ASKED], "documents": [d for _, d in ASKED]}
         try:
-            got = httpx.post(f"http://127.0.0.1:{self.port}/v1/score", json=body, timeout=60.0)
+            got = self._http.post("/v1/score", json=body)
         except httpx.TransportError:
             return None
         self.statuses.add(got.status_code)

@@ -200,6 +200,14 @@ def test_an_endpoint_that_cannot_be_opened_stops_the_run_before_it_begins_and_is
     assert run.deploying.order[-1] == "end"
 
 
+def test_an_endpoint_that_is_slow_to_start_is_told_and_the_run_begins(run: Run) -> None:
+    run.deploying.failure = TimeoutError("not up in 60 s")
+    run.online.open()
+    assert run.told.warnings == ["serve: it is slow to start: not up in 60 s"]
+    assert run.deploying.order[-1] == "deploy"
+    assert run.online.publish(3)
+
+
 def test_an_end_that_fails_or_takes_too_long_is_told_and_holds_the_run_no_longer(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
