@@ -21,6 +21,9 @@ This page is written by the command. Parts that are finished are kept and not me
 measured.
 """
 
+_QUIET = 0.5
+"""Load a core, before a part begins, from which on its timings are called into question."""
+
 _ABOUT = {
     "throughput": """A closed loop keeps the endpoint saturated; the bare forward is a process that does nothing but score the same pairs,
 all sorted by length, in batches of the same budget of tokens, with as many threads. They take turns, round by round, and the bare forward's time leaves out its tokenising. The share is the median over the rounds, with the lowest and the highest.
@@ -68,10 +71,14 @@ def notes(name: str, part: Mapping[str, Any]) -> list[str]:
     shown = {key: value for key, value in setting.items() if key != "critic"}
     told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
     lines.append(f"Setting: critic {setting['critic'][:16]}, {told}.")
-    lines.append(
-        f"{part['date']}, {part['minutes']:.0f} minutes, {where['processor']}, {where['cores']:g} cores, "
-        f"{where['memory_gib']:g} GiB; {', '.join(versions)}."
-    )
+    machine = f"{where['processor']}, {where['cores']:g} cores, {where['memory_gib']:g} GiB"
+    lines.append(f"{part['date']}, {part['minutes']:.0f} minutes, {machine}; {', '.join(versions)}.")
+    # What comes to rest needs a while to leave the average.
+    if part["load_before"] > _QUIET * where["cores"]:
+        lines.append(
+            f"**The machine was busy with other work** (load {part['load_before']:g} on {where['cores']:g} cores before "
+            "it began): counts hold, speeds and times are not what it can do."
+        )
     return lines
 
 

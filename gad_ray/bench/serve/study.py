@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,11 +76,13 @@ class ServeStudy:
         return figures
 
     def _measure(self, name: str) -> None:
-        started = time.time()
+        started, busy = time.time(), os.getloadavg()[0]
         figures = PARTS[name](self.setting)
         content = {
             "setting": self._definition(name),
             "surroundings": surroundings(),
+            # Others' work in the minute before: timings beside it are worth little.
+            "load_before": round(busy, 2),
             "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
             "minutes": (time.time() - started) / 60.0,
             "figures": figures,
