@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from gad_ray.bench.serve.latency import measure_latency
 from gad_ray.bench.serve.overload import measure_overload
@@ -16,6 +17,9 @@ from gad_ray.bench.serve.swaps import measure_swaps
 from gad_ray.bench.serve.throughput import measure_peers, measure_throughput
 from gad_ray.errors import ConfigError
 from gad_ray.observability.files import write_text
+
+_LOOK_S = 1.0
+"""How long the machine is looked at before a part begins."""
 
 Part = Callable[[Setting], dict[str, Any]]
 
@@ -76,13 +80,14 @@ class ServeStudy:
         return figures
 
     def _measure(self, name: str) -> None:
-        started, busy = time.time(), os.getloadavg()[0]
+        # Others' work: timings beside it are worth little.
+        busy = psutil.cpu_percent(interval=_LOOK_S) / 100.0
+        started = time.time()
         figures = PARTS[name](self.setting)
         content = {
             "setting": self._definition(name),
             "surroundings": surroundings(),
-            # Others' work in the minute before: timings beside it are worth little.
-            "load_before": round(busy, 2),
+            "busy_before": round(busy, 2),
             "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
             "minutes": (time.time() - started) / 60.0,
             "figures": figures,
