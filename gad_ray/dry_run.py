@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_ray import machine
-from gad_ray.config import FitMethod, ModelConfig, RunConfig
+from gad_ray.config import FitMethod, ModelConfig, RunConfig, ServeConfig
 from gad_ray.config.explain import batch_arithmetic, fit_arithmetic
 from gad_ray.errors import ConfigError, DataError, GadError, ModelError
 from gad_ray.machine import GIB
@@ -73,6 +73,8 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
             _check_pairs(config, data, formats["critic"], found)
         _check_batches(config, fit, data, found)
     _check_gpus(config, fit, found)
+    if fit is None and config.serve.enabled:
+        _check_endpoint(config.serve, found)
     if len(facts) == len(roles):
         if fit is None:
             actors = estimate_memory(config, policy=facts["policy"], critic=facts["critic"], engine=engine)
@@ -282,12 +284,29 @@ def _check_pairs(config: RunConfig, data: LoadedData, chat: ChatFormat | None, f
     )
 
 
+def _check_endpoint(serve: ServeConfig, found: DryRun) -> None:
+    """Whether the critic may and can be served where it is to be."""
+    from gad_ray.serving.address import settings_of_run, url_of
+
+    try:
+        settings_of_run(serve, environment=os.environ)
+    except GadError as error:
+        found.problems.append(error)
+    every = "every step" if serve.publish_every == 1 else f"every {serve.publish_every} steps"
+    each = f"{serve.cpus_per_replica:g} cores and {serve.gpus_per_replica:g} GPUs"
+    found.sections["serving"] = [
+        f"the critic at {url_of(serve.host, serve.port)}, a new one {every}",
+        f"beside the run's actors: {serve.num_replicas} × {each}",
+    ]
+
+
 def _check_gpus(config: RunConfig, fit: FitMethod | None, found: DryRun) -> None:
     policy = config.policy.group.num_ranks * config.policy.group.gpus_per_rank
     critic = config.critic.group.num_ranks * config.critic.group.gpus_per_rank
     rollout = config.rollout.num_workers * config.rollout.gpus_per_worker
+    serve = sum(bundle["GPU"] for bundle in config.serve.bundles)
     # In a fit, the rollout workers have gone when the learner comes.
-    needed = policy + critic + rollout if fit is None else max(policy, rollout)
+    needed = policy + critic + rollout + serve if fit is None else max(policy, rollout)
     here = len(machine.gpus()) if needed else 0
     if needed <= here:
         return

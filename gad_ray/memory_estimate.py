@@ -34,7 +34,7 @@ class ActorMemory:
     """One kind of actor.
 
     Attributes:
-        role: ``policy``, ``critic`` or ``rollout``.
+        role: ``policy``, ``critic``, ``rollout``, ``serve``, or ``object store``.
         num: How many of them there are.
         on_gpu: Whether the parts lie in a GPU's memory; else in main memory.
         parts: What is held → bytes, for each actor.
@@ -107,6 +107,26 @@ def estimate_memory(
             num=config.rollout.num_workers,
             on_gpu=config.rollout.gpus_per_worker > 0,
             parts=_engine(config, policy, engine),
+        ),
+        *_endpoint(config, critic),
+    )
+
+
+def _endpoint(config: RunConfig, facts: ModelFacts) -> tuple[ActorMemory, ...]:
+    """The replicas that serve the critic, each with two of them while one takes over, and those on their way there."""
+    serve = config.serve
+    if not serve.enabled:
+        return ()
+    weights = facts.num_parameters * _BYTES[config.critic.model.compute]
+    return (
+        ActorMemory(
+            role="serve",
+            num=serve.num_replicas,
+            on_gpu=serve.gpus_per_replica > 0,
+            parts={"process": _PROCESS, "weights": weights, "the next ones": weights},
+        ),
+        ActorMemory(
+            role="object store", num=1, on_gpu=False, parts={"published critics, old and new": 2 * weights}
         ),
     )
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gad_ray.serving.proxy import CLUSTER_VARIABLES
 from tests.processes import wait_until, wait_until_gone
 
 _START_S = 120.0
@@ -36,7 +37,7 @@ def _end_with_parent() -> None:
 
 
 class Cluster:
-    """One node started with ``ray start --head --block``: it ends with that process.
+    """One node started with ``ray start --head --block``: it ends with that process. Ray Serve has our guard there.
 
     Attributes:
         address: Of its control store, for RAY_ADDRESS.
@@ -55,7 +56,7 @@ class Cluster:
             # A session of its own: what ends the tests from the keyboard does not reach it.
             self._process = subprocess.Popen(
                 command,
-                env=ray_environment(),
+                env=ray_environment() | CLUSTER_VARIABLES,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
 
 import ray
@@ -13,6 +14,7 @@ from gad_ray.actors.learner import LearnerActor
 from gad_ray.batch import (
     PromptBatch,
     PromptFigures,
+    PublishedCritic,
     RolloutBatch,
     ScoreBatch,
     TrainStats,
@@ -24,6 +26,7 @@ from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.experience import prompt_figures, response_metrics, reward_metrics, rewards_of
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_state import frame_of
 from gad_ray.observability.files import write_text
 
 
@@ -34,6 +37,7 @@ class CriticActor(LearnerActor):
         super().__init__(config.critic.group, rank, log_path, config.limits.update_s)
         self._config = config
         self._learner: CriticLearner | None = None
+        self._frame: dict[str, bytes] = {}
 
     @ray.method
     def setup(self, address: str, total_steps: int) -> int:
@@ -107,6 +111,26 @@ class CriticActor(LearnerActor):
         joined = RolloutBatch.concat(rollouts)
         scores = self.learner.score_batch(prompts, joined)
         return prompt_figures(joined, scores, rewards_of(joined, scores, self._config.reward, prompts))
+
+    @ray.method
+    def publish(self) -> PublishedCritic:
+        """Put the critic into the object store, for whoever serves it; the reference comes with the news of it.
+
+        Raises:
+            ModelError: If a weight is not finite.
+        """
+        started = time.perf_counter()
+        if not self._frame:
+            self._frame = frame_of(self.learner.model)
+        state = self.learner.published(self._frame)
+        reference = ray.put(state)
+        return PublishedCritic(
+            fingerprint=state.fingerprint.digest,
+            step=state.step,
+            seconds=time.perf_counter() - started,
+            num_bytes=state.num_bytes,
+            state=reference,
+        )
 
     @ray.method
     def export(self, directory: str) -> str:

@@ -88,7 +88,7 @@ class Groups:
             for group in (critic, policy)
             for _ in range(group.num_ranks)
         ]
-        self._reserve([*self._rollout_bundles(), *trained])
+        self._reserve([*self._rollout_bundles(), *trained], others=config.serve.bundles)
         bundle = self._make_rollout_actors()
         for kind, actor_class, group, actors in (
             ("critic", CriticActor, critic, self.critic),
@@ -187,9 +187,12 @@ class Groups:
             )
         return rollout.num_workers
 
-    def _reserve(self, bundles: Sequence[dict[str, float]]) -> None:
+    def _reserve(
+        self, bundles: Sequence[dict[str, float]], *, others: Sequence[dict[str, float]] = ()
+    ) -> None:
+        """Place the actors, where there is also room for what others of the run will ask for."""
         wanted = [{kind: amount for kind, amount in bundle.items() if amount > 0} for bundle in bundles]
-        require_resources(wanted)
+        require_resources([*wanted, *others])
         self._placement = placement_group(wanted, strategy="PACK")
         self.waiter.get(
             [self._placement.ready()],
@@ -223,5 +226,6 @@ def require_resources(bundles: Sequence[dict[str, float]]) -> None:
                 f"the run reserves {need:g} {kind}s, the cluster has {have.get(kind, 0.0):g}",
                 where="placement",
                 mend=f"lower {kind.lower()}s_per_rank and {kind.lower()}s_per_worker (fractions are allowed: "
-                "stages take turns), lower the numbers of ranks and workers, or join a larger cluster",
+                f"stages take turns), {kind.lower()}s_per_replica where the critic is served, lower the numbers of "
+                "ranks, workers and replicas, or join a larger cluster",
             )

@@ -11,7 +11,7 @@ from gad_ray.batch.prompts import Example, Message, PromptBatch, SamplingSetting
 from gad_ray.batch.ragged import Float32, Int32, Int64, Ragged
 from gad_ray.batch.rollout import RolloutBatch, RolloutReceipt, StopReason
 from gad_ray.batch.scores import Fingerprint, PromptFigures, ScoreBatch, TokenValues
-from gad_ray.batch.training import Metrics, TrainStats, WeightsSnapshot, merge_metrics
+from gad_ray.batch.training import Metrics, PublishedCritic, TrainStats, WeightsSnapshot, merge_metrics
 
 __all__ = [
     "Example",
@@ -23,6 +23,7 @@ __all__ = [
     "Metrics",
     "PromptBatch",
     "PromptFigures",
+    "PublishedCritic",
     "Ragged",
     "RolloutBatch",
     "RolloutReceipt",

@@ -38,6 +38,25 @@ class WeightsSnapshot:
         return sum(t.nbytes for t in self.tensors.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedCritic:
+    """A critic that lies in the object store.
+
+    Attributes:
+        fingerprint: Of the critic.
+        step: Optimiser steps that it has taken.
+        seconds: Time that it took to check, fingerprint and put it.
+        num_bytes: Its size.
+        state: Reference of its :class:`gad_ray.models.critic_state.CriticState`; None where the news of it goes alone.
+    """
+
+    fingerprint: str
+    step: int
+    seconds: float
+    num_bytes: int
+    state: Any
+
+
 Metrics = dict[str, float]
 """Metric name → value, named as in the metric reference; one step's values."""
 

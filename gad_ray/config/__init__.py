@@ -44,6 +44,7 @@ from gad_ray.config.reward import (
 )
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig, RunConfig
+from gad_ray.config.serve import ServeConfig
 
 __all__ = [
     "AdaptiveKl",
@@ -89,6 +90,7 @@ __all__ = [
     "SameLanguage",
     "ScoreReg",
     "SeqKdFit",
+    "ServeConfig",
     "SodaFit",
     "SpreadCurriculum",
     "StageLength",

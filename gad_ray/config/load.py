@@ -86,7 +86,7 @@ def config_hash(config: RunConfig) -> str:
     """SHA-256 over everything that shapes the numbers of a run: not its name, place or deadlines."""
     shaping = config.model_dump(
         mode="json",
-        exclude={"name", "output_dir", "limits", "checkpoint", "records", "health", "report"},
+        exclude={"name", "output_dir", "limits", "checkpoint", "records", "health", "report", "serve"},
     )
     # A run may be prolonged: the adversarial stage's length does not change the steps before it.
     shaping["stages"].pop("adversarial")

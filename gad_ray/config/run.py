@@ -22,6 +22,7 @@ from gad_ray.config.length import StageLength
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.reward import RewardConfig
 from gad_ray.config.rollout import RolloutConfig
+from gad_ray.config.serve import ServeConfig
 
 
 class WarmupStage(StageLength):
@@ -157,6 +158,7 @@ class RunConfig(StrictModel):
     records: RecordsConfig = RecordsConfig()
     health: HealthConfig = HealthConfig()
     report: ReportConfig = ReportConfig()
+    serve: ServeConfig = ServeConfig()
 
     @property
     def mini_batch_prompts(self) -> int:

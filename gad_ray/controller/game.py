@@ -27,6 +27,7 @@ from gad_ray.controller.asking import Answered, Asking
 from gad_ray.controller.heed import heed
 from gad_ray.controller.heldout import WARMUP_CRITIC, HeldOut
 from gad_ray.controller.interrupt import StopRequest
+from gad_ray.controller.online import OnlineCritic
 from gad_ray.controller.progress import Progress
 from gad_ray.controller.saving import Saving
 from gad_ray.data.dataset import LoadedData
@@ -50,6 +51,7 @@ class Controller:
         groups: The actors, not started yet.
         progress: Metrics, live line, health.
         stop: Tells when a signal asks for the end.
+        online: Serves the critic, if the run does that.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Controller:
         groups: Groups,
         progress: Progress,
         stop: StopRequest,
+        online: OnlineCritic,
     ) -> None:
         self.config = config
         self.directory = directory
@@ -68,6 +71,7 @@ class Controller:
         self.groups = groups
         self.progress = progress
         self.stop = stop
+        self._online = online
         sizes = {"num_prompts": len(data.train), "prompts_per_step": config.prompts_per_step}
         self.warmup_steps = config.stages.warmup.in_steps(**sizes)
         self.total_steps = self.warmup_steps + config.stages.adversarial.in_steps(**sizes)
@@ -105,10 +109,13 @@ class Controller:
                 policy_steps=adversarial_steps * per_step * self.config.policy.epochs_per_step,
             )
         self.progress.pids = self.groups.pids
+        self._online.open()
+        self.stop.listen()
         if checkpoint is None:
             self._begin()
         else:
             self._restore(checkpoint)
+        self._online.publish(self.step, always=True)
         # From here on a first signal lets the step end and saves it.
         self.stop.patient = True
         while self.step < self.total_steps and self.stop.signal_number is None:
@@ -187,6 +194,7 @@ class Controller:
             self.heldout.same_critic(learned),
             self._evaluate(timing),
             self._answering.metrics,
+            self._online.after_step(self.step),
         )
         timing["timing_s/step"] = time.perf_counter() - started
         stage = "adversarial" if self._in_game else "warmup"
@@ -217,6 +225,7 @@ class Controller:
             what = f"the critic's update of step {answered.step}"
             told = [*(r[1] for r in judged), judged[0][2]]
             critic_stats, *_, figures = self.groups.waiter.get(told, what=what, deadline_s=update_s)
+        timing.update(self._online.publish(answered.step, always=answered.step >= self.total_steps))
         self._asking.observe(figures)
         scores = judged[0][0]
         if record:

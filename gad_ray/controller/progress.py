@@ -153,6 +153,15 @@ class Progress:
         """Say something above the live line."""
         self._line.info(text)
 
+    def warn(self, what: str, text: str) -> None:
+        """Warn above the live line.
+
+        Args:
+            what: What it is about.
+            text: What happened.
+        """
+        self._line.warn(what, text)
+
     @contextmanager
     def activity(self, text: str) -> Generator[None]:
         """Show what is going on, for as long as it does."""

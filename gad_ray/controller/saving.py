@@ -93,7 +93,7 @@ class Saving:
                 "was made with other settings of data, models, losses or sampling",
                 where=str(checkpoint),
                 mend=f"resume with the run's own settings ({self._directory.config_yaml}); only the length of the "
-                "adversarial stage, deadlines, records, checkpoints and health may differ",
+                "adversarial stage, deadlines, records, checkpoints, health, report and serve may differ",
             )
         return position
 

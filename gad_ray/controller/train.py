@@ -12,6 +12,7 @@ from gad_ray.controller.fit import warm_start
 from gad_ray.controller.game import Controller
 from gad_ray.controller.heldout import WARMUP_CRITIC
 from gad_ray.controller.interrupt import StopRequest
+from gad_ray.controller.online import OnlineCritic, check_endpoint
 from gad_ray.controller.opening import interruptible, open_directory
 from gad_ray.controller.progress import Progress
 from gad_ray.data.dataset import LoadedData
@@ -43,6 +44,7 @@ def train(config: RunConfig, *, resume: str | None) -> int:
 
 def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     check_reward_functions(config.reward)
+    check_endpoint(config)
     directory, checkpoint = open_directory(config, resume)
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
@@ -82,11 +84,20 @@ def _play(
         "adversarial": config.stages.adversarial.in_steps(**sizes),
     }
     epoch = max(1, round(len(data.train) / config.prompts_per_step))
-    with Progress(config, directory, stage_steps=stage_steps, steps_per_epoch=epoch) as progress:
+    with (
+        Progress(config, directory, stage_steps=stage_steps, steps_per_epoch=epoch) as progress,
+        OnlineCritic(config, groups=groups, progress=progress) as online,
+    ):
         for line in describe(data):
             progress.info(line)
         controller = Controller(
-            config, directory=directory, data=data, groups=groups, progress=progress, stop=stop
+            config,
+            directory=directory,
+            data=data,
+            groups=groups,
+            progress=progress,
+            stop=stop,
+            online=online,
         )
         finished = controller.run(checkpoint)
         if not finished:

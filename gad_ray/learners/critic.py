@@ -42,6 +42,7 @@ from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.learners.token_values import ValueWatch
 from gad_ray.models.critic import TORCH_DTYPES, CriticModel
+from gad_ray.models.critic_state import CriticState, state_of
 from gad_ray.models.pairs import Pair
 
 
@@ -196,6 +197,17 @@ class CriticLearner:
     def export(self, out_dir: Path) -> Fingerprint:
         """Write a directory that scores without the run."""
         return self.model.export(out_dir, step=self.version, temperature=self._temperature)
+
+    def published(self, frame: Mapping[str, bytes]) -> CriticState:
+        """The critic as an export would hold it, without a file.
+
+        Args:
+            frame: What :func:`gad_ray.models.critic_state.frame_of` gives for this critic.
+
+        Raises:
+            ModelError: If a weight is not finite.
+        """
+        return state_of(self.model, step=self.version, temperature=self._temperature, frame=frame)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training needs to go on, for a checkpoint."""

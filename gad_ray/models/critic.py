@@ -26,7 +26,14 @@ from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
 from gad_ray.errors import ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.fingerprint import hash_tensors, hash_text, hash_tokenizer
-from gad_ray.models.load import apply_lora, load_backbone, merged_state_dict, plain_model, save_clean
+from gad_ray.models.load import (
+    apply_lora,
+    is_adapted,
+    load_backbone,
+    merged_state_dict,
+    plain_model,
+    save_clean,
+)
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
 from gad_ray.models.pooling import AnyPooling, describe_pooling, pool
 from gad_ray.models.source import resolve_model
@@ -37,7 +44,8 @@ _logger = logging.getLogger(__name__)
 _META = "critic.json"
 _HEAD = "head.safetensors"
 
-_POOLING: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
+POOLING: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
+"""Reads a pooling's settings back."""
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -243,10 +251,14 @@ class CriticModel(nn.Module):
         """Backbone weights under their plain names, adapters merged, in the precision that scores."""
         return merged_state_dict(cast(Any, self.backbone), dtype=TORCH_DTYPES[self.dtype])
 
+    def hash_weights(self) -> str:
+        """SHA-256 of the backbone's weights as they score."""
+        return hash_tensors(self.state())
+
     def fingerprint(self) -> Fingerprint:
         """Digest of everything that a score depends on."""
         return Fingerprint(
-            weights=hash_tensors(self.state()),
+            weights=self.hash_weights(),
             head=hash_tensors(dict(self.head.state_dict())),
             template=hash_text(self.encoder.chat.template_text),
             tokenizer=hash_tokenizer(self.encoder.chat),
@@ -254,8 +266,23 @@ class CriticModel(nn.Module):
             dtype=self.dtype,
         )
 
+    def check_finite(self) -> None:
+        """Refuse a critic that has lost its numbers.
+
+        Raises:
+            ModelError: If a weight is not finite.
+        """
+        bad = [name for name, tensor in self.named_parameters() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            raise ModelError(
+                f"{len(bad)} of its weights hold numbers that are not finite, e.g. {bad[0]}",
+                mend="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
+            )
+
     def export(self, out_dir: Path, *, step: int, temperature: float) -> Fingerprint:
         """Write a directory that :meth:`load` reads: backbone, head, tokenizer, template, pooling, fingerprint.
+
+        A critic that is trained with LoRA is written with its adapter merged, and beside that as the adapter alone.
 
         Args:
             out_dir: Where to write; it appears whole, by a rename, and replaces one of that name.
@@ -265,6 +292,9 @@ class CriticModel(nn.Module):
         Raises:
             ModelError: If the directory cannot be written.
         """
+        # Here: an adapter is a critic as well.
+        from gad_ray.models.adapter import ADAPTER_FOLDER, save_adapter
+
         fingerprint = self.fingerprint()
         meta = {
             "format": _FORMAT,
@@ -285,6 +315,9 @@ class CriticModel(nn.Module):
             self.encoder.chat.save(staging)
             save_file({k: v.detach().cpu() for k, v in self.head.state_dict().items()}, staging / _HEAD)
             (staging / _META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
+            if is_adapted(cast(Any, self.backbone)):
+                # What is served on a backbone that others share.
+                save_adapter(self, staging / ADAPTER_FOLDER, meta)
             shutil.rmtree(out_dir, ignore_errors=True)
             staging.rename(out_dir)
         except OSError as error:
@@ -308,7 +341,7 @@ class CriticModel(nn.Module):
             backbone,
             head,
             chat=load_chat_format(directory),
-            pooling=_POOLING.validate_python(meta["pooling"]),
+            pooling=POOLING.validate_python(meta["pooling"]),
             max_tokens=int(meta["max_tokens"]),
             dtype=meta["dtype"],
             updates=int(meta.get("updates", 0)),

@@ -80,6 +80,36 @@ def load_backbone(
     return model
 
 
+def empty_backbone(model_dir: Path, *, dtype: torch.dtype) -> PreTrainedModel:
+    """A language model without its output head, as :func:`load_backbone` makes it, that waits for its weights.
+
+    Args:
+        model_dir: A directory with the model's ``config.json``.
+        dtype: Type of the weights to come; ``load_state_dict(..., assign=True)`` puts them in.
+
+    Raises:
+        ModelError: If the config is of no model that transformers knows.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config: Any = AutoConfig.from_pretrained(
+            str(model_dir), trust_remote_code=False, local_files_only=True
+        )
+        # Buffers are no part of the weights: they are made as ever.
+        with init_empty_weights(include_buffers=False):
+            model: Any = AutoModel.from_config(config, dtype=dtype, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"cannot be built by transformers ({error})",
+            where=str(model_dir),
+            mend="use the same release of transformers in all processes",
+        ) from error
+    model.config.use_cache = False
+    return cast("PreTrainedModel", model.eval())
+
+
 @contextmanager
 def _without_progress_bar() -> Generator[None]:
     """transformers draws one for every model it loads, across whatever the terminal shows."""
@@ -175,7 +205,7 @@ def apply_lora(
 
 
 def merged_state_dict(
-    model: PreTrainedModel | PeftModel, *, dtype: torch.dtype | None = None
+    model: PreTrainedModel | PeftModel, *, dtype: torch.dtype | None = None, adapters: bool = True
 ) -> dict[str, Tensor]:
     """All weights under their plain Hugging Face names, with LoRA adapters added in.
 
@@ -185,6 +215,7 @@ def merged_state_dict(
     Args:
         model: A transformers model, with or without adapters.
         dtype: Type of floating-point weights in the result; as they are in the model when None.
+        adapters: Add the adapters in; else the weights are those that the adapters were put on.
 
     Returns:
         Name → detached tensor. Weights that need no change share memory with the live model: copy what must
@@ -201,7 +232,7 @@ def merged_state_dict(
                 continue
             owner, _, rest = name.partition(".base_layer.")
             value = cast("Tensor", tensor).detach()
-            if rest == "weight" and owner in adapted:
+            if adapters and rest == "weight" and owner in adapted:
                 value = _with_adapters(value, cast("Any", adapted[owner]), dtype or value.dtype)
             elif dtype is not None and value.is_floating_point():
                 value = value.to(dtype)
@@ -214,6 +245,13 @@ def _with_adapters(weight: Tensor, layer: Any, dtype: torch.dtype) -> Tensor:
     for adapter in layer.active_adapters:
         merged += layer.get_delta_weight(adapter).to(torch.float32)
     return merged.to(dtype)
+
+
+def is_adapted(model: PreTrainedModel | PeftModel) -> bool:
+    """Whether a model has LoRA adapters around it."""
+    from peft import PeftModel as Wrapped
+
+    return isinstance(model, Wrapped)
 
 
 def plain_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -233,6 +233,7 @@ _TIMING = tuple(
         "sync": "bringing the new weights to the rollout engines",
         "records": "writing score records",
         "eval": "scoring the fixed evaluation set",
+        "publish": "handing the new critic to the endpoint, without waiting for anybody",
         "checkpoint": "saving a checkpoint",
         "step": "the whole step",
     }.items()
@@ -295,6 +296,23 @@ _EVAL = (
     ),
 )
 
+_SERVE = (
+    _gauge("serve/published_step", "Optimiser steps of the critic that was published last"),
+    _gauge(
+        "serve/published_fingerprint",
+        "First 12 hex digits, as a number, of the fingerprint of the critic that was published last",
+    ),
+    _gauge(
+        "serve/publish_seconds",
+        "Time in which the critic checked, fingerprinted and put itself into the object store, beside the step",
+        Unit.SECONDS,
+    ),
+    _gauge("serve/published_bytes", "Size of the published critic", Unit.BYTES),
+    _gauge("serve/replicas", "Replicas that have asked for a critic of late"),
+    _gauge("serve/served_step", "Optimiser steps of the oldest critic that a replica serves"),
+    _counter("serve/troubles", "Troubles of the endpoint that were told with the step"),
+)
+
 _RUN = (
     _gauge("train/step", "Steps done"),
     _gauge("train/stage", "Stage: 0 warm-up, 1 adversarial"),
@@ -309,7 +327,18 @@ _RUN = (
 
 METRICS: Mapping[str, MetricSpec] = {
     spec.name: spec
-    for spec in (*_CRITIC, *_REWARD, *_ACTOR, *_PREFERENCE, *_ROLLOUT, *_TIMING, *_PERF, *_EVAL, *_RUN)
+    for spec in (
+        *_CRITIC,
+        *_REWARD,
+        *_ACTOR,
+        *_PREFERENCE,
+        *_ROLLOUT,
+        *_TIMING,
+        *_PERF,
+        *_EVAL,
+        *_SERVE,
+        *_RUN,
+    )
 }
 """All metrics by name."""
 

@@ -328,6 +328,8 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Chart(title="Passes over the data", metrics=("data/epoch",)),
             Chart(title="Curriculum", metrics=("data/admitted_prompts", "data/position")),
+            Chart(title="The critic online", metrics=("serve/published_step", "serve/served_step")),
+            Chart(title="Its endpoint", metrics=("serve/replicas", "serve/troubles")),
         ),
     ),
 )

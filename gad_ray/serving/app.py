@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -15,9 +16,10 @@ from starlette.exceptions import HTTPException
 
 from gad_ray import __version__
 from gad_ray.serving.envelope import ApiError
-from gad_ray.serving.guard import WORK, Guard
+from gad_ray.serving.guard import OPEN_TO_ALL, WORK, Guard
 from gad_ray.serving.keys import KeyRing
 from gad_ray.serving.limits import Limits
+from gad_ray.serving.openapi import document
 from gad_ray.serving.schema import (
     Answer,
     CompareRequest,
@@ -96,6 +98,7 @@ def build_app(
         redirect_slashes=False,
     )
     app.include_router(_routes(service, limits))
+    app.openapi = partial(document, app, open_to_all=OPEN_TO_ALL)
     app.add_middleware(
         cast("Any", Guard), keys=keys, limits=limits, metrics=metrics, echo_request_id=echo_request_id
     )

@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -27,7 +26,14 @@ from gad_ray.config.base import StrictModel
 from gad_ray.core.packing import plan_micro_batches, plan_tight_batches
 from gad_ray.models.pairs import deduplicate
 from gad_ray.serving.cache import ScoreCache
-from gad_ray.serving.envelope import INTERNAL, OVERLOADED, ApiError, queue_full, unavailable
+from gad_ray.serving.envelope import (
+    DEADLINE_UNREACHABLE,
+    ApiError,
+    deadline_exceeded,
+    queue_full,
+    unavailable,
+)
+from gad_ray.serving.jobs import Job, Row, deliver, fail, failed_scoring
 from gad_ray.serving.pace import ArrivalPace, ScoringPace
 from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
 
@@ -51,6 +57,9 @@ _TURNS_PER_ROUND = 8
 """In a round callers take turns, so that one who brings a thousand rows does not keep the others waiting."""
 
 _MIN_RETRY_S = 1.0
+
+_HOPELESS = 1.5
+"""A request that would take so many times the time it has, all alone, is not begun: its scores would be lost."""
 
 
 class BatchSettings(StrictModel):
@@ -91,30 +100,6 @@ class BatchWatcher(Protocol):
         ...
 
 
-@dataclass(eq=False)
-class _Job:
-    scorer: RowScorer
-    pairs: Sequence[PreparedPair]
-    future: asyncio.Future[list[RowScore]]
-    found: list[RowScore | None]
-    missing: int
-    tokens_left: int
-    next: int = 0
-    """The first row that is not in a round yet."""
-
-
-@dataclass(eq=False)
-class _Row:
-    """Distinct tokens in a round, with everyone who asked for them."""
-
-    pair: PreparedPair
-    owners: list[tuple[_Job, int]] = field(default_factory=list["tuple[_Job, int]"])
-
-    @property
-    def wanted(self) -> bool:
-        return any(not job.future.done() for job, _ in self.owners)
-
-
 class Batcher:
     """Scores rows for many callers at once. Lives in one event loop; :meth:`close` ends it.
 
@@ -146,8 +131,8 @@ class Batcher:
         self._cache = ScoreCache(settings.cache_tokens)
         self._arrivals = ArrivalPace(settings.max_wait_s)
         self._pace = ScoringPace()
-        self._queue: deque[_Job] = deque()
-        self._jobs: set[_Job] = set()
+        self._queue: deque[Job] = deque()
+        self._jobs: set[Job] = set()
         self._news = asyncio.Event()
         self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="critic")
@@ -206,6 +191,22 @@ class Batcher:
                 retry_after_s=max(_MIN_RETRY_S, expected_s / 2),
             )
 
+    def _check_hope(self, tokens: int, timeout_s: float) -> None:
+        """Refuse at once what is too much even for an idle critic, so that it comes again in parts.
+
+        Raises:
+            ApiError: 413, if it would take far longer than it may, at the pace of the last minute: an older one may
+                have been another load's, and is tried anew.
+        """
+        seconds = self._pace.seconds_for(tokens, now=self._clock())
+        if seconds > _HOPELESS * timeout_s:
+            raise ApiError(
+                f"{tokens} tokens would take about {seconds:.0f} s, and a request has {timeout_s:.0f} s: send about "
+                f"{max(1, int(tokens * timeout_s / seconds))} tokens at once",
+                status=413,
+                code=DEADLINE_UNREACHABLE,
+            )
+
     async def submit(
         self, scorer: RowScorer, pairs: Sequence[PreparedPair], *, timeout_s: float
     ) -> list[RowScore]:
@@ -220,7 +221,8 @@ class Batcher:
             The scores in the order of the pairs; equal pairs get the same.
 
         Raises:
-            ApiError: 429 if there is no room, 408 if the time is over, 500 if the critic fails.
+            ApiError: 429 if there is no room, 413 if it is too much for the time, 408 if the time is over, 500 if the
+                critic fails.
         """
         # Here already, so that equal pairs of one request are equal to the last bit however many rounds it takes.
         keys, index = deduplicate([pair.key for pair in pairs])
@@ -232,21 +234,21 @@ class Batcher:
         tokens = sum(len(pair) for pair, score in zip(distinct, known, strict=True) if score is None)
         self._tell_spared(equal=len(pairs) - len(distinct), cached=len(known) - missing)
         if missing:
+            if missing > 1:
+                self._check_hope(tokens, timeout_s)
             self.check_room(tokens=tokens, timeout_s=timeout_s)
-            job = _Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
+            job = Job(scorer, distinct, asyncio.get_running_loop().create_future(), known, missing, tokens)
             scores = await self._wait_for(job, timeout_s)
         else:
             scores = [score for score in known if score is not None]
         return [scores[int(i)] for i in index]
 
-    async def _wait_for(self, job: _Job, timeout_s: float) -> list[RowScore]:
+    async def _wait_for(self, job: Job, timeout_s: float) -> list[RowScore]:
         self._enter(job)
         try:
             return await asyncio.wait_for(job.future, timeout_s)
         except TimeoutError:
-            raise ApiError(
-                f"no score within {timeout_s:g} s", status=408, code="deadline_exceeded", kind=OVERLOADED
-            ) from None
+            raise deadline_exceeded(f"no score within {timeout_s:g} s; send fewer pairs at once") from None
         finally:
             self._leave(job)
 
@@ -258,7 +260,7 @@ class Batcher:
             await self._worker
         self._thread.shutdown(wait=False)
 
-    def _enter(self, job: _Job) -> None:
+    def _enter(self, job: Job) -> None:
         self._jobs.add(job)
         self._queue.append(job)
         self._tell_queue()
@@ -266,7 +268,7 @@ class Batcher:
             self._worker = asyncio.get_running_loop().create_task(self._work())
         self._news.set()
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: Job) -> None:
         self._jobs.discard(job)
         self._tell_queue()
 
@@ -301,16 +303,16 @@ class Batcher:
             if batch:
                 await self._score_batch(scorer, batch, shared=shared and len(batch) > 1)
 
-    def _plan(self, scorer: RowScorer, rows: Sequence[_Row]) -> list[tuple[list[_Row], bool]]:
+    def _plan(self, scorer: RowScorer, rows: Sequence[Row]) -> list[tuple[list[Row], bool]]:
         """Batches of a round, and whether their rows share a prompt that is computed once.
 
         The budget counts a shared prompt for every row all the same: its keys and values are held for each.
         """
-        prompts: dict[bytes, list[_Row]] = {}
+        prompts: dict[bytes, list[Row]] = {}
         for row in rows:
             prompts.setdefault(row.pair.prompt, []).append(row)
-        alone: list[_Row] = []
-        plans: list[tuple[list[_Row], bool]] = []
+        alone: list[Row] = []
+        plans: list[tuple[list[Row], bool]] = []
         for group in prompts.values():
             start = group[0].pair.row.start
             if scorer.shares_prompts and len(group) > 1 and start >= _MIN_SHARED_TOKENS:
@@ -319,7 +321,7 @@ class Batcher:
                 alone += group
         return plans + [(batch, False) for batch in self._by_length(alone)]
 
-    def _by_length(self, rows: Sequence[_Row], *, shared: int = 0) -> list[list[_Row]]:
+    def _by_length(self, rows: Sequence[Row], *, shared: int = 0) -> list[list[Row]]:
         """Batches of rows whose first ``shared`` tokens every batch computes once."""
         lengths = [len(row.pair) for row in rows]
         if self._on_gpu:
@@ -330,13 +332,13 @@ class Batcher:
             plans = plan_tight_batches(lengths, max_tokens=budget, pass_tokens=_CPU_PASS_TOKENS + shared)
         return [[rows[int(i)] for i in plan] for plan in plans]
 
-    def _take_round(self) -> tuple[RowScorer, list[_Row]]:
+    def _take_round(self) -> tuple[RowScorer, list[Row]]:
         """Rows of the critic whose turn it is, the oldest first, equal ones together; callers take turns."""
         scorer = self._queue[0].scorer
         budget = _ROUND_BATCHES * self._budget
         waiting = deque(job for job in self._queue if job.scorer is scorer and not job.future.done())
-        served: set[_Job] = set()
-        rows: dict[bytes, _Row] = {}
+        served: set[Job] = set()
+        rows: dict[bytes, Row] = {}
         tokens = equal = 0
         while waiting and tokens < budget:
             job = waiting.popleft()
@@ -350,7 +352,7 @@ class Batcher:
                 if pair.key in rows:
                     equal += 1
                 else:
-                    rows[pair.key] = _Row(pair)
+                    rows[pair.key] = Row(pair)
                     tokens += len(pair)
                 rows[pair.key].owners.append((job, place))
             if job.next < len(job.pairs):
@@ -361,7 +363,7 @@ class Batcher:
         self._tell_spared(equal=equal)
         return scorer, list(rows.values())
 
-    async def _score_batch(self, scorer: RowScorer, batch: Sequence[_Row], *, shared: bool) -> None:
+    async def _score_batch(self, scorer: RowScorer, batch: Sequence[Row], *, shared: bool) -> None:
         started = self._clock()
         loop = asyncio.get_running_loop()
         try:
@@ -369,13 +371,14 @@ class Batcher:
             scores = await loop.run_in_executor(self._thread, score)
         except Exception as error:
             _logger.exception("the critic failed on a batch of %d rows", len(batch))
-            failure = _failure(f"the critic failed on this batch: {type(error).__name__}")
+            failure = failed_scoring(f"the critic failed on this batch: {type(error).__name__}")
             for row in batch:
-                _fail(row, failure)
+                fail(row, failure)
             return
-        seconds = self._clock() - started
+        now = self._clock()
+        seconds = now - started
         tokens = sum(len(row.pair) for row in batch)
-        self._pace.scored(tokens, seconds)
+        self._pace.scored(tokens, seconds, now=now)
         if self._watcher is not None:
             self._watcher.batch_done(
                 rows=len(batch),
@@ -387,7 +390,7 @@ class Batcher:
         for row, score in zip(batch, scores, strict=True):
             if math.isfinite(score.score):
                 self._cache.put(scorer.fingerprint, row.pair, score)
-            _deliver(row, score)
+            deliver(row, score)
 
     def _tell_queue(self) -> None:
         if self._watcher is not None:
@@ -396,26 +399,3 @@ class Batcher:
     def _tell_spared(self, *, equal: int = 0, cached: int = 0) -> None:
         if self._watcher is not None and (equal or cached):
             self._watcher.rows_spared(equal=equal, cached=cached)
-
-
-def _deliver(row: _Row, score: RowScore) -> None:
-    if not math.isfinite(score.score):
-        _fail(row, _failure(f"the critic gave {score.score} in place of a score"))
-        return
-    for job, place in row.owners:
-        if job.found[place] is None:
-            job.found[place] = score
-            job.missing -= 1
-            job.tokens_left -= len(row.pair)
-        if job.missing == 0 and not job.future.done():
-            job.future.set_result([found for found in job.found if found is not None])
-
-
-def _failure(message: str) -> ApiError:
-    return ApiError(message, status=500, code="scoring_failed", kind=INTERNAL)
-
-
-def _fail(row: _Row, failure: ApiError) -> None:
-    for job, _ in row.owners:
-        if not job.future.done():
-            job.future.set_exception(failure)

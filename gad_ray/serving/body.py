@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.envelope import BODY_TOO_LONG, ApiError
 from gad_ray.serving.limits import Limits
 
 Message = MutableMapping[str, Any]
@@ -92,6 +92,6 @@ def _too_long(limits: Limits) -> ApiError:
     return ApiError(
         f"the body is longer than {limits.max_body_bytes} bytes",
         status=413,
-        code="body_too_long",
+        code=BODY_TOO_LONG,
         headers={"connection": "close"},
     )

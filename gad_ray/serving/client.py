@@ -22,7 +22,15 @@ from pydantic import BaseModel, ValidationError
 
 from gad_ray.batch import Message
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.exchange import ClientSettings, EndpointError, Exchange, Reply, exchange
+from gad_ray.serving.exchange import (
+    ClientSettings,
+    EndpointError,
+    Exchange,
+    Reply,
+    TooMuchError,
+    exchange,
+)
+from gad_ray.serving.parts import Bound, Part, as_json, parts_of
 from gad_ray.serving.schema import (
     CompareResponse,
     ModelCard,
@@ -38,6 +46,7 @@ Prompt = str | Sequence[Message]
 """What a user asks, or a conversation."""
 
 R = TypeVar("R", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +68,7 @@ class Score:
     tokens: TokenValues | None = None
 
 
-_Part = tuple[list[int], dict[str, object]]
-"""Places among the pairs, and the request that asks for their scores."""
+_Answered = tuple[Part, httpx.Response]
 
 
 class ScoreClient:
@@ -162,12 +170,14 @@ class ScoreClient:
             token_values: Also give the values of single tokens.
 
         Raises:
-            EndpointError: If the service refuses, cannot be reached, or changes its critic again and again.
+            EndpointError: If the service refuses, cannot be reached, or changes its critic again and again. What it
+                cannot score at once in its time is asked for in halves, down to single pairs.
         """
         parts = self._parts(pairs, truncate=truncate, token_values=token_values)
+        bound = Bound()
         for _ in range(self._settings.max_attempts):
-            answers = [self._drive(self._score_exchange(body)) for _, body in parts]
-            scores = self._collect(parts, answers)
+            answers = [one for part in parts for one in self._answered(part, bound)]
+            scores = self._collect(answers)
             if scores is not None:
                 return scores
         raise self._restless()
@@ -177,15 +187,10 @@ class ScoreClient:
     ) -> list[Score]:
         """As :meth:`score_pairs`, several parts at once."""
         parts = self._parts(pairs, truncate=truncate, token_values=token_values)
-        gate = asyncio.Semaphore(self._settings.concurrency)
-
-        async def ask(body: dict[str, object]) -> httpx.Response:
-            async with gate:
-                return await self._drive_async(self._score_exchange(body))
-
+        bound, gate = Bound(), asyncio.Semaphore(self._settings.concurrency)
         for _ in range(self._settings.max_attempts):
-            answers = await _all_of([ask(body) for _, body in parts])
-            scores = self._collect(parts, answers)
+            answers = _flat(await _all_of([self._answered_async(part, bound, gate) for part in parts]))
+            scores = self._collect(answers)
             if scores is not None:
                 return scores
         raise self._restless()
@@ -235,61 +240,58 @@ class ScoreClient:
 
     # --- Requests
 
-    def _parts(self, pairs: Sequence[Pair], *, truncate: bool, token_values: bool) -> list[_Part]:
-        """Requests within the sizes of the settings: pairs of plain prompts as N×N, others by their conversation."""
+    def _parts(self, pairs: Sequence[Pair], *, truncate: bool, token_values: bool) -> list[Part]:
         options: dict[str, object] = {}
         if truncate:
             options["truncate"] = "response"
         if token_values:
             options["return_token_values"] = True
-        plain: list[int] = []
-        talks: dict[tuple[Message, ...], list[int]] = {}
-        for place, pair in enumerate(pairs):
-            if len(pair.messages) == 1 and pair.messages[0].role == "user":
-                plain.append(place)
-            else:
-                talks.setdefault(pair.messages, []).append(place)
-        parts: list[_Part] = []
-        for places in self._cut(plain, pairs):
-            queries = [pairs[i].messages[0].content for i in places]
-            documents = [pairs[i].response for i in places]
-            same = len(set(queries)) == 1
-            body = {"queries": queries[:1] if same else queries, "documents": documents}
-            parts.append((places, {**body, **options}))
-        for messages, members in talks.items():
-            for places in self._cut(members, pairs):
-                documents = [pairs[i].response for i in places]
-                body = {"messages": _as_json(messages), "documents": documents}
-                parts.append((places, {**body, **options}))
-        return parts
+        settings = self._settings
+        return parts_of(
+            pairs, options, max_pairs=settings.part_pairs, max_characters=settings.part_characters
+        )
 
-    def _cut(self, places: Sequence[int], pairs: Sequence[Pair]) -> list[list[int]]:
-        parts: list[list[int]] = []
-        size = 0
-        for place in places:
-            pair = pairs[place]
-            length = len(pair.response) + sum(len(message.content) for message in pair.messages)
-            full = parts and len(parts[-1]) >= self._settings.part_pairs
-            if not parts or full or size + length > self._settings.part_characters:
-                parts.append([])
-                size = 0
-            parts[-1].append(place)
-            size += length
-        return parts
+    def _answered(self, part: Part, bound: Bound) -> list[_Answered]:
+        """A part with its answer; in smaller ones, as small as it takes, where it is too much at once."""
+        if bound.allows(part):
+            try:
+                return [(part, self._drive(self._score_exchange(part)))]
+            except TooMuchError:
+                bound.too_much(part)
+        return [one for half in part.halves() for one in self._answered(half, bound)]
 
-    def _score_exchange(self, body: Mapping[str, object]) -> Exchange:
-        return self._exchange("POST", "/v1/score", body)
+    async def _answered_async(self, part: Part, bound: Bound, gate: asyncio.Semaphore) -> list[_Answered]:
+        async with gate:
+            if bound.allows(part):
+                try:
+                    return [(part, await self._drive_async(self._score_exchange(part)))]
+                except TooMuchError:
+                    bound.too_much(part)
+        return _flat(await _all_of([self._answered_async(half, bound, gate) for half in part.halves()]))
+
+    def _score_exchange(self, part: Part) -> Exchange:
+        return self._exchange("POST", "/v1/score", part.body, divisible=len(part.places) > 1)
 
     def _rerank_exchange(self, prompt: Prompt, responses: Sequence[str], top_n: int | None) -> Exchange:
-        body: dict[str, object] = {"messages": _as_json(_messages(prompt)), "documents": list(responses)}
+        body: dict[str, object] = {"messages": as_json(_messages(prompt)), "documents": list(responses)}
         return self._exchange("POST", "/v1/rerank", body if top_n is None else {**body, "top_n": top_n})
 
     def _compare_exchange(self, prompt: Prompt, first: str, second: str) -> Exchange:
-        body: dict[str, object] = {"messages": _as_json(_messages(prompt)), "responses": [first, second]}
+        body: dict[str, object] = {"messages": as_json(_messages(prompt)), "responses": [first, second]}
         return self._exchange("POST", "/v1/compare", body)
 
-    def _exchange(self, method: str, path: str, body: Mapping[str, object] | None) -> Exchange:
-        return exchange(method, path, body, url=self._url, settings=self._settings, jitter=self._jitter)
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, object] | None, *, divisible: bool = False
+    ) -> Exchange:
+        return exchange(
+            method,
+            path,
+            body,
+            url=self._url,
+            settings=self._settings,
+            jitter=self._jitter,
+            divisible=divisible,
+        )
 
     def _drive(self, steps: Exchange) -> httpx.Response:
         ask = next(steps)
@@ -323,16 +325,16 @@ class ScoreClient:
 
     # --- Answers
 
-    def _collect(self, parts: Sequence[_Part], answers: Sequence[httpx.Response]) -> list[Score] | None:
+    def _collect(self, answers: Sequence[_Answered]) -> list[Score] | None:
         """The scores in the order of the pairs; None if two parts were answered by two critics."""
-        typed = [self._typed(answer, ScoreResponse) for answer in answers]
-        if len({answer.model_version.fingerprint for answer in typed}) > 1:
+        typed = [(part, self._typed(answer, ScoreResponse)) for part, answer in answers]
+        if len({answer.model_version.fingerprint for _, answer in typed}) > 1:
             return None
         found: dict[int, Score] = {}
-        for (places, _), answer in zip(parts, typed, strict=True):
-            if [item.index for item in answer.data] != list(range(len(places))):
+        for part, answer in typed:
+            if [item.index for item in answer.data] != list(range(len(part.places))):
                 raise self._unusable("it has not one score for every pair")
-            for place, item in zip(places, answer.data, strict=True):
+            for place, item in zip(part.places, answer.data, strict=True):
                 found[place] = _score(item, answer.model_version)
         return [found[place] for place in range(len(found))]
 
@@ -359,10 +361,6 @@ def _messages(prompt: Prompt) -> tuple[Message, ...]:
     return (Message(role="user", content=prompt),) if isinstance(prompt, str) else tuple(prompt)
 
 
-def _as_json(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
-
-
 def _score(item: ScoreItem, version: ModelVersion) -> Score:
     return Score(
         value=item.score,
@@ -373,7 +371,7 @@ def _score(item: ScoreItem, version: ModelVersion) -> Score:
     )
 
 
-async def _all_of(calls: Sequence[Awaitable[httpx.Response]]) -> list[httpx.Response]:
+async def _all_of(calls: Sequence[Awaitable[T]]) -> list[T]:
     """All results; the first failure ends the others."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
@@ -381,3 +379,7 @@ async def _all_of(calls: Sequence[Awaitable[httpx.Response]]) -> list[httpx.Resp
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _flat(lists: Sequence[list[T]]) -> list[T]:
+    return [one for found in lists for one in found]

@@ -20,13 +20,16 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from gad_ray.actors.process import runtime_env, share_of_cores
 from gad_ray.errors import ModelError
+from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.follow import Follower
 from gad_ray.serving.keys import KeyRing, digests_from
+from gad_ray.serving.run_channel import RunChannel, end_serve, replica_name
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.settings import ReplicaSettings, ServedSource, ServeSettings, settings_from
+from gad_ray.serving.subscriber import ChannelGoneError, Subscriber
 from gad_ray.serving.versions import Versions
 from gad_ray.serving.watch import ServingMetrics
 
@@ -63,10 +66,20 @@ class CriticReplica:
             on_gpu=on_gpu,
             watcher=self._metrics,
         )
-        self._service = ScoringService(None, name=self._settings.name, limits=limits, batcher=batcher)
+        self._device = torch.device("cuda" if on_gpu else "cpu")
+        self._adapters = AdapterPool(
+            {name: Path(place) for name, place in self._settings.adapters.items()},
+            backbone=self._settings.backbone,
+            max_loaded=self._settings.max_adapters,
+            device=self._device,
+            watcher=self._metrics,
+        )
+        self._service = ScoringService(
+            None, name=self._settings.name, limits=limits, batcher=batcher, adapters=self._adapters
+        )
         self._versions = Versions(
             self._service,
-            load=partial(ServedCritic.load, device=torch.device("cuda" if on_gpu else "cpu")),
+            load=partial(self._adapters.load_critic, partial(ServedCritic.load, device=self._device)),
             keep=self._settings.keep_versions,
             watcher=self._metrics,
         )
@@ -86,6 +99,8 @@ class CriticReplica:
         self._stop_following()
         if wanted.critic is not None:
             await self._versions.serve(wanted.critic)
+        elif wanted.channel is not None:
+            await self._subscribe(wanted.channel)
         else:
             follower = Follower(
                 Path(str(wanted.follow)), self._versions, every_s=self._settings.follow_every_s
@@ -97,6 +112,29 @@ class CriticReplica:
                 self._versions.refused or f"the run {wanted.follow} has no critic yet",
                 mend="wait for its first checkpoint, or name a critic that is whole",
             )
+        self._adapters.use(self._service.present)
+
+    async def _subscribe(self, channel: str) -> None:
+        """Serve what a run publishes, from its first critic that is fit; when the run is gone, Serve ends as well."""
+        subscriber = Subscriber(
+            RunChannel(channel),
+            self._versions,
+            build=partial(ServedCritic.of_state, device=self._device),
+            replica=replica_name(),
+        )
+
+        async def keep_looking() -> None:
+            try:
+                await subscriber.keep_looking()
+            except ChannelGoneError:
+                await end_serve()
+
+        try:
+            await subscriber.first()
+        except ChannelGoneError:
+            await end_serve()
+            raise
+        self._following = asyncio.get_running_loop().create_task(keep_looking())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application that answers this replica's requests."""

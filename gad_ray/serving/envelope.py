@@ -15,6 +15,13 @@ OVERLOADED = "rate_limit_error"
 UNAVAILABLE = "service_unavailable_error"
 INTERNAL = "server_error"
 
+# Codes that clients know: what is too much at once may be scored in smaller requests.
+BODY_TOO_LONG = "body_too_long"
+DEADLINE_EXCEEDED = "deadline_exceeded"
+DEADLINE_UNREACHABLE = "deadline_unreachable"
+TOO_MANY_PAIRS = "too_many_pairs"
+TOO_MANY_TOKENS = "too_many_tokens"
+
 
 class ApiError(GadError):
     """A request that gets no scores.
@@ -80,6 +87,11 @@ def unavailable(message: str, code: str) -> ApiError:
 def queue_full(message: str, *, retry_after_s: float = 1.0) -> ApiError:
     """429: more waits already than may."""
     return ApiError(message, status=429, code="queue_full", kind=OVERLOADED, retry_after_s=retry_after_s)
+
+
+def deadline_exceeded(message: str) -> ApiError:
+    """408: the time is over. Fewer pairs at once may be scored in it."""
+    return ApiError(message, status=408, code=DEADLINE_EXCEEDED, kind=OVERLOADED)
 
 
 def unforeseen() -> ApiError:

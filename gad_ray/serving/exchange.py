@@ -12,8 +12,16 @@ from typing import Any
 import httpx
 
 from gad_ray.errors import GadError
+from gad_ray.serving.envelope import (
+    BODY_TOO_LONG,
+    DEADLINE_EXCEEDED,
+    DEADLINE_UNREACHABLE,
+    TOO_MANY_PAIRS,
+    TOO_MANY_TOKENS,
+)
 
 _RETRIED = (408, 429, 500, 502, 503, 504)
+_TOO_MUCH = (DEADLINE_EXCEEDED, DEADLINE_UNREACHABLE, TOO_MANY_TOKENS, TOO_MANY_PAIRS, BODY_TOO_LONG)
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 
@@ -43,6 +51,10 @@ class EndpointError(GadError):
         return _rebuild, (self.message, self.where, self.mend, self.status, self.code)
 
 
+class TooMuchError(Exception):
+    """A request could not be answered whole; its halves may be."""
+
+
 def _rebuild(
     message: str, where: str | None, mend: str | None, status: int | None, code: str | None
 ) -> EndpointError:
@@ -56,7 +68,7 @@ class ClientSettings:
     Attributes:
         timeout_s: Longest wait for one answer.
         deadline_s: Longest time for one part, with all its attempts.
-        max_attempts: Attempts at one part.
+        max_attempts: Attempts at one part. Being told to come later (429) is none.
         part_pairs: Most pairs in one request.
         part_characters: About the most characters in one request; a longer pair goes alone.
         concurrency: Requests under way at once, of the asynchronous methods.
@@ -104,6 +116,7 @@ def exchange(
     url: str,
     settings: ClientSettings,
     jitter: Callable[[], float],
+    divisible: bool = False,
 ) -> Exchange:
     """One request, repeated as long as there is hope.
 
@@ -114,9 +127,12 @@ def exchange(
         url: The service, for errors.
         settings: How many attempts there are, and how long they may take.
         jitter: Gives the share of a pause that is made, 0 to 1.
+        divisible: The same can be asked for in smaller requests.
 
     Raises:
         EndpointError: If the service refuses, or the last attempt has failed.
+        TooMuchError: If a divisible request is too large for the service, or for the time that it gives: to repeat
+            it as it is would be in vain.
     """
     headers = {"x-request-id": secrets.token_hex(16)}
     content = None
@@ -126,17 +142,28 @@ def exchange(
         headers["content-type"] = "application/json"
     ends = time.monotonic() + settings.deadline_s
     pause_s = 0.0
-    attempt = 0
+    attempt = failures = 0
     while True:
         attempt += 1
         reply = yield Ask(method, path, content, headers, pause_s)
+        if divisible and _is_too_much(reply):
+            raise TooMuchError
         if isinstance(reply, httpx.Response) and reply.status_code not in _RETRIED:
             if reply.status_code >= 400:
                 raise _refused(reply, url)
             return reply
         pause_s = _pause_s(reply, attempt, jitter)
-        if attempt >= settings.max_attempts or time.monotonic() + pause_s > ends:
+        # Who is told to come later is in a queue, and has not failed: a slow machine answers everybody in the end.
+        failures += not (isinstance(reply, httpx.Response) and reply.status_code == 429)
+        if failures >= settings.max_attempts or time.monotonic() + pause_s > ends:
             raise _given_up(reply, attempt, url)
+
+
+def _is_too_much(reply: Reply) -> bool:
+    """Whether a smaller request may succeed where this one has not."""
+    if not isinstance(reply, httpx.Response) or reply.status_code not in (400, 408, 413):
+        return False
+    return _told(reply)[1] in _TOO_MUCH
 
 
 def _pause_s(reply: Reply, attempt: int, jitter: Callable[[], float]) -> float:

@@ -16,7 +16,7 @@ from gad_ray.serving.body import ClientGoneError, Message, Receive, read_body
 from gad_ray.serving.envelope import AUTHENTICATION, ApiError, queue_full, send_refusal, unforeseen
 from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing, is_loopback
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.watch import ServingMetrics, Work, log_access, route_of
+from gad_ray.serving.watch import SCORING_ROUTES, ServingMetrics, Work, log_access, route_of
 
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]
@@ -25,9 +25,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 WORK = "gad_ray.work"
 """Key of the request's :class:`Work` in the ASGI scope."""
 
+OPEN_TO_ALL = ("/health", "/ready")
+"""Paths that need no key."""
+
 _logger = logging.getLogger("ray.serve.gad_ray")
 
-_OPEN_TO_ALL = ("/health", "/ready")
 _INSIDE_PER_QUEUED = 2
 """Requests that may be read, queued or answered at once, for each that may be queued."""
 
@@ -121,7 +123,7 @@ class Guard:
             )
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        if scope["path"] in _OPEN_TO_ALL:
+        if scope["path"] in OPEN_TO_ALL:
             await self._pass_on(scope, receive, answer)
             return
         self._check_caller(scope)
@@ -135,7 +137,8 @@ class Guard:
             self._num_inside -= 1
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        if scope["method"] == "POST":
+        # Elsewhere the method or the path is wrong, and that is what is told.
+        if scope["method"] == "POST" and scope["path"] in SCORING_ROUTES:
             _check_content_type(scope)
         body = await read_body(
             receive,

@@ -8,7 +8,7 @@ from gad_ray.batch import Message
 from gad_ray.data.validate import parse_prompt
 from gad_ray.errors import DataError
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.envelope import TOO_MANY_PAIRS, ApiError
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.rendered import RenderedPrompts
 from gad_ray.serving.schema import (
@@ -143,7 +143,7 @@ class PairReader:
         if count > self._limits.max_pairs:
             raise ApiError(
                 f"{count} pairs; one request takes at most {self._limits.max_pairs}",
-                code="too_many_pairs",
+                code=TOO_MANY_PAIRS,
                 param=param,
             )
 

@@ -105,8 +105,16 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-def require_key(host: str, *, has_keys: bool) -> None:
+def require_key(
+    host: str, *, has_keys: bool, where: str = "--host", key_file: str = "--key-file FILE"
+) -> None:
     """Refuse to listen where others can reach, without a key.
+
+    Args:
+        host: Address to listen on.
+        has_keys: Whether requests need one.
+        where: What the setting of the address is called.
+        key_file: What the setting of the keys is called.
 
     Raises:
         ConfigError: With the reason.
@@ -115,8 +123,8 @@ def require_key(host: str, *, has_keys: bool) -> None:
         return
     raise ConfigError(
         f"{host} can be reached from other machines, and no key is set: anyone could use the critic",
-        where="--host",
-        mend=f"set keys with --key-file FILE or {KEYS_VARIABLE}, or keep to --host 127.0.0.1",
+        where=where,
+        mend=f"set keys with {key_file} or {KEYS_VARIABLE}, or keep to 127.0.0.1",
     )
 
 

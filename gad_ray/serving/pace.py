@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _SMOOTHING = 0.2
+_PACE_HOLDS_S = 60.0
 
 
 class ArrivalPace:
@@ -49,14 +50,29 @@ class ScoringPace:
 
     def __init__(self) -> None:
         self._seconds_per_token: float | None = None
+        self._last = 0.0
 
-    def scored(self, tokens: int, seconds: float) -> None:
-        """A batch is done."""
+    def scored(self, tokens: int, seconds: float, *, now: float) -> None:
+        """A batch is done.
+
+        Args:
+            tokens: Its tokens.
+            seconds: The time it took.
+            now: Seconds of a monotonic clock.
+        """
+        self._last = now
         if tokens > 0:
             pace = seconds / tokens
             known = self._seconds_per_token
             self._seconds_per_token = pace if known is None else known + _SMOOTHING * (pace - known)
 
-    def seconds_for(self, tokens: int) -> float:
-        """Expected time for so many tokens; 0 before anything was scored."""
+    def seconds_for(self, tokens: int, *, now: float | None = None) -> float:
+        """Expected time for so many tokens; 0 before anything was scored.
+
+        Args:
+            tokens: The tokens.
+            now: Seconds of the same clock: expect nothing by batches that are older than a minute.
+        """
+        if now is not None and now - self._last > _PACE_HOLDS_S:
+            return 0.0
         return (self._seconds_per_token or 0.0) * tokens

@@ -16,11 +16,25 @@ import re
 from starlette.middleware import Middleware
 
 from gad_ray.serving.body import Message, Receive
-from gad_ray.serving.envelope import OVERLOADED, ApiError, queue_full, send_refusal, unavailable, unforeseen
+from gad_ray.serving.envelope import (
+    ApiError,
+    deadline_exceeded,
+    queue_full,
+    send_refusal,
+    unavailable,
+    unforeseen,
+)
 from gad_ray.serving.guard import Application, Scope, Send
 
 IMPORT_PATH = "gad_ray.serving.proxy.middlewares"
 PATH_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+
+CLUSTER_VARIABLES = {
+    PATH_VARIABLE: IMPORT_PATH,
+    # Serve kills a proxy that is not up in 5 s, which a machine that loads models at the same time may well need.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
+"""Environment of a cluster on which critics are served."""
 
 _ATTEMPTS = 2
 """A request whose replica is lost is scored by another one, once: scoring twice gives the same."""
@@ -144,7 +158,7 @@ def _own_words(message: Message) -> ApiError | None:
     if status < 400 or any(kind.startswith(b"application/json") for kind in kinds):
         return None
     if status == 408:
-        return ApiError("no answer came in time", status=408, code="deadline_exceeded", kind=OVERLOADED)
+        return deadline_exceeded("no answer came in time")
     if status == 429:
         return queue_full("too many requests are waiting")
     if status in (404, 503):

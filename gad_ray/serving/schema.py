@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -41,11 +42,34 @@ class ScoringRequest(Schema):
     """What to do with a pair above the critic's limit of tokens: refuse it, or cut the end of the response."""
 
 
+def _one_of(*choices: tuple[str, ...]) -> Callable[[dict[str, Any]], None]:
+    """Tells in JSON Schema which fields go together: those of one choice are given, of the others none or null."""
+    names = {name for choice in choices for name in choice}
+
+    def tell(schema: dict[str, Any]) -> None:
+        schema["oneOf"] = [
+            {
+                "required": list(choice),
+                "properties": {
+                    name: {"not": {"type": "null"}} if name in choice else {"type": "null"}
+                    for name in sorted(names)
+                },
+            }
+            for choice in choices
+        ]
+
+    return tell
+
+
 _SIDES = (("queries", "documents"), ("queries", "items"), ("text_1", "text_2"), ("data_1", "data_2"))
 
 
 class ScoreRequest(ScoringRequest):
     """Scores of documents (responses) to queries (prompts): 1×N or N×N, or to one conversation."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_one_of(*_SIDES, ("messages",), ("messages", "documents")),
+    )
 
     queries: TextOrTexts | None = None
     """A prompt, or several; each is what a user says first."""
@@ -104,6 +128,8 @@ class RerankDocument(Schema):
 class RerankRequest(ScoringRequest):
     """Responses to one prompt, best first."""
 
+    model_config = ConfigDict(json_schema_extra=_one_of(("query",), ("messages",)))
+
     query: str | None = None
     """The prompt."""
     messages: Conversation | None = None
@@ -123,6 +149,8 @@ class RerankRequest(ScoringRequest):
 
 class CompareRequest(ScoringRequest):
     """Two responses to one prompt."""
+
+    model_config = ConfigDict(json_schema_extra=_one_of(("prompt",), ("messages",)))
 
     prompt: str | None = None
     """The prompt."""

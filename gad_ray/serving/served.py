@@ -18,6 +18,7 @@ from gad_ray.errors import ModelError
 from gad_ray.evaluation.kept import OpenedCritic, open_critic
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_state import CriticState, critic_of
 from gad_ray.models.pairs import Pair, TokenRow
 from gad_ray.serving.envelope import ApiError
 
@@ -106,7 +107,7 @@ class ServedCritic:
         """
         self._model: CriticModel = opened.model
         self._model.eval()
-        _refuse_non_finite(self._model)
+        self._model.check_finite()
         self.parts: Fingerprint = self._model.fingerprint()
         self.fingerprint: str = self.parts.digest
         self.step = opened.step
@@ -126,6 +127,22 @@ class ServedCritic:
         opened = open_critic(directory)
         opened.model.to(device)
         return cls(opened)
+
+    @classmethod
+    def of_state(cls, state: CriticState, *, device: torch.device | None = None) -> ServedCritic:
+        """Build a published critic, and score a first text.
+
+        Raises:
+            GadError: If it cannot be built, is not what it says it is, or is not finite.
+        """
+        model = critic_of(state)
+        model.to(device)
+        return cls(OpenedCritic(model=model, step=state.step, temperature=state.temperature))
+
+    @property
+    def model(self) -> CriticModel:
+        """The model; whoever takes it may compute with it, and must not change it."""
+        return self._model
 
     @property
     def chat(self) -> ChatFormat:
@@ -180,15 +197,6 @@ class ServedCritic:
             return False
         shorter = TokenRow(ids=first.ids[: first.start + 1], start=first.start)
         return self._model.can_share_prompts([first, shorter], tolerance=_SAME_SCORE)
-
-
-def _refuse_non_finite(model: CriticModel) -> None:
-    bad = [name for name, tensor in model.named_parameters() if not bool(torch.isfinite(tensor).all())]
-    if bad:
-        raise ModelError(
-            f"{len(bad)} of its weights hold numbers that are not finite, e.g. {bad[0]}",
-            mend="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
-        )
 
 
 def _too_long(row: TokenRow, limit: int, *, truncate: bool, where: str) -> ApiError:

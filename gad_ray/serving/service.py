@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 
 from gad_ray.core.preference import preferred_probability
 from gad_ray.models.pairs import Pair
+from gad_ray.serving.adapters import AdapterPool, names_of
 from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.envelope import ApiError, unavailable
+from gad_ray.serving.envelope import TOO_MANY_TOKENS, ApiError, unavailable
 from gad_ray.serving.inputs import PairReader
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.rendered import RenderedPrompts
@@ -37,11 +38,10 @@ from gad_ray.serving.schema import (
 )
 from gad_ray.serving.served import PreparedPair, RowScore, ServedCritic
 
-_SHORT_FINGERPRINT = 16
-
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
+    model: str
     critic: ServedCritic
     texts: Sequence[Pair]
     pairs: Sequence[PreparedPair]
@@ -69,9 +69,18 @@ class ScoringService:
         name: What clients call it.
         limits: Bounds of requests.
         batcher: Scores the rows.
+        adapters: Further models that requests may name.
     """
 
-    def __init__(self, critic: ServedCritic | None, *, name: str, limits: Limits, batcher: Batcher) -> None:
+    def __init__(
+        self,
+        critic: ServedCritic | None,
+        *,
+        name: str,
+        limits: Limits,
+        batcher: Batcher,
+        adapters: AdapterPool | None = None,
+    ) -> None:
         self._served: tuple[ServedCritic, RenderedPrompts] | None = None
         if critic is not None:
             self.swap(critic)
@@ -79,6 +88,7 @@ class ScoringService:
         self._limits = limits
         self._reader = PairReader(limits)
         self._batcher = batcher
+        self._adapters = adapters
         self._num_read = 0
         # Tokenising takes its time with long texts: it must not hold up the event loop, nor the critic.
         self._tokenizing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenize")
@@ -121,7 +131,7 @@ class ScoringService:
         return ScoreResponse(
             id=_new_id("score"),
             created=int(time.time()),
-            model=self._name,
+            model=done.model,
             model_version=done.version,
             truncated=done.truncated,
             usage=done.usage,
@@ -148,7 +158,7 @@ class ScoringService:
         order = sorted(range(len(done.scores)), key=lambda i: -done.scores[i].score)
         return RerankResponse(
             id=_new_id("rerank"),
-            model=self._name,
+            model=done.model,
             model_version=done.version,
             truncated=done.truncated,
             usage=done.usage,
@@ -176,7 +186,7 @@ class ScoringService:
         return CompareResponse(
             id=_new_id("compare"),
             created=int(time.time()),
-            model=self._name,
+            model=done.model,
             model_version=done.version,
             truncated=done.truncated,
             usage=done.usage,
@@ -210,7 +220,7 @@ class ScoringService:
             temperature=critic.temperature,
             dtype=critic.dtype,
         )
-        return ModelList(data=[card])
+        return ModelList(data=[card, *([] if self._adapters is None else self._adapters.cards())])
 
     def swap(self, critic: ServedCritic) -> None:
         """Answer with another critic from the next request on.
@@ -242,12 +252,15 @@ class ScoringService:
     ) -> _Scored:
         """Read, tokenise and score; everything with one critic, by default the one that is served at this moment."""
         started = time.monotonic()
-        critic = critic or self.critic
-        self._check_model(request.model, critic)
+        present = critic or self.critic
+        name = self._name_of(request.model, present)
         # Before any work is put into it: a full queue answers at once.
         self._batcher.check_room(others=self._num_read, timeout_s=self._limits.request_timeout_s)
         self._num_read += 1
         try:
+            critic = (
+                present if self._adapters is None or name == self._name else await self._adapters.get(name)
+            )
             texts, pairs = await asyncio.get_running_loop().run_in_executor(
                 self._tokenizing, self._prepare, critic, read, request.truncate == "response"
             )
@@ -255,7 +268,7 @@ class ScoringService:
             self._num_read -= 1
         left_s = self._limits.request_timeout_s - (time.monotonic() - started)
         scores = await self._batcher.submit(critic, pairs, timeout_s=max(left_s, 0.0))
-        return _Scored(critic, texts, pairs, scores)
+        return _Scored(name, critic, texts, pairs, scores)
 
     def _prepare(
         self, critic: ServedCritic, read: Callable[[], list[Pair]], truncate: bool
@@ -271,19 +284,24 @@ class ScoringService:
                 raise ApiError(
                     f"the first {i + 1} of {len(texts)} pairs have {tokens} tokens; one request takes at most {limit}",
                     status=413,
-                    code="too_many_tokens",
+                    code=TOO_MANY_TOKENS,
                 )
         return texts, pairs
 
-    def _check_model(self, wanted: str | None, critic: ServedCritic) -> None:
-        names = (None, self._name, critic.fingerprint, critic.fingerprint[:_SHORT_FINGERPRINT])
-        if wanted not in names:
+    def _name_of(self, wanted: str | None, critic: ServedCritic) -> str:
+        """The model that a request names."""
+        if wanted is None or wanted in (self._name, *names_of(version_of(critic))):
+            return self._name
+        found = None if self._adapters is None else self._adapters.name_of(wanted)
+        if found is None:
             raise ApiError(
-                f"this service has the model {self._name!r} with the fingerprint {critic.fingerprint}",
+                f"this service has the model {self._name!r} with the fingerprint {critic.fingerprint}"
+                + ("" if self._adapters is None else ", and those that /v1/models lists"),
                 status=404,
                 code="model_not_found",
                 param="model",
             )
+        return found
 
 
 def version_of(critic: ServedCritic) -> ModelVersion:

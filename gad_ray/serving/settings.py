@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -11,6 +11,8 @@ from gad_ray.config.base import StrictModel
 from gad_ray.errors import ConfigError
 from gad_ray.serving.batcher import BatchSettings
 from gad_ray.serving.limits import Limits
+
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 
 
 class ReplicaSettings(StrictModel):
@@ -37,11 +39,26 @@ class ReplicaSettings(StrictModel):
     follow_every_s: float = Field(default=2.0, gt=0.0)
     """How often a run that is followed is looked at for a new critic."""
 
+    adapters: dict[AdapterName, str] = Field(default_factory=dict[str, str])
+    """Further models: what clients call each, and the directory of its adapter, at the same path on every node."""
+
+    backbone: str | None = Field(default=None, min_length=1)
+    """Model or directory that the adapters were trained on; the critic's own backbone when left out."""
+
+    max_adapters: int = Field(default=8, ge=1)
+    """Adapters in memory at once; the one that was not asked for longest makes room."""
+
     threads: int = Field(default=0, ge=0)
     """Threads of one replica; its share of the cores when 0."""
 
     gpus_per_replica: float = Field(default=0.0, ge=0.0)
     """GPUs of one replica; it computes on the CPU without."""
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if self.name in self.adapters:
+            raise ValueError(f"{self.name!r} is the critic's name; give the adapter another")
+        return self
 
 
 class ServedSource(StrictModel):
@@ -54,9 +71,12 @@ class ServedSource(StrictModel):
     follow: str | None = Field(default=None, min_length=1)
     """Directory of a run whose newest good critic is served, always."""
 
+    channel: str | None = Field(default=None, min_length=1)
+    """Name under which a run of this cluster publishes its critics. The run sets it itself, by ``serve.enabled``."""
+
     @model_validator(mode="after")
     def _check_one(self) -> Self:
-        if (self.critic is None) == (self.follow is None):
+        if sum(source is not None for source in (self.critic, self.follow, self.channel)) != 1:
             raise ValueError("give either critic or follow")
         return self
 
@@ -82,7 +102,7 @@ class ServeSettings(ReplicaSettings, ServedSource):
 
     def source(self) -> dict[str, Any]:
         """The part that may change while they run."""
-        return self.model_dump(mode="json", include=set(ServedSource.model_fields))
+        return self.model_dump(mode="json", include=set(ServedSource.model_fields), exclude_none=True)
 
 
 def settings_from(values: Mapping[str, Any]) -> ServeSettings:

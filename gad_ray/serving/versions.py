@@ -60,6 +60,11 @@ class Versions:
         """Fingerprints in memory, the one that is served last."""
         return list(self._kept)
 
+    @property
+    def present(self) -> ServedCritic | None:
+        """The critic that is served, if there is one."""
+        return self._service.present
+
     async def serve(self, wanted: str) -> bool:
         """Serve another critic once it is ready; until then, and if it is not fit, the present one goes on.
 
@@ -70,8 +75,17 @@ class Versions:
         Returns:
             Whether the wanted critic is served now; ``refused`` tells why not.
         """
+        return await self.take(wanted, lambda: self._load(Path(wanted)))
+
+    async def take(self, wanted: str, load: Callable[[], ServedCritic]) -> bool:
+        """The same with another way to load it.
+
+        Args:
+            wanted: What it is called; not loaded if that is the fingerprint, or its beginning, of one in memory.
+            load: Loads it; called in a thread.
+        """
         async with self._turn:
-            critic = self._in_memory(wanted) or await self._loaded(wanted)
+            critic = self._in_memory(wanted) or await self._loaded(wanted, load)
             if critic is None:
                 if self._watcher is not None:
                     self._watcher.swap_done(accepted=False)
@@ -95,9 +109,9 @@ class Versions:
         found = [critic for fingerprint, critic in self._kept.items() if fingerprint.startswith(wanted)]
         return found[0] if len(found) == 1 else None
 
-    async def _loaded(self, wanted: str) -> ServedCritic | None:
+    async def _loaded(self, wanted: str, load: Callable[[], ServedCritic]) -> ServedCritic | None:
         try:
-            return await asyncio.to_thread(self._load, Path(wanted))
+            return await asyncio.to_thread(load)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the critic that is served goes on
             self.refused = f"{wanted}: {error}"
             _logger.error("a critic is refused, and what is served goes on: %s", self.refused)

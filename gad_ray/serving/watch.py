@@ -8,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+SCORING_ROUTES = ("/v1/score", "/v1/rerank", "/v1/compare", "/get_reward")
 ROUTES = (
-    "/v1/score",
-    "/v1/rerank",
-    "/v1/compare",
-    "/get_reward",
+    *SCORING_ROUTES,
     "/v1/models",
     "/health",
     "/ready",
@@ -117,6 +115,7 @@ class ServingMetrics:
         self._queue_requests = gauge("queue_requests", "Requests that wait or are being scored")
         self._queue_tokens = gauge("queue_tokens", "Their tokens")
         self._swaps = counter("swaps", "New versions", "result")
+        self._adapters = counter("adapters", "Adapters loaded, refused, or taken out of memory", "result")
         self._step = gauge("model_step", "Optimiser steps of the critic that is served")
         self._fingerprint = gauge(
             "model_fingerprint", "First 12 hex digits, as a number, of the fingerprint of the critic served"
@@ -172,6 +171,10 @@ class ServingMetrics:
     def swap_done(self, *, accepted: bool) -> None:
         """A new version was loaded, or refused."""
         self._swaps.inc(1.0, tags={"result": "accepted" if accepted else "refused"})
+
+    def adapter_done(self, *, result: str) -> None:
+        """As ``AdapterWatcher`` says."""
+        self._adapters.inc(1.0, tags={"result": result})
 
 
 def route_of(path: str) -> str:

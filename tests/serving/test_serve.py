@@ -27,6 +27,7 @@ from tests.game import REPOSITORY
 from tests.processes import processes_of, wait_until, wait_until_gone
 from tests.tiny import make_tiny_model
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
+from tests.unit.serving.lora import make_lora_learner
 
 START_S, END_S = 120.0, 60.0
 KEY = "key-" + "k" * 30
@@ -36,7 +37,7 @@ PAIRS = [pair(p, r) for p, t, s in zip(PROMPTS, TEACHER, STUDENT, strict=True) f
 class Served:
     """``gad-ray serve`` with a cluster of its own."""
 
-    def __init__(self, run: Path, key_file: Path) -> None:
+    def __init__(self, run: Path, key_file: Path, adapters: dict[str, Path] | None = None) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -46,6 +47,9 @@ class Served:
         self._log = self.scratch / "log"
         command = [sys.executable, "-m", "gad_ray", "serve", "--follow", str(run), "--port", str(self.port)]
         command += ["--key-file", str(key_file), "--threads", "1", "--replicas", "2"]
+        for name, place in (adapters or {}).items():
+            command += ["--adapter", f"{name}={place}"]
+        command += ["--max-adapters", "1"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -74,8 +78,23 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def learner(tmp_path_factory: pytest.TempPathFactory) -> CriticLearner:
-    made = critic_learner(critic_config(make_tiny_model(tmp_path_factory.mktemp("model")), max_tokens=200))
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def adapters(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two LoRA critics on the backbone of the critic that is served, and one that has been damaged."""
+    root = tmp_path_factory.mktemp("adapters")
+    for seed, name in enumerate(("law", "code", "bad")):
+        make_lora_learner(model_dir, seed=seed).export(root / name)
+    (root / "bad" / "adapter" / "adapter_model.safetensors").write_bytes(b"no tensors")
+    return {name: root / name for name in ("law", "code", "bad")}
+
+
+@pytest.fixture(scope="module")
+def learner(model_dir: Path) -> CriticLearner:
+    made = critic_learner(critic_config(model_dir, max_tokens=200))
     with torch.no_grad():
         made.model.head.weight.mul_(20.0)
     return made
@@ -96,9 +115,9 @@ def critic_dir(run: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(run: Path) -> Iterator[Served]:
+def served(run: Path, adapters: dict[str, Path]) -> Iterator[Served]:
     (run / "keys").write_text(f"{KEY}\n")
-    service = Served(run, run / "keys")
+    service = Served(run, run / "keys", adapters)
     try:
         yield service
     finally:
@@ -130,6 +149,37 @@ def test_scores_over_http_are_those_of_the_critic_here(served: Served, critic_di
     for found in (together, alone):
         np.testing.assert_allclose([score.value for score in found], wanted, atol=1e-4, rtol=0)
         assert {score.fingerprint for score in found} == {critic.fingerprint().digest}
+
+
+def test_lora_critics_on_the_same_backbone_are_further_models_on_both_replicas(
+    served: Served, adapters: dict[str, Path], critic_dir: Path
+) -> None:
+    alone = {name: CriticModel.load(adapters[name]) for name in ("law", "code")}
+    alone["critic"] = CriticModel.load(critic_dir)
+    wanted = {name: critic.score(PAIRS, micro_batch_tokens=8192) for name, critic in alone.items()}
+    body = {"queries": [p.messages[0].content for p in PAIRS], "documents": [p.response for p in PAIRS]}
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        asked = [(name, pool.submit(post, served, {**body, "model": name})) for name in [*alone] * 8]
+    for name, future in asked:
+        answer = future.result().json()
+        assert (answer["model"], answer["model_version"]["fingerprint"]) == (
+            name,
+            alone[name].fingerprint().digest,
+        )
+        np.testing.assert_allclose([one["score"] for one in answer["data"]], wanted[name], atol=1e-4, rtol=0)
+    bad = post(served, {**body, "model": "bad"})
+    assert (bad.status_code, bad.json()["error"]["code"]) == (404, "model_refused")
+    listed = httpx.get(f"{served.url}/v1/models", headers={"authorization": f"Bearer {KEY}"}).json()
+    assert [card["id"] for card in listed["data"]] == ["critic", "law", "code", "bad"]
+
+
+def test_all_ways_to_a_score_give_the_same(
+    served: Served, critic_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GAD_RAY_SERVE_KEY", KEY)
+    monkeypatch.setenv("COLUMNS", "200")
+    main_done(["bench", "parity", "--critic", str(critic_dir), "--count", "24", "--endpoint", served.url])
+    assert "the scores are the same" in capsys.readouterr().out
 
 
 def test_a_file_is_scored_by_an_endpoint_as_by_a_directory(

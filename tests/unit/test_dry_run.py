@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -323,6 +324,29 @@ def test_a_group_that_exceeds_the_budget_is_counted_whole(recipe: Path) -> None:
     # The teacher's and two responses of up to 128 + 64 tokens each; the critic takes no more than 100 of them.
     assert activations() == 3 * 192 * 64 * 4 * 17 * 2
     assert activations("critic.max_tokens=100") == 3 * 100 * 64 * 4 * 17 * 2
+
+
+def test_replicas_and_what_is_on_its_way_to_them_are_counted_where_the_critic_is_served(recipe: Path) -> None:
+    assert "serve" not in parts_of(load_config(str(recipe)))
+    served = parts_of(load_config(str(recipe), ["serve.enabled=true", "serve.num_replicas=2"]))
+    assert (served["serve"]["weights"], served["serve"]["the next ones"]) == (2_000_000, 2_000_000)
+    assert served["object store"] == {"published critics, old and new": 4_000_000}
+
+
+def test_an_endpoint_that_must_not_be_opened_is_a_problem(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GAD_RAY_SERVE_KEYS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    found = run(recipe, "serve.enabled=true", f"serve.port={port}", "serve.publish_every=5")
+    assert found.problems == []
+    assert found.sections["serving"] == [
+        f"the critic at http://127.0.0.1:{port}, a new one every 5 steps",
+        "beside the run's actors: 1 × 0.25 cores and 0 GPUs",
+    ]
+    problem = problem_of(run(recipe, "serve.enabled=true", "serve.host=0.0.0.0"))
+    assert problem.startswith("serve.host: 0.0.0.0 can be reached from other machines, and no key is set")
 
 
 # -- held against models that are there --------------------------------------------------------------------

@@ -55,7 +55,9 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
-SERVING_WITH_RAY = {"gad_ray.serving.deployment", "gad_ray.serving.foreground"}
+SERVING_WITH_RAY = {
+    f"gad_ray.serving.{name}" for name in ("deploying", "deployment", "foreground", "run_channel")
+}
 WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "report", "cli"}
 
 
@@ -137,8 +139,9 @@ def test_of_serving_only_the_application_and_its_command_know_ray(module: str) -
     assert ("ray" in used) is (module in SERVING_WITH_RAY)
 
 
-def test_a_client_of_the_endpoint_loads_neither_torch_nor_ray() -> None:
-    assert not {"torch", "ray", "transformers", "fastapi"} & loaded_by("gad_ray.serving.client")
+@pytest.mark.parametrize("name", ["client", "channel"])
+def test_a_client_of_the_endpoint_and_a_runs_channel_load_neither_torch_nor_ray(name: str) -> None:
+    assert not {"torch", "ray", "transformers", "fastapi"} & loaded_by(f"gad_ray.serving.{name}")
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in {None, *WITHOUT_TORCH}])

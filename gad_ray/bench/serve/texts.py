@@ -47,11 +47,11 @@ def draw_pairs(count: int, *, seed: int, shortest: int, longest: int) -> list[Pa
         longest: About the most; lengths between are drawn evenly on a logarithmic scale.
     """
     draw = random.Random(seed)
-    prompts = {"English": _rows("train"), "Chinese": _rows("zh")}
+    prompts = {"English": packaged_rows("train"), "Chinese": packaged_rows("zh")}
     streams = {
         "English": "\n".join(text for _, text in prompts["English"]),
         "Chinese": "".join(text for _, text in prompts["Chinese"]),
-        "code": "\n".join(_sources()),
+        "code": "\n".join(own_sources()),
     }
     kinds = draw.choices(KINDS, weights=[kind.share for kind in KINDS], k=count)
     pairs: list[Pair] = []
@@ -70,8 +70,8 @@ def _piece(stream: str, length: int, draw: random.Random) -> str:
     return stream[start : start + length].strip() or stream[start : start + length]
 
 
-def _rows(name: str) -> list[tuple[str, str]]:
-    """Prompts and responses of a packaged file."""
+def packaged_rows(name: str) -> list[tuple[str, str]]:
+    """Prompts and responses of a file of the packaged data: ``train`` in English, ``zh`` in Chinese."""
     return list(_texts(name))
 
 
@@ -82,6 +82,6 @@ def _texts(name: str) -> Iterator[tuple[str, str]]:
                 yield str(row.fields["content"]), str(row.fields["teacher_response"])
 
 
-def _sources() -> Sequence[str]:
+def own_sources() -> Sequence[str]:
     """This package's own code."""
     return [path.read_text(encoding="utf-8") for path in sorted((ROOT / "serving").glob("*.py"))]

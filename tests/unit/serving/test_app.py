@@ -210,6 +210,13 @@ def test_unknown_paths_and_methods_are_told_in_the_envelope(
     )
 
 
+def test_a_wrong_method_is_told_before_a_wrong_content_type(served: ServedCritic):
+    answers = use(served, lambda c: asyncio.gather(c.http.post("/health"), c.http.post("/elsewhere")))
+    assert_refused(answers[0], 405, "method_not_allowed")
+    assert answers[0].headers["allow"] == "GET"
+    assert_refused(answers[1], 404, "not_found")
+
+
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", ""]
 )
@@ -247,6 +254,8 @@ def test_a_bomb_is_not_unpacked_beyond_the_limit(served: ServedCritic):
         (gzip.compress(gzip.compress(b"{}")), "gzip, gzip", 415, "unsupported_encoding"),
         (b"{}", "br", 415, "unsupported_encoding"),
     ],
+    # The bytes hold the time, and two workers must collect the same names.
+    ids=["no gzip", "cut", "two members", "deflate", "twice", "brotli"],
 )
 def test_a_broken_or_unknown_encoding_is_refused(
     served: ServedCritic, body: bytes, encoding: str, status: int, code: str

@@ -279,8 +279,8 @@ def test_a_request_above_the_queues_bound_is_scored_when_nobody_waits():
     assert len(use(lambda batcher: scores_of(batcher, scorer, texts(50)), tokens=100)) == 50
 
 
-async def one_second_a_token(scorer: Scorer, held: threading.Event) -> Batcher:
-    """A batcher that has seen its critic take so long; the critic is held from then on."""
+async def one_second_a_token(scorer: Scorer, held: threading.Event) -> tuple[Batcher, list[float]]:
+    """A batcher that has seen its critic take so long, and its clock; the critic is held from then on."""
     now = [0.0]
     batcher = Batcher(
         BatchSettings(max_batch_tokens=50),
@@ -294,7 +294,7 @@ async def one_second_a_token(scorer: Scorer, held: threading.Event) -> Batcher:
     held.set()
     await first
     held.clear()
-    return batcher
+    return batcher, now
 
 
 def test_what_could_not_be_answered_in_time_is_refused_before_it_waits():
@@ -302,7 +302,7 @@ def test_what_could_not_be_answered_in_time_is_refused_before_it_waits():
     scorer = Scorer(held=held)
 
     async def run() -> ApiError:
-        batcher = await one_second_a_token(scorer, held)
+        batcher, _ = await one_second_a_token(scorer, held)
         others = [begin(batcher, scorer, texts(1, first=20 + i), timeout_s=1000.0) for i in range(9)]
         await until_queued(batcher, 9)
         with pytest.raises(ApiError) as caught:
@@ -322,8 +322,8 @@ def test_a_large_request_that_waits_does_not_shut_out_a_small_one():
     scorer = Scorer(held=held)
 
     async def run() -> None:
-        batcher = await one_second_a_token(scorer, held)
-        large = begin(batcher, scorer, texts(50, first=20))
+        batcher, _ = await one_second_a_token(scorer, held)
+        large = begin(batcher, scorer, texts(50, first=20), timeout_s=1000.0)
         await until_queued(batcher, 1)
         batcher.check_room(tokens=10, timeout_s=60.0)  # its own tokens and a turn of the other: 45 s
         with pytest.raises(ApiError, match="1 requests with 500 tokens are waiting"):
@@ -333,6 +333,31 @@ def test_a_large_request_that_waits_does_not_shut_out_a_small_one():
         await batcher.close()
 
     asyncio.run(run())
+
+
+def test_what_is_too_much_for_its_time_even_alone_is_refused_at_once_and_one_row_never_is():
+    held = threading.Event()
+    scorer = Scorer(held=held)
+
+    async def run() -> ApiError:
+        batcher, now = await one_second_a_token(scorer, held)
+        held.set()
+        with pytest.raises(ApiError) as caught:
+            await batcher.submit(scorer, texts(10, first=20), timeout_s=60.0)
+        scored = scorer.num_scored
+        assert await scores_of(batcher, scorer, texts(1, tokens=200, first=50), timeout_s=60.0) == [50.0]
+        assert scorer.num_scored == scored + 1
+        # Within its margin it is tried: the pace is a guess.
+        assert len(await scores_of(batcher, scorer, texts(4, first=60), timeout_s=30.0)) == 4
+        now[0] += 1000.0
+        assert len(await scores_of(batcher, scorer, texts(10, first=20), timeout_s=60.0)) == 10
+        await batcher.close()
+        return caught.value
+
+    error = asyncio.run(run())
+    assert (error.status, error.code, error.headers) == (413, "deadline_unreachable", {})
+    assert "100 tokens would take about 100 s" in error.message
+    assert "send about 60 tokens at once" in error.message
 
 
 def test_a_request_whose_time_is_over_is_told_so_and_its_rows_are_not_scored():
@@ -472,5 +497,7 @@ def test_the_pace_of_scoring_is_that_of_late():
     pace = ScoringPace()
     assert pace.seconds_for(1000) == 0.0
     for _ in range(60):
-        pace.scored(100, 1.0)
+        pace.scored(100, 1.0, now=5.0)
     assert pace.seconds_for(1000) == pytest.approx(10.0)
+    assert pace.seconds_for(1000, now=60.0) == pytest.approx(10.0)
+    assert pace.seconds_for(1000, now=66.0) == 0.0, "an old pace forbids nothing"

@@ -32,8 +32,8 @@ def answer(body: dict[str, Any], fingerprint: str = "f" * 64) -> httpx.Response:
     )  # fmt: skip
 
 
-def envelope(status: int, **headers: str) -> httpx.Response:
-    error = {"message": "not so", "type": "t", "param": None, "code": "some_code"}
+def envelope(status: int, code: str = "some_code", **headers: str) -> httpx.Response:
+    error = {"message": "not so", "type": "t", "param": None, "code": code}
     return httpx.Response(
         status, json={"error": error}, headers={k.replace("_", "-"): v for k, v in headers.items()}
     )
@@ -172,6 +172,77 @@ def test_the_last_failure_is_told_with_the_number_of_attempts(score_pairs: Calla
     with pytest.raises(EndpointError, match="ConnectError: refused"):
         score_pairs(endpoint.client(max_attempts=2), [pair("q", "a")])
     assert len(endpoint.requests) == 2
+
+
+class SlowEndpoint(Endpoint):
+    """Scores so many characters in the time that a request has, and refuses or gives up what has more."""
+
+    def __init__(self, characters: int, status: int, code: str) -> None:
+        super().__init__()
+        self.refused: list[tuple[str, ...]] = []
+
+        def step(body: dict[str, Any]) -> httpx.Response:
+            if sum(map(len, body["documents"])) <= characters:
+                return answer(body)
+            self.refused.append(tuple(body["documents"]))
+            return envelope(status, code)
+
+        self.step = step
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.script = [self.step]
+        return super().__call__(request)
+
+
+TOO_MUCH = [
+    (408, "deadline_exceeded"),
+    (413, "deadline_unreachable"),
+    (413, "too_many_tokens"),
+    (413, "body_too_long"),
+    (400, "too_many_pairs"),
+]
+
+
+@pytest.mark.parametrize(("status", "code"), TOO_MUCH)
+def test_what_is_too_much_at_once_is_asked_for_in_halves_and_never_twice(
+    score_pairs: Callable[..., list[float]], status: int, code: str, pauses: list[float]
+):
+    endpoint = SlowEndpoint(20, status, code)
+    pairs = [pair(f"q{i % 9}", "x" * (1 + i % 9)) for i in range(60)]
+    pairs += [Pair(TALK, "y" * (i % 6)) for i in range(30)]
+    assert score_pairs(endpoint.client(), pairs, truncate=True) == [float(len(p.response)) for p in pairs]
+    assert len(endpoint.refused) > 3
+    assert len(set(endpoint.refused)) == len(endpoint.refused), "what was too much is not sent again"
+    assert not any(pauses)
+    for body in endpoint.bodies:
+        assert body["truncate"] == "response"
+        assert "messages" in body or len(body["queries"]) in (1, len(body["documents"]))
+    plain = [zip(body["queries"], body["documents"], strict=True) for body in endpoint.bodies if len(body.get("queries", [])) > 1]  # fmt: skip
+    assert all(len(document) == int(query[1:]) + 1 for both in plain for query, document in both)
+
+
+def test_a_size_that_was_too_much_is_not_tried_by_the_parts_that_follow():
+    endpoint = SlowEndpoint(40, 408, "deadline_exceeded")
+    with endpoint.client(part_pairs=16) as client:
+        client.score_pairs([pair("q", "x" * 9) for _ in range(64)])
+    assert [len(body["documents"]) for body in endpoint.bodies] == [16, 8, *[4] * 16]
+
+
+def test_a_single_pair_that_was_not_scored_in_time_is_tried_again_and_given_up_in_the_end(
+    score_pairs: Callable[..., list[float]],
+):
+    late = envelope(408, "deadline_exceeded")
+    endpoint = Endpoint(late, late)
+    assert score_pairs(endpoint.client(), [pair("q", "four")]) == [4.0]
+    assert len(endpoint.requests) == 3
+    with pytest.raises(EndpointError, match="no answer after 6 attempts; the last: 408"):
+        score_pairs(SlowEndpoint(3, 408, "deadline_exceeded").client(), [pair("q", "a"), pair("q", "four")])
+
+
+def test_who_is_told_to_come_later_comes_as_often_as_it_takes(score_pairs: Callable[..., list[float]]):
+    endpoint = Endpoint(*[envelope(429, "queue_full", retry_after="1")] * 20)
+    assert score_pairs(endpoint.client(max_attempts=2), [pair("q", "four")]) == [4.0]
+    assert len(endpoint.requests) == 21
 
 
 def test_no_attempt_is_begun_beyond_the_deadline(score_pairs: Callable[..., list[float]]):

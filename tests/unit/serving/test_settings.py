@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from gad_ray.checkpoint.tensors import STATE_FILE
+from gad_ray.commands.serve import adapters_of
 from gad_ray.errors import ConfigError
 from gad_ray.serving.follow import critics_of
 from gad_ray.serving.proxy import IMPORT_PATH
@@ -23,7 +24,7 @@ def test_the_published_yaml_is_of_settings_that_there_are():
 
 def test_what_is_served_can_change_and_what_serves_it_is_started_anew():
     settings = settings_from({"critic": "/a", "num_replicas": 2, "limits": {"max_pairs": 7}})
-    assert settings.source() == {"critic": "/a", "follow": None}
+    assert settings.source() == {"critic": "/a"}
     started = settings.for_replica()
     assert started["limits"]["max_pairs"] == 7
     assert not {"critic", "follow", "num_replicas"} & set(started)
@@ -35,6 +36,7 @@ def test_what_is_served_can_change_and_what_serves_it_is_started_anew():
     [
         ({}, "either critic or follow"),
         ({"critic": "/a", "follow": "/b"}, "either critic or follow"),
+        ({"critic": "/a", "channel": "b"}, "either critic or follow"),
         ({"critic": "/a", "limits": {"max_bytes": 1}}, "limits.max_bytes"),
         ({"critic": "/a", "num_replicas": 0}, "num_replicas"),
     ],
@@ -62,3 +64,23 @@ def test_the_critics_of_a_run_come_newest_first_and_only_those_that_are_whole(tm
     assert [path.name for _, path in critics_of(tmp_path)] == names
     os.utime(places[0], ns=(0, 5000))
     assert [path.name for _, path in critics_of(tmp_path)] == ["step-000002", "critic", "step-000010"]
+
+
+def test_adapters_are_named_with_their_directories(tmp_path: Path):
+    (tmp_path / "law").mkdir()
+    assert adapters_of([f"law={tmp_path / 'law'}"]) == {"law": str(tmp_path / "law")}
+    for wrong in (
+        [str(tmp_path)],
+        ["law="],
+        [f"={tmp_path}"],
+        [f"law={tmp_path / 'nowhere'}"],
+        [f"a={tmp_path}"] * 2,
+    ):
+        with pytest.raises(ConfigError, match=r"names no directory|given twice"):
+            adapters_of(wrong)
+
+
+@pytest.mark.parametrize("name", ["critic", "", "two words", "x" * 129, "../law"])
+def test_an_adapter_has_a_name_of_its_own(name: str):
+    with pytest.raises(ConfigError, match=r"adapters|the critic's name"):
+        settings_from({"critic": "here", "adapters": {name: "there"}})

@@ -1,0 +1,1 @@
+"""Is a score the same by whichever way it comes: from training, from ``gad-ray score``, and over HTTP?"""

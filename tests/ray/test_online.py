@@ -1,0 +1,170 @@
+"""A run that serves its critic while it goes: what HTTP answers is what the run's own critics give."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from gad_ray.batch import Fingerprint
+from gad_ray.config import load_config
+from gad_ray.evaluation.kept import FINGERPRINT_FILE, open_critic
+from gad_ray.models.critic import CriticModel
+from tests.cluster import Cluster
+from tests.game import Game, Outcome, Running, make_rows
+from tests.processes import describe, processes_of, wait_until
+from tests.unit.builders import pair
+
+ASKED = [(row["content"], row["teacher_response"]) for row in make_rows(3)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Answer:
+    fingerprint: str
+    step: int
+    scores: list[float]
+
+
+class Client:
+    """Asks a run's endpoint for the same scores again and again."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0)
+        self.answers: list[Answer] = []
+        self.statuses: set[int] = set()
+
+    def ask(self) -> Answer | None:
+        """One answer; None where nobody answers, or that it is too early."""
+        body = {"queries": [q for q, _ in ASKED], "documents": [d for _, d in ASKED]}
+        try:
+            got = self._http.post("/v1/score", json=body)
+        except httpx.TransportError:
+            return None
+        self.statuses.add(got.status_code)
+        if got.status_code != 200:
+            return None
+        told: dict[str, Any] = got.json()
+        version = told["model_version"]
+        scores = [item["score"] for item in told["data"]]
+        self.answers.append(Answer(version["fingerprint"], version["step"], scores))
+        return self.answers[-1]
+
+    def until_newer(self, run: Running, step: int) -> int:
+        """Ask until a later critic answers; returns its step."""
+        run.wait_for(
+            lambda: (got := self.ask()) is not None and got.step > step, f"a critic later than step {step}"
+        )
+        return self.answers[-1].step
+
+
+@dataclass(frozen=True)
+class Served:
+    client: Client
+    outcome: Outcome
+
+
+def kill_replica(cluster: Cluster) -> None:
+    replicas = [one for one in processes_of(cluster.directory) if "ServeReplica" in " ".join(one.cmdline())]
+    assert len(replicas) == 1
+    replicas[0].send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def served(game: Game, ray_cluster: Cluster) -> Served:
+    """A run that is asked while it goes, loses its replica, and is ended when a new one has taken its place."""
+    client = Client(free_port())
+    run = game.start(
+        "online",
+        "serve.enabled=true",
+        f"serve.port={client.port}",
+        "stages.adversarial.steps=100000",
+        "checkpoint={every: 1, keep: 100000, at_end: true}",
+        "evaluation.every=0",
+    )
+    first = client.until_newer(run, -1)
+    later = client.until_newer(run, first)
+    kill_replica(ray_cluster)
+    client.until_newer(run, later)
+    run.terminate()
+    return Served(client, run.wait())
+
+
+def critics(root: Path) -> dict[str, tuple[int, Path]]:
+    """Fingerprint → steps and place, of every checkpoint of a run."""
+    found: dict[str, tuple[int, Path]] = {}
+    for path in sorted((root / "checkpoints").iterdir()):
+        parts = json.loads((path / "critic" / FINGERPRINT_FILE).read_text())
+        found[Fingerprint(**parts).digest] = (int(path.name.removeprefix("step-")), path)
+    return found
+
+
+def test_every_answer_names_a_critic_of_the_run_and_has_its_scores(served: Served) -> None:
+    config = load_config(str(served.outcome.root / "config.yaml"))
+    untrained = CriticModel.build(
+        config.critic.model,
+        pooling=config.critic.pooling,
+        max_tokens=config.critic.max_tokens,
+        seed=config.seed,
+    )
+    known = critics(served.outcome.root)
+    pairs = [pair(prompt, response) for prompt, response in ASKED]
+    wanted: dict[str, Any] = {}
+    for answer in served.client.answers:
+        if answer.fingerprint not in wanted:
+            model = untrained
+            if answer.step > 0:
+                step, path = known[answer.fingerprint]
+                opened = open_critic(path)
+                assert answer.step == opened.step == step
+                model = opened.model
+            assert model.fingerprint().digest == answer.fingerprint
+            wanted[answer.fingerprint] = model.score(pairs, micro_batch_tokens=8192)
+        np.testing.assert_allclose(answer.scores, wanted[answer.fingerprint], atol=1e-5, rtol=0)
+    assert len(wanted) >= 3
+    steps = [answer.step for answer in served.client.answers]
+    assert steps == sorted(steps), "a later answer is never of an earlier critic"
+
+
+def test_without_a_replica_requests_are_told_to_come_again(served: Served) -> None:
+    assert served.client.statuses <= {200, 503}
+
+
+def test_the_run_ends_as_any_other_and_leaves_nothing_on_the_cluster(
+    served: Served, ray_cluster: Cluster
+) -> None:
+    assert served.outcome.code == 128 + signal.SIGTERM
+    assert "the critic is served at" in served.outcome.out
+    wait_until(
+        lambda: (
+            not any(name in describe(processes_of(ray_cluster.directory)) for name in ("Serve", "Channel"))
+        ),
+        what="the end of all that served",
+        deadline_s=30.0,
+    )
+    with pytest.raises(ConnectionError):
+        socket.create_connection(("127.0.0.1", served.client.port))
+
+
+def test_what_was_published_is_in_the_metrics_and_cost_the_step_next_to_nothing(served: Served) -> None:
+    numbers = {int(digest[:12], 16): step for digest, (step, _) in critics(served.outcome.root).items()}
+    rows = [row for row in served.outcome.metrics if row.get("serve/published_step", 0) > 0]
+    assert rows
+    for row in rows:
+        assert numbers[int(row["serve/published_fingerprint"])] == row["serve/published_step"] <= row["step"]
+        assert row.get("serve/served_step", 0) <= row["serve/published_step"]
+        assert row["serve/published_bytes"] > 0
+    assert all("timing_s/publish" in row for row in served.outcome.metrics)

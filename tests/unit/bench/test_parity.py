@@ -1,0 +1,148 @@
+"""The comparison of scores from training, a command and HTTP, with a small critic behind a real HTTP server."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gad_ray.bench.parity.pairs import default_pairs, read_pairs
+from gad_ray.bench.parity.study import Parity, ParityStudy
+from gad_ray.cli import main
+from gad_ray.errors import DataError, GadError
+from gad_ray.evaluation.kept import OpenedCritic, open_critic
+from gad_ray.models.critic import CriticModel
+from gad_ray.models.pairs import TokenRow
+from gad_ray.serving.batcher import BatchSettings
+from gad_ray.serving.limits import Limits
+from gad_ray.serving.served import RowScore, ServedCritic
+from tests.unit.builders import critic_config, critic_learner
+from tests.unit.serving.listening import listening
+
+KINDS = (" the ", "的", "😀", "\n    ")
+
+
+@pytest.fixture(scope="module")
+def directory(tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A critic for texts of up to 500 tokens."""
+    learner = critic_learner(critic_config(tied_model, max_tokens=500))
+    with torch.no_grad():
+        learner.model.head.weight.mul_(20.0)
+    place = tmp_path_factory.mktemp("parity") / "critic"
+    learner.export(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def opened(directory: Path) -> OpenedCritic:
+    return open_critic(directory)
+
+
+class Off(ServedCritic):
+    """Forgets to score the first of several rows by itself."""
+
+    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool = False) -> list[RowScore]:
+        found = super().score_rows(rows, shared=shared)
+        return found if len(rows) < 2 else [RowScore(found[-1].score, found[0].values), *found[1:]]
+
+
+def study(directory: Path, url: str, **changed: Any) -> Parity:
+    settings: dict[str, Any] = {
+        "critic": directory,
+        "pairs": None,
+        "count": 40,
+        "replicas": (),
+        "endpoints": (url,),
+        "key_variable": "UNSET",
+        "threads": 1,
+        "tolerance": 1e-4,
+        "seed": 0,
+        "tell": lambda line: None,
+    }
+    return ParityStudy(**{**settings, **changed}).run()
+
+
+def test_generated_pairs_are_of_four_kinds_and_of_one_token_up_to_what_the_critic_takes(opened: OpenedCritic):
+    encoder = opened.model.encoder
+    pairs = default_pairs(encoder, 120, seed=0)
+    assert pairs == default_pairs(encoder, 120, seed=0)
+    assert len(set(pairs)) == 120
+    lengths = sorted(len(encoder.chat.response_ids(pair.response)) for pair in pairs)
+    assert lengths[0] == 1
+    assert lengths[-1] > 300
+    assert max(len(encoder.encode(pair)) for pair in pairs) <= 500
+    for mark in KINDS:
+        assert sum(mark in pair.response for pair in pairs) >= 5, mark
+
+
+def test_all_ways_give_the_same_scores_and_the_command_says_so(
+    directory: Path,
+    opened: OpenedCritic,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    served = ServedCritic(opened)
+    with (
+        listening(served, limits=Limits(), batching=BatchSettings(max_batch_tokens=2000)) as url,
+        pytest.raises(SystemExit) as left,
+    ):
+        main(["bench", "parity", "--critic", str(directory), "--count", "40", "--endpoint", url])
+    told = " ".join(capsys.readouterr().out.split())
+    assert left.value.code == 0, told
+    assert "the scores are the same" in told
+    for way in ("training", "gad-ray score", "HTTP, one by one", "HTTP, random batches"):
+        assert way in told
+
+
+def test_scores_that_are_apart_are_told_and_are_a_failure(
+    directory: Path, opened: OpenedCritic, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gad_ray.bench.parity.study.by_command", lambda critic, pairs, scratch: reference)
+    with listening(Off(opened), limits=Limits(), batching=BatchSettings()) as url:
+        with torch.no_grad():
+            pairs = default_pairs(opened.model.encoder, 40, seed=0)
+            reference = study_of(opened.model, pairs)
+        found = study(directory, url)
+    by_way = {scored.way: found.furthest(scored) for scored in found.ways}
+    assert by_way["HTTP, one by one"] <= 1e-4 < by_way["HTTP, random batches"]
+    assert not found.holds
+
+
+def study_of(model: CriticModel, pairs: Any) -> Any:
+    from gad_ray.bench.parity.paths import Scored
+
+    return Scored(way="gad-ray score", scores=model.score(pairs, micro_batch_tokens=4096))
+
+
+def test_another_critic_at_the_endpoint_is_refused(
+    directory: Path, served_other: ServedCritic, monkeypatch: pytest.MonkeyPatch, opened: OpenedCritic
+):
+    monkeypatch.setattr(
+        "gad_ray.bench.parity.study.by_command", lambda critic, pairs, scratch: study_of(opened.model, pairs)
+    )
+    with (
+        listening(served_other, limits=Limits(), batching=BatchSettings()) as url,
+        pytest.raises(GadError, match="answered with another critic"),
+    ):
+        study(directory, url, count=3)
+
+
+@pytest.fixture
+def served_other(untied_model: Path, tmp_path: Path) -> ServedCritic:
+    critic_learner(critic_config(untied_model, max_tokens=500)).export(tmp_path / "other")
+    return ServedCritic.load(tmp_path / "other")
+
+
+def test_pairs_of_a_file_that_are_too_long_are_counted_and_left_out(opened: OpenedCritic, tmp_path: Path):
+    rows = [{"content": "Hi", "response": "fine " * n} for n in (1, 2, 400)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs, left_out = read_pairs(file, opened.model.encoder, count=500, seed=0)
+    assert ([pair.response for pair in pairs], left_out) == (["fine ", "fine fine "], 1)
+    assert len(read_pairs(file, opened.model.encoder, count=1, seed=0)[0]) == 1
+    file.write_text(json.dumps(rows[2]) + "\n")
+    with pytest.raises(DataError, match="no pair is left"):
+        read_pairs(file, opened.model.encoder, count=500, seed=0)

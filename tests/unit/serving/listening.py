@@ -1,0 +1,49 @@
+"""The application behind a real HTTP server on a loopback port, in a thread of this process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import uvicorn
+
+from gad_ray.serving.app import build_app
+from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.keys import KeyRing
+from gad_ray.serving.limits import Limits
+from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.service import ScoringService
+from gad_ray.serving.watch import ServingMetrics
+from tests.processes import wait_until
+from tests.unit.serving.metric_library import MetricLibrary
+
+
+@contextmanager
+def listening(
+    served: ServedCritic, *, metrics: MetricLibrary | None = None, limits: Limits, batching: BatchSettings
+) -> Generator[str]:
+    """The URL of a service that answers with a critic."""
+    batcher = Batcher(
+        batching,
+        max_queued_tokens=limits.max_queued_tokens,
+        max_queued_requests=limits.max_queued_requests,
+    )
+    service = ScoringService(served, name="critic", limits=limits, batcher=batcher)
+    app = build_app(
+        service,
+        keys=KeyRing(),
+        limits=limits,
+        metrics=ServingMetrics(metrics or MetricLibrary()),
+        echo_request_id=True,
+        close=service.close,
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, what="the server", deadline_s=30.0)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
