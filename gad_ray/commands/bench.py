@@ -117,6 +117,8 @@ def bench_serve(
     Raises:
         GadError: If a part is not known, or a server does not come up or fails where it must not.
     """
+    # Read when torch is loaded: threads that wait must not take the cores of the servers beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from gad_ray.bench.serve.critics import make_critic
     from gad_ray.bench.serve.page import load_page, notes
     from gad_ray.bench.serve.setting import Setting

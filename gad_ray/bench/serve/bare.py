@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from gad_ray.actors.process import log_tail
+from gad_ray.actors.process import log_tail, runtime_env
 from gad_ray.batch import Message
 from gad_ray.errors import GadError
 from gad_ray.models.pairs import Pair
@@ -67,7 +67,8 @@ class BareForward:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+                # Threads that wait do so as those of the endpoint's replicas.
+                env={**os.environ, **runtime_env(threads=threads)["env_vars"]},
                 start_new_session=True,
             ) as child,
         ):

@@ -21,9 +21,13 @@ This page is written by the command. Parts that are finished are kept and not me
 measured.
 """
 
+_QUIET = 0.1
+"""Share of the cores that others may use before a part begins, for its timings not to be called into question."""
+
 _ABOUT = {
     "throughput": """A closed loop keeps the endpoint saturated; the bare forward is a process that does nothing but score the same pairs,
-all sorted by length, in batches of the same budget of tokens, with as many threads. They take turns, round by round, and the bare forward's time leaves out its tokenising. The share is the median over the rounds, with the lowest and the highest.
+all sorted by length, in batches of the same budget of tokens, with as many threads, which wait as those of a replica do. They take turns, round by round, and the bare
+forward's time leaves out its tokenising. The share is the median over the rounds, with the lowest and the highest.
 """,
     "latency": """Requests of one pair each come at random times (Poisson), whatever becomes of those before; a time counts from when the
 request was to be sent. Saturation was measured just before on the same endpoint, by a closed loop.
@@ -68,10 +72,13 @@ def notes(name: str, part: Mapping[str, Any]) -> list[str]:
     shown = {key: value for key, value in setting.items() if key != "critic"}
     told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
     lines.append(f"Setting: critic {setting['critic'][:16]}, {told}.")
-    lines.append(
-        f"{part['date']}, {part['minutes']:.0f} minutes, {where['processor']}, {where['cores']:g} cores, "
-        f"{where['memory_gib']:g} GiB; {', '.join(versions)}."
-    )
+    machine = f"{where['processor']}, {where['cores']:g} cores, {where['memory_gib']:g} GiB"
+    lines.append(f"{part['date']}, {part['minutes']:.0f} minutes, {machine}; {', '.join(versions)}.")
+    if part["busy_before"] > _QUIET:
+        lines.append(
+            f"**The machine was busy with other work** ({part['busy_before']:.0%} of its cores before this began): counts "
+            "hold, speeds and times are not what it can do."
+        )
     return lines
 
 

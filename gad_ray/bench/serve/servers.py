@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from gad_ray.actors.process import log_tail
+from gad_ray.actors.process import log_tail, runtime_env
 from gad_ray.errors import GadError
 
 _START_S = 600.0
@@ -162,7 +162,7 @@ def reward_server(critic: Path, *, threads: int) -> Command:
         name="FastAPI loop",
         arguments=[sys.executable, "-m", module, "--critic", str(critic), "--threads", str(threads)],
         ready="/health",
-        environment={"OMP_NUM_THREADS": str(threads)},
+        environment=runtime_env(threads=threads)["env_vars"],
     )
 
 

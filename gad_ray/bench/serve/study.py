@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from gad_ray.bench.serve.latency import measure_latency
 from gad_ray.bench.serve.overload import measure_overload
 from gad_ray.bench.serve.setting import Setting, surroundings
@@ -15,6 +17,9 @@ from gad_ray.bench.serve.swaps import measure_swaps
 from gad_ray.bench.serve.throughput import measure_peers, measure_throughput
 from gad_ray.errors import ConfigError
 from gad_ray.observability.files import write_text
+
+_LOOK_S = 1.0
+"""How long the machine is looked at before a part begins."""
 
 Part = Callable[[Setting], dict[str, Any]]
 
@@ -75,11 +80,14 @@ class ServeStudy:
         return figures
 
     def _measure(self, name: str) -> None:
+        # Others' work: timings beside it are worth little.
+        busy = psutil.cpu_percent(interval=_LOOK_S) / 100.0
         started = time.time()
         figures = PARTS[name](self.setting)
         content = {
             "setting": self._definition(name),
             "surroundings": surroundings(),
+            "busy_before": round(busy, 2),
             "date": time.strftime("%Y-%m-%d", time.gmtime(started)),
             "minutes": (time.time() - started) / 60.0,
             "figures": figures,
