@@ -148,10 +148,9 @@ def test_the_run_ends_as_any_other_and_leaves_nothing_on_the_cluster(
 ) -> None:
     assert served.outcome.code == 128 + signal.SIGTERM
     assert "the critic is served at" in served.outcome.out
+    names = ("ServeReplica", "ServeController", "ProxyActor", "ray::Channel")
     wait_until(
-        lambda: (
-            not any(name in describe(processes_of(ray_cluster.directory)) for name in ("Serve", "Channel"))
-        ),
+        lambda: not any(name in describe(processes_of(ray_cluster.directory)) for name in names),
         what="the end of all that served",
         deadline_s=30.0,
     )
