@@ -95,15 +95,11 @@ class EndpointWatch:
 
     def _settle(self) -> None:
         while self._offers:
-            news = self._offers[0]
-            try:
-                found = news()
-            except Exception:
-                self._offers.popleft()
-                raise
+            news = self._offers.popleft()
+            found = news()
             if found is None:
+                self._offers.appendleft(news)
                 return
-            self._offers.popleft()
             self.published = found
 
     def _ask_channel(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
+from gad_ray.observability.lines import read_lines
 from gad_ray.serving.client import ScoreClient
 
 _REPEATED = 0.2
@@ -101,8 +101,8 @@ def by_command(directory: Path, pairs: Sequence[Pair], scratch: Path) -> Scored:
     code = exit_code([*command, "--in", str(source), "--out", str(out)])
     if code != 0:
         raise GadError(f"gad-ray score ended with {code}", mend="see what it said above")
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    return Scored(way="gad-ray score", scores=np.asarray([row["score"] for row in rows], dtype=np.float32))
+    rows = read_lines(out).rows
+    return Scored(way="gad-ray score", scores=_as_array([row["score"] for row in rows]))
 
 
 def one_by_one(client: ScoreClient, fingerprint: str, pairs: Sequence[Pair], *, where: str) -> Scored:

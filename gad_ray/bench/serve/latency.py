@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from gad_ray.bench.serve.load import Answer, Load, Request, arrivals, closed_loop, open_loop, percentiles
@@ -66,10 +65,8 @@ def saturation(server: Server, setting: Setting) -> float:
 
 def offered(server: Server, setting: Setting, *, per_second: float, salt: int) -> Load:
     """Send requests at random times for as long as the setting says."""
-    seed = setting.seed + salt
-    count = len(arrivals(per_second, seconds=setting.seconds, seed=seed))
-    requests: Iterator[Request] = iter(fresh_requests(count, setting, salt=salt))
-    return open_loop(server.url, requests, per_second=per_second, seconds=setting.seconds, seed=seed)
+    due = arrivals(per_second, seconds=setting.seconds, seed=setting.seed + salt)
+    return open_loop(server.url, fresh_requests(len(due), setting, salt=salt), due)
 
 
 def fresh_requests(count: int, setting: Setting, *, salt: int) -> list[Request]:

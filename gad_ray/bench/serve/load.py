@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,23 +96,21 @@ def closed_loop(url: str, requests: Sequence[Request], *, concurrency: int) -> L
     return asyncio.run(run())
 
 
-def open_loop(url: str, requests: Iterator[Request], *, per_second: float, seconds: float, seed: int) -> Load:
-    """Send requests at random times that no answer changes (Poisson), and wait for all answers.
+def open_loop(url: str, requests: Sequence[Request], times: Sequence[float]) -> Load:
+    """Send requests at times that no answer changes, as of :func:`arrivals`, and wait for all answers.
 
     A time counts from when its request was to be sent: a server that falls behind cannot hide it.
 
     Args:
         url: The server.
-        requests: Enough of them.
-        per_second: Requests a second, on average.
-        seconds: How long they are sent.
-        seed: Of the times.
+        requests: Each is sent once.
+        times: When each is to be sent, in seconds from the beginning.
     """
 
     async def run() -> Load:
         async with _client(url) as client:
             course = _Course(client)
-            await course.send_at(arrivals(per_second, seconds=seconds, seed=seed), requests)
+            await course.send_at(times, requests)
             return course.done()
 
     return asyncio.run(run())
@@ -143,11 +141,11 @@ class _Course:
     def done(self) -> Load:
         return Load(self._answers, self.now())
 
-    async def send_at(self, times: Iterable[float], requests: Iterator[Request]) -> None:
+    async def send_at(self, times: Sequence[float], requests: Sequence[Request]) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for due in times:
+            for due, request in zip(times, requests, strict=True):
                 await asyncio.sleep(max(0.0, due - self.now()))
-                tasks.create_task(self.ask(next(requests), due=due))
+                tasks.create_task(self.ask(request, due=due))
 
     async def ask(self, request: Request, *, due: float) -> None:
         self._answers.append(await plain_answer(self._client, request, due=due, now=self.now))

@@ -2,63 +2,38 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
-import uvicorn
 
 from gad_ray.bench.serve.servers import Server
 from gad_ray.bench.serve.setting import Setting
-from gad_ray.serving.app import build_app
-from gad_ray.serving.batcher import Batcher, BatchSettings
-from gad_ray.serving.keys import KeyRing
+from gad_ray.serving.batcher import BatchSettings
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.served import ServedCritic
-from gad_ray.serving.service import ScoringService
-from gad_ray.serving.watch import ServingMetrics
-from tests.unit.serving.metric_library import MetricLibrary
+from tests.unit.serving.listening import listening as served_at
+from tests.unit.serving.listening import running
 
 
 @contextmanager
 def listening(app: Any) -> Generator[Server]:
     """An ASGI application on a loopback port."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        bound.listen(512)
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            httpx.get(f"{url}/health", timeout=30.0)
-            yield Server(name="here", url=url, process=psutil.Process(), log=Path("log"))
-        finally:
-            server.should_exit = True
-            thread.join()
+    with running(app) as url:
+        yield _server(url)
 
 
 @contextmanager
 def serving(critic: ServedCritic, **limits: Any) -> Generator[Server]:
     """Our endpoint, without Ray."""
-    bounds = Limits(**limits)
-    batcher = Batcher(
-        BatchSettings(),
-        max_queued_tokens=bounds.max_queued_tokens,
-        max_queued_requests=bounds.max_queued_requests,
-    )
-    service = ScoringService(critic, name="critic", limits=bounds, batcher=batcher)
-    metrics = ServingMetrics(MetricLibrary())
-    app = build_app(
-        service, keys=KeyRing(), limits=bounds, metrics=metrics, echo_request_id=True, close=service.close
-    )
-    with listening(app) as server:
-        yield server
+    with served_at(critic, limits=Limits(**limits), batching=BatchSettings()) as url:
+        yield _server(url)
+
+
+def _server(url: str) -> Server:
+    return Server(name="here", url=url, process=psutil.Process(), log=Path("log"))
 
 
 def toy_setting(critic: Path, out: Path, **changed: Any) -> Setting:

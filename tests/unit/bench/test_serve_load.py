@@ -49,9 +49,10 @@ def requests(count: int) -> list[Request]:
 
 
 def test_an_open_load_sends_everything_while_no_answer_has_come() -> None:
-    count = len(arrivals(50.0, seconds=1.0, seed=3))
+    times = arrivals(50.0, seconds=1.0, seed=3)
+    count = len(times)
     with listening(Held(count)) as server:
-        load = open_loop(server.url, iter(requests(count)), per_second=50.0, seconds=1.0, seed=3)
+        load = open_loop(server.url, requests(count), times)
     assert [answer.status for answer in load.answers] == [200] * count
     # Who came first had waited longest when the last one freed all of them: its wait counts from when it was due.
     assert (

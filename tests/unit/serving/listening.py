@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -38,7 +39,14 @@ def listening(
         echo_request_id=True,
         close=service.close,
     )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on"))
+    with running(app) as url:
+        yield url
+
+
+@contextmanager
+def running(app: Any) -> Generator[str]:
+    """The URL of an ASGI application."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
