@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _show(error)
         sys.exit(error.exit_code)
+    except SystemExit as left:
+        if left.code == 128 + signal.SIGINT:
+            # One more Ctrl-C while the interpreter ends: at once, and without a traceback.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise
 
 
 def _show(error: GadError) -> None:

@@ -25,10 +25,10 @@ from gad_ray.config import RunConfig
 from gad_ray.controller.endpoint_watch import EndpointWatch
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import GadError
-from gad_ray.serving import deploying
 from gad_ray.serving.address import settings_of_run, url_of
 from gad_ray.serving.channel import ChannelStatus
-from gad_ray.serving.run_channel import open_channel
+
+# What needs Ray Serve is imported where it is used: that takes over a second, and most runs serve nothing.
 
 _ANSWER_S = 10.0
 _GRACE_S = 15.0
@@ -69,6 +69,9 @@ class OnlineCritic:
         serve = self._config.serve
         if not serve.enabled:
             return
+        from gad_ray.serving import deploying
+        from gad_ray.serving.run_channel import open_channel
+
         with self._progress.activity("opening the critic's endpoint"):
             deploying.refuse_second_serve()
             settings = settings_of_run(serve, environment=os.environ)
@@ -182,6 +185,8 @@ class _Ending(threading.Thread):
         self.trouble: str | None = "it took too long"
 
     def run(self) -> None:
+        from gad_ray.serving import deploying
+
         try:
             deploying.end()
             self.trouble = None
@@ -209,5 +214,7 @@ def check_endpoint(config: RunConfig) -> None:
         ConfigError: With the reason.
     """
     if config.serve.enabled:
+        from gad_ray.serving import deploying
+
         settings_of_run(config.serve, environment=os.environ)
         deploying.prepare_cluster()

@@ -8,7 +8,6 @@ from gad_ray.actors.groups import ActorLogs, Groups
 from gad_ray.actors.session import RaySession
 from gad_ray.actors.waiting import Waiter
 from gad_ray.config import RunConfig
-from gad_ray.controller.fit import warm_start
 from gad_ray.controller.game import Controller
 from gad_ray.controller.heldout import WARMUP_CRITIC
 from gad_ray.controller.interrupt import StopRequest
@@ -58,6 +57,9 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
         stop.listen()
         playing = config
         if config.stages.warm_start != "none":
+            # With it comes Ray Train, which takes over a second to import.
+            from gad_ray.controller.fit import warm_start
+
             started = warm_start(config, config.stages.warm_start, directory=directory, data=data, stop=stop)
             if started is None:
                 assert stop.signal_number is not None

@@ -5,6 +5,7 @@ It is one that has much to remember: the gaps of its prompts, past responses, gr
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -142,7 +143,8 @@ def test_ctrl_c_again_and_again_leaves_a_long_rollout_at_once(game: Game) -> Non
     run.wait_for(is_generating, "the first rollout")
     run.interrupt_until_it_ends()
     outcome = run.wait()
-    assert outcome.code == 130
+    # The last signal may find nothing left but the interpreter: a shell calls both 130.
+    assert outcome.code in {130, -signal.SIGINT}
     assert outcome.metrics == []
     assert "Traceback" not in outcome.err
     report = (outcome.root / "report.html").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from gad_ray.controller import online as module
 from gad_ray.controller.online import OnlineCritic, check_endpoint
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import ConfigError, GadError
+from gad_ray.serving import deploying, run_channel
 from gad_ray.serving.channel import ChannelStatus, ReplicaReport
 from gad_ray.serving.settings import ServeSettings
 
@@ -98,8 +99,9 @@ class Run:
         self.critic = SimpleNamespace(publish=Method("a critic on its way"))
         self.channel = SimpleNamespace(offer=Method("an offer"), status=Method())
         self.killed: list[object] = []
-        monkeypatch.setattr(module, "deploying", self.deploying)
-        monkeypatch.setattr(module, "open_channel", lambda run: (f"channel of {run}", self.channel))
+        for name in ("refuse_second_serve", "listen", "deploy", "trouble", "end"):
+            monkeypatch.setattr(deploying, name, getattr(self.deploying, name))
+        monkeypatch.setattr(run_channel, "open_channel", lambda run: (f"channel of {run}", self.channel))
         monkeypatch.setattr(module, "ray", SimpleNamespace(kill=self.killed.append))
         monkeypatch.setattr(module.EndpointWatch, "start", lambda watch: None)
         monkeypatch.setattr(module.EndpointWatch, "stop", lambda watch: None)
