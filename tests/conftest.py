@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests.cluster import Cluster
-from tests.game import REFILLED, Game, Outcome
+from tests.game import REFILLED, Game, Outcome, SharedRuns
 from tests.processes import wait_until_gone
 
 # Before anything imports ray, which reads them once. The token is the tests' own: clusters that other people run
@@ -52,12 +52,27 @@ def game(ray_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
-def whole_run(game: Game) -> Outcome:
+def whole_run(shared_runs: SharedRuns) -> Outcome:
     """Both stages from beginning to end, without a break."""
-    return game.play("whole")
+    return shared_runs.play("whole")
 
 
 @pytest.fixture(scope="session")
-def refilled(game: Game) -> Outcome:
+def refilled(shared_runs: SharedRuns) -> Outcome:
     """The same with groups refilled, a curriculum, and replay."""
-    return game.play("refilled", *REFILLED)
+    return shared_runs.play("refilled", *REFILLED)
+
+
+@pytest.fixture(scope="session")
+def soda(shared_runs: SharedRuns) -> Outcome:
+    """An offline fit on two ranks, with two responses to a prompt."""
+    return shared_runs.play(
+        "offline", "fit.soda.responses_per_prompt=2", "policy.group.num_ranks=2", fit="soda"
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_runs(game: Game, tmp_path_factory: pytest.TempPathFactory) -> SharedRuns:
+    """Runs that several files look at, in whichever process of the tests these are."""
+    own = tmp_path_factory.getbasetemp()
+    return SharedRuns(game, own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)

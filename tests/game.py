@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from filelock import FileLock
 
 from tests.cluster import ray_environment
 from tests.processes import process_writing_to, wait_until, wait_until_gone
@@ -287,3 +288,26 @@ class Game:
     def play(self, name: str, *overrides: str, **options: Any) -> Outcome:
         """Start a run and wait for its end."""
         return self.start(name, *overrides, **options).wait()
+
+
+class SharedRuns:
+    """Runs that are played once, by whichever process of the tests comes first.
+
+    Args:
+        game: Plays them.
+        directory: All processes see it, and no other tests.
+    """
+
+    def __init__(self, game: Game, directory: Path) -> None:
+        self._game = game
+        self._directory = directory
+
+    def play(self, name: str, *overrides: str, **options: Any) -> Outcome:
+        """How a run has ended, which is played now if it was not yet."""
+        kept = self._directory / f"{name}.outcome.json"
+        with FileLock(kept.with_suffix(".lock")):
+            if not kept.exists():
+                outcome = self._game.play(name, *overrides, **options)
+                kept.write_text(json.dumps({**asdict(outcome), "root": str(outcome.root)}))
+            told = json.loads(kept.read_text())
+        return Outcome(**{**told, "root": Path(told["root"])})

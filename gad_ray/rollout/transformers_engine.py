@@ -21,7 +21,7 @@ from gad_ray.rollout.engine import Generation, GenerationRequest
 
 
 class TransformersEngine:
-    """Decodes batches of prompts of equal length, so that no padding touches attention."""
+    """Decodes batches of prompts of like length, filled up in front to the longest of them."""
 
     def __init__(
         self,
@@ -50,32 +50,40 @@ class TransformersEngine:
         self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
     ) -> list[Generation | Exception]:
         """Draw one response for every request, in order."""
-        by_length: dict[int, list[int]] = {}
-        for i, request in enumerate(requests):
-            by_length.setdefault(len(request.prompt_ids), []).append(i)
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
         results: list[Generation | Exception] = [RuntimeError("was not generated")] * len(requests)
-        for indices in by_length.values():
-            for start in range(0, len(indices), self._batch_sequences):
-                chunk = indices[start : start + self._batch_sequences]
-                for i, result in zip(
-                    chunk, self._decode([requests[i] for i in chunk], sampling), strict=True
-                ):
-                    results[i] = result
+        for start in range(0, len(order), self._batch_sequences):
+            chunk = order[start : start + self._batch_sequences]
+            for i, result in zip(chunk, self._decode([requests[i] for i in chunk], sampling), strict=True):
+                results[i] = result
         return results
 
     @torch.no_grad()
     def _decode(self, requests: Sequence[GenerationRequest], sampling: SamplingSettings) -> list[Generation]:
-        prompts = torch.tensor([r.prompt_ids for r in requests], device=self._device)
         generators = [torch.Generator(self._device).manual_seed(r.seed) for r in requests]
-        rows = len(requests)
+        rows, longest = len(requests), max(len(r.prompt_ids) for r in requests)
+        inputs = torch.zeros((rows, longest), dtype=torch.int64, device=self._device)
+        mask = torch.zeros_like(inputs)
         seen = torch.zeros((rows, self._model.config.vocab_size), dtype=torch.bool, device=self._device)
-        seen.scatter_(1, prompts, value=True)
+        for row, request in enumerate(requests):
+            prompt = torch.tensor(request.prompt_ids, device=self._device)
+            inputs[row, longest - len(prompt) :] = prompt
+            mask[row, longest - len(prompt) :] = 1
+            seen[row, prompt] = True
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
         tokens: list[Tensor] = []
         logprobs: list[Tensor] = []
         running = torch.ones(rows, dtype=torch.bool, device=self._device)
-        inputs, cache = prompts, None
+        cache: Any = None
         for _ in range(sampling.max_tokens):
-            out = self._model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            out = self._model(
+                input_ids=inputs,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
             cache = out.past_key_values
             logits = out.logits[:, -1].float()
             processed = processed_logits(logits, seen=seen, settings=sampling)
@@ -86,7 +94,8 @@ class TransformersEngine:
             running &= ~torch.isin(token, self._stop)
             if not bool(running.any()):
                 break
-            inputs = token[:, None]
+            inputs, positions = token[:, None], positions[:, -1:] + 1
+            mask = torch.cat([mask, mask.new_ones((rows, 1))], dim=1)
         return [
             self._cut(t, lp) for t, lp in zip(torch.stack(tokens, 1), torch.stack(logprobs, 1), strict=True)
         ]

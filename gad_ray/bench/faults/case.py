@@ -38,6 +38,8 @@ class Case:
         game: Steps of the adversarial stage.
         heldout: Prompts that are held out for evaluation.
         eval_every: Steps between evaluations; 0: at the ends of the stages alone.
+        fitted: Whether the warm-up fits the policy to the teacher's text, as the healthy run does. Where it stands still,
+            the sides stay apart, and what is wrong with the critic shows.
         overrides: ``key=value`` that do it.
         rows: The change of the data that does it.
         injection: Name of what does it inside the processes, where no setting and no data could.
@@ -54,6 +56,7 @@ class Case:
     game: int = 16
     heldout: int = 0
     eval_every: int = 0
+    fitted: bool = True
     overrides: tuple[str, ...] = ()
     rows: Callable[[Sequence[Row]], Rows] | None = None
     injection: str | None = None
@@ -83,5 +86,6 @@ class Case:
             f"stages.adversarial.steps={self.game}",
             f"data.heldout_prompts={self.heldout}",
             f"evaluation.every={self.eval_every}",
+            *(() if self.fitted else ("stages.warmup.policy=frozen",)),
             *self.overrides,
         )
