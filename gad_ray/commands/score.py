@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, cast
 
+from gad_ray.data.jsonl import rows_of
 from gad_ray.errors import DataError
 
 _STANDARD = "-"
@@ -33,7 +34,7 @@ def score_file(
         EndpointError: If the endpoint refuses, or cannot be reached.
     """
     with _open(source, "r") as lines:
-        rows = list(_rows(lines, name="standard input" if source == _STANDARD else source))
+        rows = list(rows_of(lines, name="standard input" if source == _STANDARD else source))
     if endpoint is not None:
         scored = _scored_by(endpoint, rows, key_variable=key_variable)
     else:
@@ -66,34 +67,3 @@ def _open(name: str, mode: str) -> AbstractContextManager[IO[str]]:
         return cast("IO[str]", Path(name).open(mode, encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot be opened: {error.strerror}", where=name, mend="check the path") from error
-
-
-def _rows(lines: Iterable[str], *, name: str) -> Iterator[Mapping[str, object]]:
-    """The rows of JSONL; blank lines are passed over.
-
-    Raises:
-        DataError: With file and line, for what is no JSON object in UTF-8.
-    """
-    number = 0
-    try:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield _row(line, where=f"{name}:{number}")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            "not UTF-8", where=f"{name}, after line {number}", mend="save the file as UTF-8"
-        ) from error
-
-
-def _row(line: str, *, where: str) -> Mapping[str, object]:
-    try:
-        row: object = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"not JSON: {error.msg} at column {error.colno}", where=where, mend="write one JSON object a line"
-        ) from error
-    if not isinstance(row, dict):
-        raise DataError(
-            f"not an object but a {type(row).__name__}", where=where, mend="write one JSON object a line"
-        )
-    return cast("dict[str, object]", row)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gad_ray.batch import Message
 from gad_ray.bench.serve.texts import own_sources, packaged_rows
+from gad_ray.data.jsonl import rows_of
 from gad_ray.errors import DataError
 from gad_ray.evaluation.scoring import pairs_of
 from gad_ray.models.chat import ChatFormat
@@ -70,10 +71,12 @@ def read_pairs(path: Path, encoder: PairEncoder, *, count: int, seed: int) -> tu
         DataError: If a row cannot be used, or none is left.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read as JSONL: {error}", where=str(path), mend="check the file") from None
+        with path.open(encoding="utf-8") as lines:
+            rows = list(rows_of(lines, name=str(path)))
+    except OSError as error:
+        raise DataError(
+            f"cannot be opened: {error.strerror}", where=str(path), mend="check the path"
+        ) from error
     found = pairs_of(rows)
     usable = [pair for pair in found if len(encoder.tokenize(pair)) <= encoder.max_tokens]
     if not usable:

@@ -146,3 +146,15 @@ def test_pairs_of_a_file_that_are_too_long_are_counted_and_left_out(opened: Open
     file.write_text(json.dumps(rows[2]) + "\n")
     with pytest.raises(DataError, match="no pair is left"):
         read_pairs(file, opened.model.encoder, count=500, seed=0)
+
+
+def test_a_line_of_a_file_ends_where_its_json_does(opened: OpenedCritic, tmp_path: Path):
+    file = tmp_path / "pairs.jsonl"
+    row = {"content": "Hi", "response": "one\u2028two"}
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n{\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"pairs\.jsonl:2.*not JSON"):
+        read_pairs(file, opened.model.encoder, count=500, seed=0)
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_pairs(file, opened.model.encoder, count=500, seed=0)[0][0].response == "one\u2028two"
+    with pytest.raises(DataError, match="cannot be opened"):
+        read_pairs(tmp_path / "none.jsonl", opened.model.encoder, count=500, seed=0)
