@@ -2,7 +2,7 @@
 
     submit() ──► queue, bounded in tokens and requests ──► round: the oldest rows of one critic
                                                               │ equal rows once, a prompt once, sorted by length
-    the caller's future ◄── its rows are complete ◄── batches of a token budget, one at a time in a thread
+    the caller's future ◄── its rows are complete ◄── batches of a token budget, on a CPU two at a time
 
 A full queue refuses at once. A row belongs to the critic that was served when its request came: what is loaded
 later never scores it, and no batch holds rows of two critics.
@@ -16,14 +16,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import Field
 
 from gad_ray.config.base import StrictModel
-from gad_ray.core.packing import plan_micro_batches, plan_tight_batches
 from gad_ray.models.pairs import deduplicate
 from gad_ray.serving.cache import ScoreCache
 from gad_ray.serving.envelope import (
@@ -35,23 +33,16 @@ from gad_ray.serving.envelope import (
 )
 from gad_ray.serving.jobs import Job, Row, deliver, fail, failed_scoring
 from gad_ray.serving.pace import ArrivalPace, ScoringPace
+from gad_ray.serving.passes import Passes
+from gad_ray.serving.rounds import ROUND_BATCHES, plan_round
 from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
 
 _logger = logging.getLogger(__name__)
-
-_ROUND_BATCHES = 4
-"""Batches' worth of rows that are sorted by length together: more waste less padding, and delay who comes next."""
 
 _CPU_BATCH_TOKENS = 1024
 """On a CPU larger passes are slower: what is between two layers no longer fits its caches."""
 
 _GPU_BATCH_TOKENS = 4096
-
-_CPU_PASS_TOKENS = 32
-"""What a pass costs on a CPU however few tokens it has, in tokens. On a GPU it is far more, and passes are full."""
-
-_MIN_SHARED_TOKENS = 32
-"""A shorter prompt is not worth a pass of its own."""
 
 _TURNS_PER_ROUND = 8
 """In a round callers take turns, so that one who brings a thousand rows does not keep the others waiting."""
@@ -100,6 +91,21 @@ class BatchWatcher(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows of one forward pass.
+
+    Attributes:
+        scorer: The critic of all of them.
+        rows: The rows.
+        shared: They share a prompt that is computed once.
+    """
+
+    scorer: RowScorer
+    rows: Sequence[Row]
+    shared: bool
+
+
 class Batcher:
     """Scores rows for many callers at once. Lives in one event loop; :meth:`close` ends it.
 
@@ -108,6 +114,7 @@ class Batcher:
         max_queued_tokens: Tokens that may wait or be under way.
         max_queued_requests: Requests that may wait or be under way.
         on_gpu: Where the critics compute.
+        passes: Runs the forward passes; one at a time when left out.
         watcher: Is told what happens.
         clock: Seconds of a monotonic clock.
     """
@@ -119,6 +126,7 @@ class Batcher:
         max_queued_tokens: int,
         max_queued_requests: int,
         on_gpu: bool = False,
+        passes: Passes | None = None,
         watcher: BatchWatcher | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -135,8 +143,10 @@ class Batcher:
         self._jobs: set[Job] = set()
         self._news = asyncio.Event()
         self._closed = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="critic")
-        self._worker: asyncio.Task[None] | None = None
+        self._passes = passes or Passes()
+        self._planned: deque[_Batch] = deque()
+        self._last_done = -math.inf
+        self._workers: list[asyncio.Task[None]] = []
 
     @property
     def num_requests(self) -> int:
@@ -158,7 +168,7 @@ class Batcher:
 
     @property
     def _turn_tokens(self) -> int:
-        return max(1, _ROUND_BATCHES * self._budget // _TURNS_PER_ROUND)
+        return max(1, ROUND_BATCHES * self._budget // _TURNS_PER_ROUND)
 
     def check_open(self) -> None:
         """Refuse what comes after the end.
@@ -256,16 +266,16 @@ class Batcher:
         """Answer what is under way and end; nothing new is taken."""
         self._closed = True
         self._news.set()
-        if self._worker is not None:
-            await self._worker
-        self._thread.shutdown(wait=False)
+        await asyncio.gather(*self._workers)
+        self._passes.close()
 
     def _enter(self, job: Job) -> None:
         self._jobs.add(job)
         self._queue.append(job)
         self._tell_queue()
-        if self._worker is None:
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+        if not self._workers:
+            loop = asyncio.get_running_loop()
+            self._workers = [loop.create_task(self._work()) for _ in range(self._passes.at_once)]
         self._news.set()
 
     def _leave(self, job: Job) -> None:
@@ -275,14 +285,15 @@ class Batcher:
     async def _work(self) -> None:
         """Consumes the queue until it is closed and empty; waits for news when there is nothing to score."""
         while True:
-            if not self._queue:
-                if self._closed:
-                    return
-                self._news.clear()
-                await self._news.wait()
-                await self._wait_for_company()
+            batch = self._next_batch()
+            if batch is not None:
+                await self._score_batch(batch)
                 continue
-            await self._score_round()
+            if self._closed:
+                return
+            self._news.clear()
+            await self._news.wait()
+            await self._wait_for_company()
 
     async def _wait_for_company(self) -> None:
         """The critic was idle: give others the chance to share its first batch, if some are to be expected."""
@@ -296,46 +307,26 @@ class Batcher:
             except TimeoutError:
                 return
 
-    async def _score_round(self) -> None:
-        scorer, rows = self._take_round()
-        for plan, shared in self._plan(scorer, rows):
-            batch = [row for row in plan if row.wanted]
-            if batch:
-                await self._score_batch(scorer, batch, shared=shared and len(batch) > 1)
-
-    def _plan(self, scorer: RowScorer, rows: Sequence[Row]) -> list[tuple[list[Row], bool]]:
-        """Batches of a round, and whether their rows share a prompt that is computed once.
-
-        The budget counts a shared prompt for every row all the same: its keys and values are held for each.
-        """
-        prompts: dict[bytes, list[Row]] = {}
-        for row in rows:
-            prompts.setdefault(row.pair.prompt, []).append(row)
-        alone: list[Row] = []
-        plans: list[tuple[list[Row], bool]] = []
-        for group in prompts.values():
-            start = group[0].pair.row.start
-            if scorer.shares_prompts and len(group) > 1 and start >= _MIN_SHARED_TOKENS:
-                plans += [(batch, True) for batch in self._by_length(group, shared=start)]
-            else:
-                alone += group
-        return plans + [(batch, False) for batch in self._by_length(alone)]
-
-    def _by_length(self, rows: Sequence[Row], *, shared: int = 0) -> list[list[Row]]:
-        """Batches of rows whose first ``shared`` tokens every batch computes once."""
-        lengths = [len(row.pair) for row in rows]
-        if self._on_gpu:
-            plans = plan_micro_batches(lengths, max_tokens=self._budget)
-        else:
-            # What is shared is not computed for each, so that more rows are as much work.
-            budget = self._budget * (_ROUND_BATCHES if shared else 1)
-            plans = plan_tight_batches(lengths, max_tokens=budget, pass_tokens=_CPU_PASS_TOKENS + shared)
-        return [[rows[int(i)] for i in plan] for plan in plans]
+    def _next_batch(self) -> _Batch | None:
+        """The next batch that somebody waits for; None if there is nothing to score."""
+        while self._planned or self._queue:
+            if not self._planned:
+                scorer, rows = self._take_round()
+                plans = plan_round(
+                    rows, budget=self._budget, on_gpu=self._on_gpu, share_prompts=scorer.shares_prompts
+                )
+                self._planned.extend(_Batch(scorer, plan, shared) for plan, shared in plans)
+                continue
+            batch = self._planned.popleft()
+            wanted = [row for row in batch.rows if row.wanted]
+            if wanted:
+                return _Batch(batch.scorer, wanted, batch.shared and len(wanted) > 1)
+        return None
 
     def _take_round(self) -> tuple[RowScorer, list[Row]]:
         """Rows of the critic whose turn it is, the oldest first, equal ones together; callers take turns."""
         scorer = self._queue[0].scorer
-        budget = _ROUND_BATCHES * self._budget
+        budget = ROUND_BATCHES * self._budget
         waiting = deque(job for job in self._queue if job.scorer is scorer and not job.future.done())
         served: set[Job] = set()
         rows: dict[bytes, Row] = {}
@@ -363,33 +354,36 @@ class Batcher:
         self._tell_spared(equal=equal)
         return scorer, list(rows.values())
 
-    async def _score_batch(self, scorer: RowScorer, batch: Sequence[Row], *, shared: bool) -> None:
+    async def _score_batch(self, batch: _Batch) -> None:
         started = self._clock()
-        loop = asyncio.get_running_loop()
+        alone = not self._planned and not self._queue
         try:
-            score = partial(scorer.score_rows, [row.pair.row for row in batch], shared=shared)
-            scores = await loop.run_in_executor(self._thread, score)
+            scores = await self._passes.run(
+                batch.scorer, [row.pair.row for row in batch.rows], shared=batch.shared, alone=alone
+            )
         except Exception as error:
-            _logger.exception("the critic failed on a batch of %d rows", len(batch))
+            _logger.exception("the critic failed on a batch of %d rows", len(batch.rows))
             failure = failed_scoring(f"the critic failed on this batch: {type(error).__name__}")
-            for row in batch:
+            for row in batch.rows:
                 fail(row, failure)
             return
         now = self._clock()
         seconds = now - started
-        tokens = sum(len(row.pair) for row in batch)
-        self._pace.scored(tokens, seconds, now=now)
+        tokens = sum(len(row.pair) for row in batch.rows)
+        # What ended beside it has had its share of the time.
+        self._pace.scored(tokens, now - max(started, self._last_done), now=now)
+        self._last_done = now
         if self._watcher is not None:
             self._watcher.batch_done(
-                rows=len(batch),
+                rows=len(batch.rows),
                 tokens=tokens,
-                padded_tokens=len(batch) * max(len(row.pair) for row in batch),
+                padded_tokens=len(batch.rows) * max(len(row.pair) for row in batch.rows),
                 budget=self._budget,
                 seconds=seconds,
             )
-        for row, score in zip(batch, scores, strict=True):
+        for row, score in zip(batch.rows, scores, strict=True):
             if math.isfinite(score.score):
-                self._cache.put(scorer.fingerprint, row.pair, score)
+                self._cache.put(batch.scorer.fingerprint, row.pair, score)
             deliver(row, score)
 
     def _tell_queue(self) -> None:

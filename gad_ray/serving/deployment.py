@@ -25,6 +25,7 @@ from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.follow import Follower
 from gad_ray.serving.keys import KeyRing, digests_from
+from gad_ray.serving.passes import Passes, passes_at_once
 from gad_ray.serving.run_channel import RunChannel, end_serve, replica_name
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
@@ -51,7 +52,8 @@ class CriticReplica:
         from ray.util import metrics as ray_metrics
 
         self._settings = ReplicaSettings.model_validate(settings)
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+        torch.set_num_threads(threads)
         on_gpu = self._settings.gpus_per_replica > 0 and torch.cuda.is_available()
         # Keys in the node's environment count too: so a YAML need not name any.
         digests = [*self._settings.key_digests, *digests_from(os.environ)]
@@ -64,6 +66,7 @@ class CriticReplica:
             max_queued_tokens=limits.max_queued_tokens,
             max_queued_requests=limits.max_queued_requests,
             on_gpu=on_gpu,
+            passes=Passes(passes_at_once(on_gpu=on_gpu, threads=threads), threads=threads),
             watcher=self._metrics,
         )
         self._device = torch.device("cuda" if on_gpu else "cpu")

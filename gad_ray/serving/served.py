@@ -63,7 +63,7 @@ class RowScore:
 
 
 class RowScorer(Protocol):
-    """Scores rows of tokens. Called from one thread at a time."""
+    """Scores rows of tokens. May be called from several threads at once."""
 
     @property
     def fingerprint(self) -> str:

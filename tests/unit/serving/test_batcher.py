@@ -11,6 +11,7 @@ from gad_ray.models.pairs import TokenRow
 from gad_ray.serving.batcher import Batcher, BatchSettings
 from gad_ray.serving.envelope import ApiError
 from gad_ray.serving.pace import ArrivalPace, ScoringPace
+from gad_ray.serving.passes import Passes, passes_at_once
 from gad_ray.serving.served import PreparedPair, RowScore
 
 T = TypeVar("T")
@@ -83,6 +84,7 @@ def use(
     tokens: int = 10_000,
     requests: int = 100,
     watcher: Watcher | None = None,
+    passes: Passes | None = None,
     **settings: Any,
 ) -> T:
     async def run() -> T:
@@ -91,6 +93,7 @@ def use(
             max_queued_tokens=tokens,
             max_queued_requests=requests,
             watcher=watcher,
+            passes=passes,
         )
         try:
             return await call(batcher)
@@ -501,3 +504,116 @@ def test_the_pace_of_scoring_is_that_of_late():
     assert pace.seconds_for(1000) == pytest.approx(10.0)
     assert pace.seconds_for(1000, now=60.0) == pytest.approx(10.0)
     assert pace.seconds_for(1000, now=66.0) == 0.0, "an old pace forbids nothing"
+
+
+# --- Several passes at once
+
+
+class Meeting(Scorer):
+    """A pass ends only when another is under way beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = threading.Barrier(2)
+
+    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
+        self.both.wait(30)
+        return super().score_rows(rows, shared=shared)
+
+
+def test_two_passes_are_under_way_at_once_and_every_row_is_scored_once() -> None:
+    meeting = Meeting()
+    pairs = texts(40)  # four batches of ten
+
+    async def ask(batcher: Batcher) -> list[float]:
+        return await scores_of(batcher, meeting, pairs)
+
+    assert use(ask, passes=Passes(2)) == [float(i) for i in range(40)]
+    assert [len(batch) for batch in meeting.batches] == [10] * 4
+
+
+def test_requests_of_two_critics_meet_in_time_and_in_no_batch() -> None:
+    meeting = Meeting()
+    other = Meeting()
+    other.fingerprint, other.offset, other.both = "two", 0.5, meeting.both
+
+    async def ask(batcher: Batcher) -> list[list[float]]:
+        return await asyncio.gather(
+            scores_of(batcher, meeting, texts(10)), scores_of(batcher, other, texts(10))
+        )
+
+    first, second = use(ask, passes=Passes(2))
+    assert second == [score + 0.5 for score in first]
+    assert [scorer.num_scored for scorer in (meeting, other)] == [10, 10]
+
+
+def test_a_pass_that_fails_leaves_the_one_beside_it_alone() -> None:
+    failing, meeting = Meeting(), Meeting()
+    failing.fails_on, meeting.both = 5, failing.both
+
+    async def ask(batcher: Batcher) -> list[Any]:
+        return await asyncio.gather(
+            scores_of(batcher, failing, texts(10)),
+            scores_of(batcher, meeting, texts(10, first=50)),
+            return_exceptions=True,
+        )
+
+    failed, scored = use(ask, passes=Passes(2))
+    assert isinstance(failed, ApiError)
+    assert failed.status == 500
+    assert scored == [float(i) for i in range(50, 60)]
+
+
+def test_a_pass_has_all_threads_when_it_is_alone_and_its_share_when_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", given.append)
+
+    async def ask(batcher: Batcher) -> None:
+        await scores_of(batcher, Scorer(), texts(10))
+        assert given == [4]
+        given.clear()
+        await scores_of(batcher, Meeting(), texts(20))
+        assert given == [2, 2]
+
+    use(ask, passes=Passes(2, threads=4))
+
+
+def test_the_pace_is_that_of_all_passes_together() -> None:
+    """Two passes of 10 s at once, each of 100 tokens, score 20 tokens a second."""
+
+    class Slow(Meeting):
+        def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
+            scores = super().score_rows(rows, shared=shared)
+            self.both.wait(30)
+            clock[0] = 10.0
+            return scores
+
+    clock = [0.0]
+
+    async def expected() -> float:
+        batcher = Batcher(
+            BatchSettings(max_batch_tokens=100, max_wait_s=0.0),
+            max_queued_tokens=10_000,
+            max_queued_requests=100,
+            passes=Passes(2),
+            clock=lambda: clock[0],
+        )
+        try:
+            await scores_of(batcher, Slow(), texts(20))
+            with pytest.raises(ApiError, match="would take about") as refused:
+                await scores_of(batcher, Scorer(), texts(100), timeout_s=1.0)
+            return float(refused.value.message.split("about ")[1].split(" s")[0])
+        finally:
+            await batcher.close()
+
+    # 1,000 tokens; the estimate leans on what came last, which here took no time of its own.
+    assert 25.0 < asyncio.run(expected()) <= 90.0
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "threads", "passes"), [(True, 16, 1), (False, 1, 1), (False, 2, 2), (False, 16, 2)]
+)
+def test_passes_go_in_pairs_on_a_cpu_with_threads_for_both(on_gpu: bool, threads: int, passes: int) -> None:
+    assert passes_at_once(on_gpu=on_gpu, threads=threads) == passes
