@@ -209,7 +209,7 @@ class Running:
 
         def ended() -> bool:
             try:
-                self._process.wait(8.0)
+                self._process.wait(5.0)
             except subprocess.TimeoutExpired:
                 self.interrupt()
                 return False
