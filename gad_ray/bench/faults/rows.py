@@ -25,7 +25,7 @@ _MARK = " [END]"
 def study_rows(config: RunConfig, *, quarantine_path: Path) -> list[Row]:
     """The rows of a configuration's data whose prompts have one of the few commonest lengths.
 
-    The transformers engine decodes prompts of equal length together: with few lengths a step takes half as long.
+    With few lengths little is padded, in rollouts as in updates: a step takes less time.
 
     Args:
         config: Names the data, and the policy whose tokens are counted.
