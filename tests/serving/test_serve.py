@@ -60,7 +60,18 @@ class Served:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        wait_until(self._is_ready, what="the service", deadline_s=START_S)
+        try:
+            wait_until(self._is_ready, what="the service", deadline_s=START_S)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it in good order; fails if a process stays."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(END_S)
+        wait_until_gone(self.scratch)
 
     @property
     def log(self) -> str:
@@ -121,10 +132,7 @@ def served(run: Path, adapters: dict[str, Path]) -> Iterator[Served]:
     try:
         yield service
     finally:
-        if service.process.poll() is None:
-            service.process.send_signal(signal.SIGTERM)
-            service.process.wait(END_S)
-        wait_until_gone(service.scratch)
+        service.stop()
 
 
 def post(served: Served, body: Any, **headers: str) -> httpx.Response:

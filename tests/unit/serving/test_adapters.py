@@ -22,10 +22,12 @@ from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.batcher import Batcher, BatchSettings
 from gad_ray.serving.envelope import ApiError
 from gad_ray.serving.limits import Limits
+from gad_ray.serving.passes import Passes
 from gad_ray.serving.schema import ScoreRequest
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair
+from tests.unit.serving.damage import SPOILED
 from tests.unit.serving.lora import make_lora_learner
 
 T = TypeVar("T")
@@ -69,12 +71,16 @@ def use(
     backbone: str | None = None,
     max_loaded: int = 8,
     told: Told | None = None,
+    passes_at_once: int = 1,
 ) -> T:
     async def run() -> T:
         pool = AdapterPool(directories, backbone=backbone, max_loaded=max_loaded, watcher=told)
         pool.use(served)
         batcher = Batcher(
-            BatchSettings(max_batch_tokens=300), max_queued_tokens=10**6, max_queued_requests=1000
+            BatchSettings(max_batch_tokens=300),
+            max_queued_tokens=10**6,
+            max_queued_requests=1000,
+            passes=Passes(passes_at_once),
         )
         service = ScoringService(served, name="critic", limits=Limits(), batcher=batcher, adapters=pool)
         try:
@@ -134,8 +140,9 @@ def test_a_critic_without_lora_has_no_adapter(critic_dir: Path):
 # --- The service
 
 
+@pytest.mark.parametrize("passes_at_once", [1, 2])
 def test_each_model_scores_as_alone_whatever_others_are_asked_for_at_the_same_time(
-    served: ServedCritic, critic: CriticModel, exports: dict[str, Path]
+    served: ServedCritic, critic: CriticModel, exports: dict[str, Path], passes_at_once: int
 ):
     wanted: dict[str | None, Any] = {
         name: CriticModel.load(path).score(PAIRS, micro_batch_tokens=500) for name, path in exports.items()
@@ -146,7 +153,7 @@ def test_each_model_scores_as_alone_whatever_others_are_asked_for_at_the_same_ti
     async def call(service: ScoringService, pool: AdapterPool) -> list[list[float]]:
         return await asyncio.gather(*[scores(service, model) for model in models])
 
-    found = use(served, exports, call)
+    found = use(served, exports, call, passes_at_once=passes_at_once)
     for model, one in zip(models, found, strict=True):
         np.testing.assert_allclose(one, wanted[model], atol=1e-5, rtol=0)
 
@@ -191,14 +198,8 @@ def test_so_many_adapters_are_in_memory_and_the_one_not_asked_for_longest_makes_
 
 def spoil(directory: Path, how: str) -> None:
     weights, meta = directory / "adapter_model.safetensors", directory / "adapter.json"
-    if how == "flipped bit":
-        content = bytearray(weights.read_bytes())
-        content[-5] ^= 1
-        weights.write_bytes(bytes(content))
-    elif how == "cut file":
-        weights.write_bytes(weights.read_bytes()[:-100])
-    elif how == "no JSON":
-        meta.write_text("{")
+    if how in SPOILED:
+        SPOILED[how](meta if how == "no JSON" else weights)
     elif how == "no weights":
         weights.unlink()
     elif how == "another kind":

@@ -18,6 +18,7 @@ from gad_ray.serving.service import ScoringService
 from gad_ray.serving.versions import Versions
 from tests.unit.builders import PROMPTS, TEACHER, pair
 from tests.unit.serving.conftest import make_learner
+from tests.unit.serving.damage import SPOILED
 
 T = TypeVar("T")
 ASKED = ScoreRequest(queries=PROMPTS[0], documents=[TEACHER[0], "No."])
@@ -121,19 +122,12 @@ def test_the_old_critic_answers_until_the_new_one_is_ready(served: ServedCritic,
 
 
 def spoil(directory: Path, how: str) -> None:
-    weights = directory / "model.safetensors"
-    if how == "flipped bit":
-        content = bytearray(weights.read_bytes())
-        content[-5] ^= 1
-        weights.write_bytes(bytes(content))
-    elif how == "cut file":
-        weights.write_bytes(weights.read_bytes()[:-100])
+    if how in SPOILED:
+        SPOILED[how](directory / ("critic.json" if how == "no JSON" else "model.safetensors"))
     elif how == "broken head":
         (directory / "head.safetensors").write_bytes(b"no tensors")
     elif how == "gone":
         shutil.rmtree(directory)
-    elif how == "no JSON":
-        (directory / "critic.json").write_text("{")
     else:
         tensors = load_file(directory / "head.safetensors")
         tensors["weight"][0] = torch.inf
