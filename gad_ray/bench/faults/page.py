@@ -17,7 +17,8 @@ _HEAD = """# What the health rules are worth: injected faults and healthy runs
 
 Every line below is a real `gad-ray train`: Ray, all actors, SmolLM2-135M-Instruct as student and critic (adapters of rank 16
 on both), the packaged data, 3 prompts × 4 responses of at most 20 tokens a step, sampled in float32 and trained in bfloat16.
-The sick runs are this healthy one with one thing changed: a setting, the data, or, where neither can express it because the system does not
+The warm-up fits the policy to the teacher's text; where a fault is the critic's or the data's it stands still there, so that the
+sides stay apart (`fitted` of a case). Apart from that the sick runs are this healthy one with one thing changed: a setting, the data, or, where neither can express it because the system does not
 allow it, something inside one process (`gad_ray/bench/faults/injections.py`; the code of a run has no hook for it). The
 verdict is read from the run's own `events.jsonl`, its error and its quarantine. A fault counts as named by the rules that
 say what is wrong; other rules may be right beside them, since what they say holds of such a run (symptoms); whatever else
