@@ -13,7 +13,7 @@ import pytest
 
 from gad_ray.bench.serve.load import Request, arrivals, closed_loop, open_loop, percentiles
 from gad_ray.bench.serve.overload import AttemptLog, PoliteClients, retry_after
-from gad_ray.bench.serve.texts import KINDS, draw_pairs
+from gad_ray.bench.serve.texts import KINDS, draw_pairs, own_sources
 from tests.processes import wait_until
 from tests.unit.bench.serving import listening
 
@@ -98,7 +98,8 @@ def test_no_two_pairs_are_alike_and_all_kinds_and_lengths_are_there() -> None:
         pair.messages[0].content for pair in draw_pairs(300, seed=6, shortest=2, longest=200)
     }
     chinese = sum(any("一" <= c <= "鿿" for c in pair.response) for pair in pairs)
-    code = sum("self" in pair.response or "import" in pair.response for pair in pairs)
+    sources = "\n".join(own_sources())
+    code = sum(len(pair.response) >= 20 and pair.response in sources for pair in pairs)
     shares = {kind.name: kind.share for kind in KINDS}
     assert chinese == pytest.approx(300 * shares["Chinese"], rel=0.3)
     assert code >= 20
