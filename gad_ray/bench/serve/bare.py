@@ -1,7 +1,8 @@
 """The bare forward: the same texts through the same model in a process of its own, without a server before it.
 
-``python -m gad_ray.bench.serve.bare CRITIC PAIRS THREADS BATCH_TOKENS`` reads a line for every round and answers with
-one line of JSON. In between it waits for input, and takes no time from others.
+``python -m gad_ray.bench.serve.bare CRITIC PAIRS THREADS BATCH_TOKENS`` reads a line for every round, which says how many
+passes are to be under way at once, and answers with one line of JSON. In between it waits for input, and takes no time
+from others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,14 +83,17 @@ class BareForward:
                 except subprocess.TimeoutExpired:
                     child.kill()
 
-    def round(self) -> dict[str, Any]:
+    def round(self, *, at_once: int = 1) -> dict[str, Any]:
         """Score all pairs once.
+
+        Args:
+            at_once: Passes under way at once, which share the threads.
 
         Returns:
             ``seconds`` of the forward passes, ``tokenising_s`` before them, and the ``scores``.
         """
         stdin = cast("IO[str]", self.child.stdin)
-        stdin.write("\n")
+        stdin.write(f"{at_once}\n")
         stdin.flush()
         return _line(self.child, self.log)
 
@@ -113,20 +118,22 @@ def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -
     from gad_ray.core.packing import plan_micro_batches
     from gad_ray.models.critic import CriticModel
 
-    torch.set_num_threads(threads)
     critic = CriticModel.load(Path(critic_dir))
     texts: list[list[str]] = json.loads(Path(file).read_text(encoding="utf-8"))
     pairs = [Pair((Message(role="user", content=prompt),), response) for prompt, response in texts]
     _say({"tokens": sum(len(critic.encoder.encode(pair)) for pair in pairs)})
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        share = max(1, threads // int(line))
         started = time.perf_counter()
         rows = [critic.encoder.encode(pair) for pair in pairs]
         tokenised = time.perf_counter()
+        plans = plan_micro_batches([len(row) for row in rows], max_tokens=batch_tokens)
+        batches = [[rows[int(i)] for i in plan] for plan in plans]
         scores = [0.0] * len(rows)
-        for plan in plan_micro_batches([len(row) for row in rows], max_tokens=batch_tokens):
-            found, _ = critic.score_rows([rows[int(i)] for i in plan])
-            for i, score in zip(plan, found, strict=True):
-                scores[int(i)] = float(score)
+        with ThreadPoolExecutor(int(line), initializer=torch.set_num_threads, initargs=(share,)) as pool:
+            for plan, (found, _) in zip(plans, pool.map(critic.score_rows, batches), strict=True):
+                for i, score in zip(plan, found, strict=True):
+                    scores[int(i)] = float(score)
         done = time.perf_counter()
         _say({"seconds": done - tokenised, "tokenising_s": tokenised - started, "scores": scores})
 

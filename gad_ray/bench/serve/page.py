@@ -27,7 +27,7 @@ _QUIET = 0.1
 _ABOUT = {
     "throughput": """A closed loop keeps the endpoint saturated; the bare forward is a process that does nothing but score the same pairs,
 all sorted by length, in batches of the same budget of tokens, with as many threads, which wait as those of a replica do. They take turns, round by round, and the bare
-forward's time leaves out its tokenising. It makes one pass after the other, each with all threads; the endpoint on a CPU makes two at a time with half of the threads each, which is why its share can be above 1. The share is the median over the rounds, with the lowest and the highest.
+forward's time leaves out its tokenising. It makes one pass after the other, each with all threads, and in a row of its own two at a time with half of the threads each, as the endpoint does on a CPU: that is why a share can be above 1. The share is the median over the rounds, with the lowest and the highest.
 """,
     "latency": """Requests of one pair each come at random times (Poisson), whatever becomes of those before; a time counts from when the
 request was to be sent. Saturation was measured just before on the same endpoint, by a closed loop.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from gad_ray.bench.serve.bare import BareForward
@@ -26,6 +27,7 @@ from gad_ray.errors import GadError
 from gad_ray.models.pairs import Pair
 
 BARE = "bare forward"
+_PAIRED = f"{BARE}, two passes at once"
 SHORTEST = 4
 _MODEL = "critic"
 
@@ -44,12 +46,15 @@ def measure_throughput(setting: Setting) -> dict[str, Any]:
     ):
         tokenising: list[float] = []
 
-        def score_bare() -> Scored:
-            found = bare.round()
+        def score_bare(at_once: int) -> Scored:
+            found = bare.round(at_once=at_once)
             tokenising.append(float(found["tokenising_s"]))
             return Scored(float(found["seconds"]), found["scores"])
 
-        ways = {BARE: score_bare, **_ways(server, OwnShape(), pairs, setting)}
+        ways: dict[str, Way] = {BARE: partial(score_bare, 1)}
+        if setting.threads > 1:
+            ways[_PAIRED] = partial(score_bare, 2)
+        ways |= _ways(server, OwnShape(), pairs, setting)
         played = take_turns(ways, rounds=setting.rounds, tell=setting.tell)
     figures = speeds(played, pairs=len(pairs), tokens=bare.tokens)
     for name in ways:

@@ -54,11 +54,12 @@ def offline(critic_dir: Path) -> tuple[str, list[float]]:
 def test_the_bare_forward_gives_the_scores_of_the_critic_round_after_round(
     critic_dir: Path, offline: tuple[str, list[float]], tmp_path: Path
 ) -> None:
-    with BareForward.running(critic_dir, PAIRS, threads=1, batch_tokens=200, out=tmp_path) as bare:
-        first, second = bare.round(), bare.round()
+    with BareForward.running(critic_dir, PAIRS, threads=2, batch_tokens=200, out=tmp_path) as bare:
+        first, second, paired = bare.round(), bare.round(), bare.round(at_once=2)
     chat = CriticModel.load(critic_dir).encoder
     assert bare.tokens == sum(len(chat.encode(pair)) for pair in PAIRS)
     assert first["scores"] == second["scores"] == pytest.approx(offline[1], abs=1e-4)
+    assert paired["scores"] == pytest.approx(offline[1], abs=1e-4)
     assert first["seconds"] > 0
 
 
