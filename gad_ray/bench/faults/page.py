@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gad_ray.bench.faults.catalogue import CASES
 from gad_ray.bench.faults.tables import fault_table, healthy_table, rule_table
 from gad_ray.bench.faults.verdict import Verdict
 from gad_ray.bench.tables import markdown
@@ -43,12 +44,15 @@ def study_page(verdicts: Sequence[Verdict], *, num_cores: int) -> str:
     """
     sick = [verdict for verdict in verdicts if not verdict.case.healthy]
     healthy = [verdict for verdict in verdicts if verdict.case.healthy]
+    left_out = sorted(set(CASES) - {verdict.case.name for verdict in verdicts})
     minutes = sum(verdict.evidence.seconds for verdict in verdicts) / 60
     parts = [
         _HEAD,
         "## In short\n",
         *(f"- {line}" for line in summary(verdicts)),
-        f"- {len(verdicts)} runs, {minutes:.0f} minutes together, on {num_cores} cores.\n",
+        f"- {len(verdicts)} runs, {minutes:.0f} minutes together, on {num_cores} cores.",
+        *([f"- Cases that were not run: {', '.join(left_out)}."] if left_out else []),
+        "",
     ]
     if sick:
         parts += [

@@ -190,6 +190,8 @@ def test_the_summary_counts_what_was_named_in_time_and_names_what_was_not() -> N
 
 def test_the_page_holds_the_tables_and_what_they_come_to() -> None:
     page = study_page(VERDICTS, num_cores=2)
+    (left_out,) = [line for line in page.splitlines() if "were not run" in line]
+    assert "blend-pooling" in left_out
     assert "- 1 of 3 faults were named within 20 steps.\n" in page
     assert "- 5 runs, 8 minutes together, on 2 cores.\n" in page
     assert "| blunt | something | gradient-explosion (!) | 3 | extreme-scores | stalled |" in page
