@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gad_ray.batch import Float32
 
@@ -16,7 +17,12 @@ def preference(teacher: Float32, student: Float32) -> float:
         teacher: [N] scores.
         student: [N] scores of the responses to the same prompts.
     """
-    return float(np.mean((teacher > student) + 0.5 * (teacher == student)))
+    return float(np.mean(wins(teacher, student)))
+
+
+def wins(teacher: Float32, student: Float32) -> NDArray[np.float64]:
+    """1 where the teacher scores higher, 0 where the student does, ½ for a tie."""
+    return (teacher > student) + 0.5 * (teacher == student)
 
 
 def preferred_probability(difference: float, *, temperature: float) -> float:

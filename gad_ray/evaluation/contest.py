@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from gad_ray.batch import Example, Message
 from gad_ray.data.collect import collect
 from gad_ray.data.collect_settings import CollectSettings
 from gad_ray.errors import ConfigError
-from gad_ray.evaluation.intervals import Interval, bootstrap
+from gad_ray.evaluation.intervals import Interval, bootstrap_mean
 from gad_ray.observability.files import write_text
 
 _QUESTION = """Two answers to the same request follow. Say which one is better: more correct, more helpful, better \
@@ -105,13 +104,10 @@ def hold_contest(
             "the judge gave no verdict that can be read", where=str(report.output), mend="ask another model"
         )
 
-    def rate(index: NDArray[np.int64]) -> float:
-        return float(readable[index].mean())
-
     return Contest(
         first=names[0],
         second=names[1],
-        win_rate=bootstrap(rate, size=len(readable), seed=0),
+        win_rate=bootstrap_mean(readable.mean(axis=1), seed=0),
         win_rate_shown_first=float(readable[:, 0].mean()),
         win_rate_shown_second=float(readable[:, 1].mean()),
         num_prompts=len(readable),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,8 +116,8 @@ def _verdict(
 
     size = len(teacher)
     return FreshVerdict(
-        auc=bootstrap(area, size=size, seed=seed),
-        d_acc=bootstrap(preferred, size=size, seed=seed),
+        auc=bootstrap(partial(np.apply_along_axis, area, -1), size=size, seed=seed),
+        d_acc=bootstrap(partial(np.apply_along_axis, preferred, -1), size=size, seed=seed),
         train_d_acc=float(np.mean(course[-max(1, len(course) // 4) :])),
         num_prompts=size,
         num_steps=len(course),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,29 +37,42 @@ def auc(teacher: Float32, student: Float32) -> float:
         teacher: [N] scores.
         student: [M] scores.
     """
+    return float(areas(teacher, student))
+
+
+def areas(teacher: Float32, student: Float32) -> NDArray[np.float64]:
+    """As :func:`auc`, for many draws at once.
+
+    Args:
+        teacher: [..., N] scores.
+        student: [..., M] scores.
+
+    Returns:
+        [...] areas.
+    """
     # The statistic of Mann and Whitney, less its p-value: a bootstrap asks for it thousands of times.
-    ordered = np.sort(student)
-    below = np.searchsorted(ordered, teacher, side="left").sum(dtype=np.float64)
-    not_above = np.searchsorted(ordered, teacher, side="right").sum(dtype=np.float64)
-    return float(below + not_above) / (2 * len(teacher) * len(student))
+    n, m = teacher.shape[-1], student.shape[-1]
+    ranks = stats.rankdata(np.concatenate([teacher, student], axis=-1), axis=-1)
+    return (ranks[..., :n].sum(axis=-1) - n * (n + 1) / 2) / (n * m)
 
 
-def bootstrap(figure: Callable[[NDArray[np.int64]], float], *, size: int, seed: int) -> Interval:
+def bootstrap(figure: Callable[[NDArray[np.int64]], Any], *, size: int, seed: int) -> Interval:
     """The percentile bootstrap of a figure over units that were drawn independently (Efron, 1979).
 
     Args:
-        figure: The figure of the units with these indices; a unit may come more than once.
+        figure: [..., size] indices of units, of which one may come more than once → [...] figures of these units.
         size: Number of units.
         seed: Of the draws.
     """
     units = np.arange(size)
+    value = float(figure(units))
     if size == 1:
         # There is nothing else to draw.
-        return Interval(value=figure(units), low=figure(units), high=figure(units))
+        return Interval(value=value, low=value, high=value)
     drawn = stats.bootstrap(
         (units,),
-        figure,
-        vectorized=False,
+        lambda index, axis: figure(index),  # noqa: ARG005 - scipy names it, and it is the last
+        vectorized=True,
         method="percentile",
         n_resamples=_RESAMPLES,
         batch=max(1, _CHUNK // size),
@@ -66,7 +80,18 @@ def bootstrap(figure: Callable[[NDArray[np.int64]], float], *, size: int, seed: 
         rng=seed,
     )
     interval = drawn.confidence_interval
-    return Interval(value=figure(units), low=float(interval.low), high=float(interval.high))
+    return Interval(value=value, low=float(interval.low), high=float(interval.high))
+
+
+def bootstrap_mean(values: Sequence[float] | NDArray[Any], *, seed: int) -> Interval:
+    """The mean of figures that were drawn independently, with its interval.
+
+    Args:
+        values: [N], one of each unit.
+        seed: Of the draws.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    return bootstrap(lambda index: known[index].mean(axis=-1), size=len(known), seed=seed)
 
 
 def over_repeats(values: Sequence[float]) -> Interval:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from gad_ray.batch import Float32, Metrics
-from gad_ray.core.preference import preference
-from gad_ray.evaluation.intervals import Interval, auc, bootstrap
+from gad_ray.core.preference import wins
+from gad_ray.evaluation.intervals import Interval, areas, bootstrap, bootstrap_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +44,8 @@ def paired_verdict(teacher: Float32, student: Float32, *, seed: int = 0) -> Pair
         student: [N] scores of the responses to the same prompts.
         seed: Of the bootstrap's draws.
     """
-
-    def interval(figure: Callable[[Float32, Float32], float]) -> Interval:
-        return bootstrap(lambda index: figure(teacher[index], student[index]), size=len(teacher), seed=seed)
-
-    return PairedVerdict(d_acc=interval(preference), score_diff=interval(_difference), auc=interval(auc))
-
-
-def _difference(teacher: Float32, student: Float32) -> float:
-    return float(np.mean(teacher.astype(np.float64) - student))
+    return PairedVerdict(
+        d_acc=bootstrap_mean(wins(teacher, student), seed=seed),
+        score_diff=bootstrap_mean(teacher.astype(np.float64) - student, seed=seed),
+        auc=bootstrap(lambda i: areas(teacher[i], student[i]), size=len(teacher), seed=seed),
+    )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gad_ray.evaluation.intervals import Interval, bootstrap
+from gad_ray.evaluation.intervals import Interval, bootstrap_mean
 from gad_ray.quality.checks import ANSWER_CHECKS, PROMPT_CHECKS, Side
 from gad_ray.quality.discriminators import MAX_PAIRS, Discriminator, discriminate
 from gad_ray.quality.features import LENGTH_FEATURES, SURFACE_FEATURES
@@ -171,7 +171,7 @@ def _mean_of(values: Numbers, *, seed: int) -> Interval:
     """The mean of shares with its interval; of a single one nothing is sure."""
     if len(values) < 2:
         return Interval(value=float(values.mean()), low=0.0, high=1.0)
-    return bootstrap(lambda i: float(values[i].mean()), size=len(values), seed=seed)
+    return bootstrap_mean(values, seed=seed)
 
 
 def _discriminators(

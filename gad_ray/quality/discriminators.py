@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from gad_ray.batch import Int64
-from gad_ray.evaluation.intervals import Interval, auc, bootstrap
+from gad_ray.evaluation.intervals import Interval, areas, bootstrap, bootstrap_mean
 
 MIN_PROMPTS = 20
 """Fewer prompts than this say nothing."""
@@ -108,8 +108,8 @@ def discriminate(
     order = np.argsort(-np.abs(weights * (own - other).mean(axis=0)))[:_NAMED]
     return Discriminator(
         name=name,
-        d_acc=bootstrap(lambda i: float(per_prompt[i].mean()), size=len(distinct), seed=seed),
-        auc=bootstrap(lambda i: auc(one_t[i], one_s[i]), size=len(distinct), seed=seed),
+        d_acc=bootstrap_mean(per_prompt, seed=seed),
+        auc=bootstrap(lambda i: areas(one_t[i], one_s[i]), size=len(distinct), seed=seed),
         num_prompts=len(distinct),
         num_pairs=len(own),
         weights=tuple(

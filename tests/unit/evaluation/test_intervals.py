@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from gad_ray.evaluation.intervals import auc, bootstrap, over_repeats
+from gad_ray.evaluation.intervals import areas, auc, bootstrap_mean, over_repeats
 
 
 def scores(*values: float) -> np.ndarray:
@@ -26,6 +26,14 @@ def test_the_area_is_one_half_for_equal_scores_and_its_complement_when_sides_cha
     assert auc(teacher, student) + auc(student, teacher) == pytest.approx(1.0)
 
 
+def test_the_areas_of_many_draws_are_those_of_each():
+    rng = np.random.default_rng(7)
+    teacher, student = (rng.integers(0, 4, (5, 3, n)).astype(np.float32) for n in (6, 9))
+    found = areas(teacher, student)
+    t, s = teacher[..., :, None], student[..., None, :]
+    assert_allclose(found, ((t > s) + 0.5 * (t == s)).mean(axis=(-2, -1)))
+
+
 def test_three_repeats_give_students_interval():
     interval = over_repeats([1.0, 2.0, 3.0])
     # Standard deviation 1, √3 repeats, t(0.975, 2 degrees of freedom) = 4.3027.
@@ -39,8 +47,8 @@ def test_a_single_repeat_says_nothing_of_the_spread():
 
 def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says_and_repeats_itself():
     values = np.random.default_rng(0).normal(3.0, 1.0, 400)
-    interval = bootstrap(lambda index: float(values[index].mean()), size=400, seed=1)
+    interval = bootstrap_mean(values, seed=1)
     half = 1.96 * values.std() / 20
     assert interval.value == values.mean()
     assert_allclose([interval.low, interval.high], [values.mean() - half, values.mean() + half], atol=0.015)
-    assert bootstrap(lambda index: float(values[index].mean()), size=400, seed=1) == interval
+    assert bootstrap_mean(values, seed=1) == interval

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from gad_ray.evaluation.intervals import auc, bootstrap
+from gad_ray.evaluation.intervals import areas, auc, bootstrap
 from gad_ray.evaluation.paired import paired_verdict
 
 
@@ -32,7 +32,7 @@ def test_the_intervals_are_those_of_a_bootstrap_over_prompts():
     rng = np.random.default_rng(4)
     teacher, student = (rng.normal(m, 1.0, 150).astype(np.float32) for m in (0.4, 0.0))
     found = paired_verdict(teacher, student, seed=1)
-    area = bootstrap(lambda index: auc(teacher[index], student[index]), size=150, seed=2)
+    area = bootstrap(lambda index: areas(teacher[index], student[index]), size=150, seed=2)
     assert_allclose([found.auc.low, found.auc.high], [area.low, area.high], atol=0.01)
     half = 1.96 * (teacher - student).std() / np.sqrt(150)
     assert_allclose(
