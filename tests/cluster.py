@@ -1,4 +1,4 @@
-"""A Ray cluster of the tests' own: one node, started by hand as a user would, apart from every other cluster."""
+"""A Ray cluster of the tests' own, started by hand as a user would, apart from every other cluster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _end_with_parent() -> None:
 
 
 class Cluster:
-    """One node started with ``ray start --head --block``: it ends with that process. Ray Serve has our guard there.
+    """A node started with ``ray start --head --block``: it ends with that process. Ray Serve has our guard there.
 
     Attributes:
         address: Of its control store, for RAY_ADDRESS.
@@ -48,13 +48,51 @@ class Cluster:
     def __init__(self) -> None:
         # A short path: Ray makes Unix sockets below it, whose names may have 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="gad-", dir="/tmp"))
-        self._log = self.directory / "start.log"
-        command = ["ray", "start", "--head", "--block", "--port=0", "--dashboard-port=0"]
-        command += ["--dashboard-agent-listen-port=0", "--num-cpus=2", "--object-store-memory=300000000"]
-        command += [f"--temp-dir={self.directory / 'ray'}"]
-        with self._log.open("wb") as log:
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        try:
+            # Room for a real model's weights twice: what does not fit goes to the disk, where Ray takes none if it is
+            # 95 % full.
+            self._start(
+                "--head",
+                "--port=0",
+                "--dashboard-port=0",
+                f"--temp-dir={self.directory / 'ray'}",
+                "--object-store-memory=2000000000",
+            )
+            self.address = (self.directory / "ray" / "ray_current_cluster").read_text()
+            head = self._log(0).read_text()
+            match = re.search(r"127\.0\.0\.1:\d+", head)
+            assert match is not None, head
+            self.dashboard = f"http://{match[0]}"
+        except BaseException:
+            self.stop()
+            raise
+
+    def add_node(self) -> None:
+        """Start another node of the cluster, on this machine as well."""
+        self._start(f"--address={self.address}", "--object-store-memory=300000000")
+
+    def stop(self) -> None:
+        """End the cluster's processes, and fail if one of them stays."""
+        for node in reversed(self._nodes):
+            node.send_signal(signal.SIGTERM)
+        for node in self._nodes:
+            try:
+                node.wait(30)
+            except subprocess.TimeoutExpired:
+                node.kill()
+        wait_until_gone(self.directory)
+        shutil.rmtree(self.directory)
+
+    def _log(self, number: int) -> Path:
+        return self.directory / f"start-{number}.log"
+
+    def _start(self, *options: str) -> None:
+        number = len(self._nodes)
+        command = ["ray", "start", "--block", *options, "--num-cpus=2", "--dashboard-agent-listen-port=0"]
+        with self._log(number).open("wb") as log:
             # A session of its own: what ends the tests from the keyboard does not reach it.
-            self._process = subprocess.Popen(
+            node = subprocess.Popen(
                 command,
                 # Nothing that runs here is worth 30 s of waiting for its end.
                 env=ray_environment() | CLUSTER_VARIABLES | {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"},
@@ -63,27 +101,12 @@ class Cluster:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
-        try:
-            wait_until(self._is_up, what=f"the cluster, see {self._log}", deadline_s=_START_S)
-            self.address = (self.directory / "ray" / "ray_current_cluster").read_text()
-            match = re.search(r"127\.0\.0\.1:\d+", self._log.read_text())
-            assert match is not None, self._log.read_text()
-            self.dashboard = f"http://{match[0]}"
-        except BaseException:
-            self.stop()
-            raise
+        self._nodes.append(node)
+        what = f"the cluster, see {self._log(number)}"
+        wait_until(lambda: self._is_up(number), what=what, deadline_s=_START_S)
 
-    def stop(self) -> None:
-        """End the cluster's processes, and fail if one of them stays."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        wait_until_gone(self.directory)
-        shutil.rmtree(self.directory)
-
-    def _is_up(self) -> bool:
-        assert self._process.poll() is None, self._log.read_text()
+    def _is_up(self, number: int) -> bool:
+        told = self._log(number).read_text()
+        assert self._nodes[number].poll() is None, told
         written = (self.directory / "ray" / "ray_current_cluster").exists()
-        return written and "Ray runtime started" in self._log.read_text()
+        return written and "Ray runtime started" in told

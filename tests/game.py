@@ -186,6 +186,10 @@ class Running:
             self.wait()
             raise
 
+    def said(self, text: str) -> bool:
+        """Whether it has written a text."""
+        return text in self._out.read_text(encoding="utf-8", errors="replace")
+
     def actor(self, name: str) -> psutil.Process | None:
         """The process of one of the run's actors, if it has begun."""
         return process_writing_to(self.root / "logs" / f"{name}.log")
@@ -203,6 +207,11 @@ class Running:
     def terminate(self) -> None:
         """SIGTERM to the run alone."""
         self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> Outcome:
+        """SIGKILL to the run alone: it can say nothing to anybody."""
+        self._process.kill()
+        return self.wait()
 
     def interrupt_until_it_ends(self) -> None:
         """Ctrl-C again and again, with time to react in between."""
@@ -224,6 +233,11 @@ class Running:
             err=self._err.read_text(encoding="utf-8", errors="replace"),
             root=self.root,
         )
+
+
+def config_of(outcome: Outcome) -> Path:
+    """The file that a :class:`Game` has started a run with."""
+    return outcome.root.parents[1] / f"{outcome.root.name}.yaml"
 
 
 class Game:

@@ -34,6 +34,11 @@ def processes_of(place: Path) -> list[psutil.Process]:
     return [psutil.Process(pid) for pid in found if psutil.pid_exists(pid)]
 
 
+def titled(place: Path, title: str) -> list[psutil.Process]:
+    """Those of them whose command line has a text in it, as a Ray actor's has its class."""
+    return [one for one in processes_of(place) if title in describe([one])]
+
+
 def process_writing_to(log: Path) -> psutil.Process | None:
     """The process whose standard output is a file."""
     for pid in psutil.pids():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 
 from gad_ray.actors.process import log_tail
 from gad_ray.errors import ActorDiedError, DeadlineError, GadError
@@ -69,6 +69,12 @@ class Waiter:
             cause = error.cause
             if isinstance(cause, GadError):
                 raise cause from None
+            if isinstance(cause, ObjectStoreFullError | OutOfDiskError):
+                raise GadError(
+                    f"Ray's object store had no room left during {what}, nor may it use the disk: {cause}",
+                    mend="free space on the disk of Ray's temporary files ('gad-ray doctor' shows it), or give the store "
+                    "more memory (ray start --object-store-memory, docker run --shm-size); then --resume auto",
+                ) from error
             raise GadError(f"{what} failed: {error}") from error
         except OutOfMemoryError as error:
             raise ActorDiedError(

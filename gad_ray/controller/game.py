@@ -29,7 +29,7 @@ from gad_ray.controller.heldout import WARMUP_CRITIC, HeldOut
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.online import OnlineCritic
 from gad_ray.controller.progress import Progress
-from gad_ray.controller.saving import Saving
+from gad_ray.controller.saving import Saving, read_position
 from gad_ray.data.dataset import LoadedData
 from gad_ray.errors import TrainingError
 from gad_ray.health import Finding
@@ -301,7 +301,7 @@ class Controller:
             )
 
     def _restore(self, checkpoint: Path) -> None:
-        position = self._saving.position(checkpoint)
+        position = read_position(self.directory, checkpoint, self.config)
         with self.progress.activity(f"restoring step {position.step}"):
             self._saving.restore(checkpoint)
             self._asking.load_state(position.data, step=position.step)

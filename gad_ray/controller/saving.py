@@ -25,7 +25,6 @@ class Saving:
 
     def __init__(self, config: RunConfig, *, directory: RunDirectory, groups: Groups) -> None:
         self._config = config
-        self._directory = directory
         self._groups = groups
         self._store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
         self._saved_step = -1
@@ -81,22 +80,6 @@ class Saving:
         self._store.commit(staging, position)
         self._saved_step = step
 
-    def position(self, checkpoint: Path) -> RunPosition:
-        """Where the run stood at a checkpoint.
-
-        Raises:
-            CheckpointError: If that cannot be read, or the checkpoint was made with other settings.
-        """
-        position = self._store.load_meta(checkpoint)
-        if position.config_hash != config_hash(self._config):
-            raise CheckpointError(
-                "was made with other settings of data, models, losses or sampling",
-                where=str(checkpoint),
-                mend=f"resume with the run's own settings ({self._directory.config_yaml}); only the length of the "
-                "adversarial stage, deadlines, records, checkpoints, health, report and serve may differ",
-            )
-        return position
-
     def restore(self, checkpoint: Path) -> None:
         """Have critic and policy take over their saved states.
 
@@ -115,3 +98,20 @@ class Saving:
 
     def _wait(self, refs: list[Any], what: str) -> None:
         self._groups.waiter.get(refs, what=what, deadline_s=self._config.limits.checkpoint_s)
+
+
+def read_position(directory: RunDirectory, checkpoint: Path, config: RunConfig) -> RunPosition:
+    """Where a run stood at a checkpoint.
+
+    Raises:
+        CheckpointError: If that cannot be read, or the checkpoint was made with other settings.
+    """
+    position = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep).load_meta(checkpoint)
+    if position.config_hash != config_hash(config):
+        raise CheckpointError(
+            "was made with other settings of data, models, losses or sampling",
+            where=str(checkpoint),
+            mend=f"resume with the run's own settings ({directory.config_yaml}); only the length of the "
+            "adversarial stage, deadlines, records, checkpoints, health, report and serve may differ",
+        )
+    return position

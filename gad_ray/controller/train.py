@@ -14,6 +14,7 @@ from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.online import OnlineCritic, check_endpoint
 from gad_ray.controller.opening import interruptible, open_directory
 from gad_ray.controller.progress import Progress
+from gad_ray.controller.saving import read_position
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
 from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
@@ -45,6 +46,9 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     check_reward_functions(config.reward)
     check_endpoint(config)
     directory, checkpoint = open_directory(config, resume)
+    if checkpoint is not None:
+        # Other settings are told before anything is loaded.
+        read_position(directory, checkpoint, config)
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, Self, cast
 
+from gad_ray.data.jsonl import row_of
 from gad_ray.errors import DataError
 
 Content = str | list[dict[str, str]]
@@ -101,15 +102,7 @@ def read_prompts(path: Path) -> list[PromptRow]:
 
 
 def _parse_prompt(line: str, *, where: str) -> PromptRow:
-    try:
-        raw: object = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"not JSON: {error.msg} at column {error.colno}", where=where, mend="write one JSON object a line"
-        ) from error
-    if not isinstance(raw, dict):
-        raise DataError(f"not an object but {type(raw).__name__}", where=where, mend='write {"content": "…"}')
-    row = cast(dict[str, Any], raw)
+    row = row_of(line, where=where)
     keys = [key for key in _CONTENT_KEYS if key in row]
     if len(keys) != 1:
         found = ", ".join(keys) or f"none, only {', '.join(sorted(row)) or 'an empty object'}"

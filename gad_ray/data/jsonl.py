@@ -23,14 +23,19 @@ def rows_of(lines: Iterable[str], *, name: str) -> Iterator[Mapping[str, object]
     try:
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _row(line, where=f"{name}:{number}")
+                yield row_of(line, where=f"{name}:{number}")
     except UnicodeDecodeError as error:
         raise DataError(
             "not UTF-8", where=f"{name}, after line {number}", mend="save the file as UTF-8"
         ) from error
 
 
-def _row(line: str, *, where: str) -> Mapping[str, object]:
+def row_of(line: str, *, where: str) -> Mapping[str, object]:
+    """The object that a line holds.
+
+    Raises:
+        DataError: If it holds none.
+    """
     try:
         row: object = json.loads(line)
     except json.JSONDecodeError as error:

@@ -101,6 +101,16 @@ def test_any_other_error_is_told_with_what_it_happened_in(waiter: Waiter) -> Non
         waiter.get([task(fails)], what="the update of step 3", deadline_s=60)
 
 
+@pytest.mark.parametrize("kind", ["ObjectStoreFullError", "OutOfDiskError"])
+def test_a_full_object_store_is_told_with_what_mends_it(waiter: Waiter, kind: str) -> None:
+    def fails() -> None:
+        raise getattr(ray.exceptions, kind)("no room")
+
+    with pytest.raises(GadError, match=r"(?s)no room left during the policy's weights.*no room") as caught:
+        waiter.get([task(fails)], what="the policy's weights", deadline_s=60)
+    assert "--object-store-memory" in (caught.value.mend or "")
+
+
 def test_a_dead_actor_is_told_with_the_tail_of_its_log(waiter: Waiter) -> None:
     class Frail:
         def die(self) -> None:

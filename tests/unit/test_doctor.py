@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def test_one_core_little_memory_and_little_shared_memory_are_warned_of(
     monkeypatch.setattr(machine, "shared_memory", lambda: Memory(total=GIB // 16, available=GIB // 16))
     assert {finding(name).verdict for name in ("cores", "memory", "shared memory")} == {Verdict.WARN}
     assert "--shm-size" in (finding("shared memory").mend or "")
+
+
+@pytest.mark.parametrize(("free", "verdict"), [(60, Verdict.OK), (40, Verdict.WARN)])
+def test_a_disk_on_which_ray_puts_no_objects_any_more_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, free: int, verdict: Verdict
+) -> None:
+    """Gigabytes are free, of a thousand: the share decides, and for Ray's files alone."""
+    usage = shutil._ntuple_diskusage(1000 * GIB, (1000 - free) * GIB, free * GIB)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert finding("temporary files").verdict is verdict
+    assert finding("output directory").verdict is Verdict.OK
 
 
 def test_a_token_that_others_can_read_is_answered_with_chmod(tmp_path: Path) -> None:

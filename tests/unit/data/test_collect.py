@@ -495,7 +495,7 @@ def collect_in_a_thread(settings: CollectSettings) -> None:
     ("line", "told"),
     [
         ('{"content": "x"', "not JSON"),
-        ('["x"]', "not an object but list"),
+        ('["x"]', "not an object but a list"),
         ('{"text": "x"}', "found none, only text"),
         ('{"content": "x", "prompt": "y"}', "found content, prompt"),
         ('{"content": "  "}', "content is empty"),
