@@ -12,7 +12,7 @@ from gad_ray.actors.learner import LearnerActor
 from gad_ray.batch import Float32, PromptBatch, RolloutBatch, ScoreBatch, TrainStats, WeightsSnapshot
 from gad_ray.config.run import RunConfig
 from gad_ray.learners.policy import PolicyLearner
-from gad_ray.models.critic import TORCH_DTYPES
+from gad_ray.models.load import TORCH_DTYPES
 from gad_ray.rollout.worker import probe_row
 
 

@@ -37,6 +37,9 @@ def serve(
         typer.Option(metavar="FILE", help="Keys, one a line; or set GAD_RAY_SERVE_KEYS."),
     ] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Processes that share the requests.")] = 1,
+    max_replicas: Annotated[
+        int, typer.Option(min=0, help="Add replicas up to so many while work waits; 0: as --replicas.")
+    ] = 0,
     gpus: Annotated[float, typer.Option(min=0.0, help="GPUs of one replica.")] = 0.0,
     threads: Annotated[
         int, typer.Option(min=0, help="Threads of one replica; 0: its share of the cores.")
@@ -59,6 +62,7 @@ def serve(
         "backbone": backbone,
         "max_adapters": max_adapters,
         "num_replicas": replicas,
+        "max_replicas": max_replicas or None,
         "gpus_per_replica": gpus,
         "threads": threads,
         "batching": {"max_batch_tokens": batch_tokens or None, "cache_tokens": cache_tokens},

@@ -15,7 +15,8 @@ from gad_ray.config import RunConfig, load_config
 from gad_ray.errors import CheckpointError, ConfigError
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.models.critic import CriticModel, exported_fingerprint, exported_training
+from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_meta import exported_fingerprint, exported_training
 from gad_ray.observability.run_dir import RunDirectory, find_run
 
 FINGERPRINT_FILE = "fingerprint.json"

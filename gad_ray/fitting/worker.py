@@ -45,7 +45,7 @@ from gad_ray.fitting.mailbox import (
 from gad_ray.fitting.methods import Method, build_method
 from gad_ray.learners.collective import Collective, JoinedCollective, LocalCollective, shared_out
 from gad_ray.learners.policy import PolicyLearner
-from gad_ray.models.critic import TORCH_DTYPES
+from gad_ray.models.load import TORCH_DTYPES
 
 _STATE, _RNG = "state", "rng"
 

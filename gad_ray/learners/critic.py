@@ -41,8 +41,9 @@ from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.learners.token_values import ValueWatch
-from gad_ray.models.critic import TORCH_DTYPES, CriticModel
+from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_state import CriticState, state_of
+from gad_ray.models.load import TORCH_DTYPES
 from gad_ray.models.pairs import Pair
 
 

@@ -37,8 +37,7 @@ from gad_ray.learners.policy_loss import Totals, importance_weights, policy_loss
 from gad_ray.learners.policy_metrics import PolicySums
 from gad_ray.learners.weights import ShadowModel, perturbed, plain_weights
 from gad_ray.models.arrays import to_numpy
-from gad_ray.models.critic import TORCH_DTYPES
-from gad_ray.models.load import export_hf
+from gad_ray.models.load import TORCH_DTYPES, export_hf
 from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of_rollouts, teacher_row
 
 

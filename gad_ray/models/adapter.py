@@ -15,20 +15,19 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gad_ray.batch import Fingerprint
-from gad_ray.config.critic import Pooling
 from gad_ray.errors import GadError, ModelError
 from gad_ray.models.chat import load_chat_format
-from gad_ray.models.critic import TORCH_DTYPES, CriticModel, ValueHead
+from gad_ray.models.critic import CriticModel, ValueHead
 from gad_ray.models.fingerprint import hash_tensors
-from gad_ray.models.load import merged_state_dict
+from gad_ray.models.load import TORCH_DTYPES, merged_state_dict
 from gad_ray.models.lora import AdaptedBackbone, LoraWeights, SharedBackbone
-from gad_ray.models.pooling import AnyPooling
+from gad_ray.models.pooling import AnyPooling, read_pooling
 
 ADAPTER_FOLDER = "adapter"
 """Below the export of a critic that was trained with LoRA."""
@@ -50,8 +49,6 @@ _PLAIN: dict[str, object] = {
     "fan_in_fan_out": False,
 }
 """What an adapter must say of itself, where it says anything: other kinds compute in other ways."""
-
-_POOLING: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +163,7 @@ def read_adapter(directory: Path) -> AdapterFacts:
         return AdapterFacts(
             step=int(meta["step"]),
             temperature=float(meta["temperature"]),
-            pooling=_POOLING.validate_python(meta["pooling"]),
+            pooling=read_pooling(meta["pooling"]),
             updates=int(meta["updates"]),
             max_tokens=int(meta["max_tokens"]),
             dtype=str(meta["dtype"]),

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gad_ray.batch import Fingerprint
-from gad_ray.config.critic import Pooling
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
 from gad_ray.errors import ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.critic_meta import FORMAT, META, read_meta
 from gad_ray.models.fingerprint import hash_tensors, hash_text, hash_tokenizer
 from gad_ray.models.load import (
+    TORCH_DTYPES,
     apply_lora,
     is_adapted,
     load_backbone,
@@ -34,20 +34,14 @@ from gad_ray.models.load import (
     plain_model,
     save_clean,
 )
+from gad_ray.models.packed import pack_linears
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
-from gad_ray.models.pooling import AnyPooling, describe_pooling, pool
+from gad_ray.models.pooling import AnyPooling, describe_pooling, pool, read_pooling
 from gad_ray.models.source import resolve_model
 
-_FORMAT = 1
 _logger = logging.getLogger(__name__)
 
-_META = "critic.json"
 _HEAD = "head.safetensors"
-
-POOLING: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
-"""Reads a pooling's settings back."""
-
-TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ValueHead(nn.Module):
@@ -131,6 +125,12 @@ class CriticModel(nn.Module):
             dtype=config.compute,
             packing=packing,
         )
+
+    def pack(self) -> CriticModel:
+        """Make it ready to score for good: on a CPU it gets faster, and cannot be trained or moved any more."""
+        if not is_adapted(cast(Any, self.backbone)):
+            pack_linears(self.backbone)
+        return self.eval()
 
     @property
     def device(self) -> torch.device:
@@ -297,7 +297,7 @@ class CriticModel(nn.Module):
 
         fingerprint = self.fingerprint()
         meta = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "step": step,
             "temperature": temperature,
             "pooling": self.pooling.model_dump(mode="json"),
@@ -314,7 +314,7 @@ class CriticModel(nn.Module):
             save_clean(plain_model(cast(Any, self.backbone)), self.state(), staging)
             self.encoder.chat.save(staging)
             save_file({k: v.detach().cpu() for k, v in self.head.state_dict().items()}, staging / _HEAD)
-            (staging / _META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
+            (staging / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
             if is_adapted(cast(Any, self.backbone)):
                 # What is served on a backbone that others share.
                 save_adapter(self, staging / ADAPTER_FOLDER, meta)
@@ -333,7 +333,7 @@ class CriticModel(nn.Module):
         Raises:
             ModelError: If the directory is no exported critic, or its content does not match its fingerprint.
         """
-        meta = _read_meta(directory)
+        meta = read_meta(directory)
         backbone = load_backbone(directory, dtype=TORCH_DTYPES[meta["dtype"]])
         head = ValueHead(int(cast(Any, backbone.config).hidden_size), seed=0)
         head.load_state_dict(load_file(directory / _HEAD))
@@ -341,7 +341,7 @@ class CriticModel(nn.Module):
             backbone,
             head,
             chat=load_chat_format(directory),
-            pooling=POOLING.validate_python(meta["pooling"]),
+            pooling=read_pooling(meta["pooling"]),
             max_tokens=int(meta["max_tokens"]),
             dtype=meta["dtype"],
             updates=int(meta.get("updates", 0)),
@@ -355,47 +355,3 @@ class CriticModel(nn.Module):
                 mend="export the critic again, or take a copy that was not changed",
             )
         return critic.eval()
-
-
-def exported_fingerprint(directory: Path) -> Fingerprint:
-    """What an exported critic says of itself; :meth:`CriticModel.load` checks it.
-
-    Raises:
-        ModelError: If the directory is no exported critic.
-    """
-    recorded = _read_meta(directory)["fingerprint"]
-    return Fingerprint(**{part.name: recorded[part.name] for part in fields(Fingerprint)})
-
-
-def exported_training(directory: Path) -> tuple[int, float]:
-    """Optimiser steps that an exported critic had taken, and the temperature of its loss.
-
-    Raises:
-        ModelError: If the directory is no exported critic.
-    """
-    meta = _read_meta(directory)
-    try:
-        return int(meta["step"]), float(meta["temperature"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{_META} does not tell step and temperature ({error!r})",
-            where=str(directory),
-            mend="export the critic again, or take a copy that was not changed",
-        ) from None
-
-
-def _read_meta(directory: Path) -> dict[str, Any]:
-    path = directory / _META
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"is not an exported critic: {_META} cannot be read ({error})",
-            where=str(directory),
-            mend="give the directory that a run wrote under exports/, e.g. exports/critic",
-        ) from None
-    if not isinstance(meta, dict) or cast("dict[str, Any]", meta).get("format") != _FORMAT:
-        raise ModelError(
-            f"{_META} is of another format", where=str(directory), mend="export the critic again"
-        )
-    return cast("dict[str, Any]", meta)

@@ -16,8 +16,9 @@ from gad_ray.batch import Fingerprint
 from gad_ray.errors import ModelError
 from gad_ray.models.arrays import from_numpy, to_numpy
 from gad_ray.models.chat import load_chat_format
-from gad_ray.models.critic import POOLING, TORCH_DTYPES, CriticModel, ValueHead
-from gad_ray.models.load import empty_backbone, plain_model
+from gad_ray.models.critic import CriticModel, ValueHead
+from gad_ray.models.load import TORCH_DTYPES, empty_backbone, plain_model
+from gad_ray.models.pooling import read_pooling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ def critic_of(state: CriticState) -> CriticModel:
         backbone,
         head,
         chat=chat,
-        pooling=POOLING.validate_python(dict(state.pooling)),
+        pooling=read_pooling(state.pooling),
         max_tokens=state.max_tokens,
         dtype=state.dtype,
         updates=state.updates,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from gad_ray.models.chat import ChatFormat
 
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""By the names that configurations use."""
+
 _ADAPTER_SEED = 0
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from gad_ray.errors import ModelError
 from gad_ray.models.fingerprint import hash_tensors
 from gad_ray.models.load import merged_state_dict
+from gad_ray.models.packed import is_linear
 
 
 class LoraWeights(nn.Module):
@@ -77,7 +78,7 @@ class SharedBackbone:
         self._active = threading.local()
         self.weights: str = hash_tensors(self.state())
         for name, part in module.named_modules():
-            if isinstance(part, nn.Linear):
+            if is_linear(part):
                 part.register_forward_hook(partial(self._add, name))
 
     def state(self) -> dict[str, Tensor]:
@@ -91,10 +92,10 @@ class SharedBackbone:
         Raises:
             ModelError: Naming the layer.
         """
-        linear = {n: p for n, p in self.module.named_modules() if isinstance(p, nn.Linear)}
+        linear: dict[str, Any] = {n: p for n, p in self.module.named_modules() if is_linear(p)}
         for name in weights.layers:
             wanted = weights.shape(name)
-            found = tuple(linear[name].weight.shape) if name in linear else None
+            found = (linear[name].out_features, linear[name].in_features) if name in linear else None
             if found != wanted:
                 told = "is not there" if found is None else f"has the shape {found}"
                 raise ModelError(

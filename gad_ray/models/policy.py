@@ -17,8 +17,7 @@ from gad_ray.config.models import ModelConfig
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.packing import pad_rows
 from gad_ray.models.chat import ChatFormat, load_chat_format
-from gad_ray.models.critic import TORCH_DTYPES
-from gad_ray.models.load import apply_lora, load_causal_lm, merged_state_dict, plain_model
+from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, merged_state_dict, plain_model
 from gad_ray.models.source import resolve_model
 
 _HEAD_TOLERANCE = 1e-3

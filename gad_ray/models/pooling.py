@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from jaxtyping import Bool, Float
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from gad_ray.config.critic import BlendPooling, LastPooling, MeanPooling, MixPooling
+from gad_ray.config.critic import BlendPooling, LastPooling, MeanPooling, MixPooling, Pooling
 from gad_ray.core.pooling import blend_pool, blend_share, last_pool, mean_pool, mix_pool
 
 AnyPooling = MeanPooling | LastPooling | BlendPooling | MixPooling
+
+_READER: TypeAdapter[AnyPooling] = TypeAdapter(Pooling)
+
+
+def read_pooling(settings: Mapping[str, object]) -> AnyPooling:
+    """A pooling from its settings, as ``model_dump`` gives them.
+
+    Raises:
+        pydantic.ValidationError: If they are those of no pooling.
+    """
+    return _READER.validate_python(dict(settings))
 
 
 def pool(

@@ -14,8 +14,7 @@ from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.sampling import processed_logits, sample_token
 from gad_ray.models.arrays import from_numpy
-from gad_ray.models.critic import TORCH_DTYPES
-from gad_ray.models.load import load_causal_lm
+from gad_ray.models.load import TORCH_DTYPES, load_causal_lm
 from gad_ray.models.policy import SequenceRow
 from gad_ray.rollout.engine import Generation, GenerationRequest
 

@@ -24,9 +24,9 @@ from torch import nn
 from gad_ray.errors import GadError, ModelError
 from gad_ray.evaluation.kept import OpenedCritic
 from gad_ray.models.adapter import ADAPTER_META, adapter_in, is_adapter, load_adapter, read_adapter
-from gad_ray.models.critic import TORCH_DTYPES
-from gad_ray.models.load import is_adapted, load_backbone
+from gad_ray.models.load import TORCH_DTYPES, is_adapted, load_backbone
 from gad_ray.models.lora import AdaptedBackbone, SharedBackbone
+from gad_ray.models.packed import pack_linears
 from gad_ray.models.source import resolve_model
 from gad_ray.serving.envelope import ApiError
 from gad_ray.serving.schema import ModelCard, ModelVersion
@@ -198,7 +198,9 @@ class AdapterPool:
     def _make_shared(self, dtype: torch.dtype) -> SharedBackbone:
         if self._backbone is not None:
             module = load_backbone(resolve_model(self._backbone), dtype=dtype)
-            return SharedBackbone(cast("Any", module).to(self._device).eval(), dtype=dtype)
+            cast("Any", module).to(self._device).eval()
+            pack_linears(module)
+            return SharedBackbone(module, dtype=dtype)
         if self._first is None:
             raise ModelError(
                 "the critic is an adapter, and no backbone is named",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gad_ray.config.serve import ServeConfig
 from gad_ray.errors import ConfigError
-from gad_ray.serving.batcher import BatchSettings
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.keys import KeyRing, digests_from, require_key
 from gad_ray.serving.settings import ServeSettings
 

@@ -17,12 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from pydantic import Field
-
-from gad_ray.config.base import StrictModel
 from gad_ray.models.pairs import deduplicate
+from gad_ray.serving.batching import BatchSettings, BatchWatcher
 from gad_ray.serving.cache import ScoreCache
 from gad_ray.serving.envelope import (
     DEADLINE_UNREACHABLE,
@@ -49,46 +46,12 @@ _TURNS_PER_ROUND = 8
 
 _MIN_RETRY_S = 1.0
 
+_SAFE = 0.7
+"""A request waits only if it is expected to be answered in this share of its time: the pace of late is a guess, and
+what comes too late has been scored for nobody."""
+
 _HOPELESS = 1.5
 """A request that would take so many times the time it has, all alone, is not begun: its scores would be lost."""
-
-
-class BatchSettings(StrictModel):
-    """How rows are put together."""
-
-    max_batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of one forward pass, padding included; a longer row goes alone. 1024 on a CPU and 4096 on a GPU when left
-    out."""
-
-    max_wait_s: float = Field(default=0.005, ge=0.0, le=10.0)
-    """Longest wait for company before an idle critic begins; adapted to the traffic."""
-
-    cache_tokens: int = Field(default=0, ge=0)
-    """Scored tokens whose scores are kept for equal text; 0: no cache."""
-
-
-class BatchWatcher(Protocol):
-    """Is told what the batcher does."""
-
-    def batch_done(self, *, rows: int, tokens: int, padded_tokens: int, budget: int, seconds: float) -> None:
-        """A forward pass was made.
-
-        Args:
-            rows: Rows in it.
-            tokens: Their tokens.
-            padded_tokens: The same with padding.
-            budget: Tokens that it could have had.
-            seconds: How long it took.
-        """
-        ...
-
-    def queue_changed(self, *, requests: int, tokens: int) -> None:
-        """So much waits or is being scored."""
-        ...
-
-    def rows_spared(self, *, equal: int, cached: int) -> None:
-        """So many rows needed no computation: equal to others in the round, or known from before."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +101,7 @@ class Batcher:
         self._clock = clock
         self._cache = ScoreCache(settings.cache_tokens)
         self._arrivals = ArrivalPace(settings.max_wait_s)
-        self._pace = ScoringPace()
+        self._pace = ScoringPace(self._budget)
         self._queue: deque[Job] = deque()
         self._jobs: set[Job] = set()
         self._news = asyncio.Event()
@@ -157,6 +120,10 @@ class Batcher:
     def num_tokens(self) -> int:
         """Their tokens that are not scored yet."""
         return sum(job.tokens_left for job in self._jobs)
+
+    def take_load(self) -> tuple[float, float]:
+        """Seconds of work that wait at the pace of late, and the share of the time since the last call that was work."""
+        return self._pace.seconds_for(self.num_tokens), self._pace.take_busy(self._clock())
 
     def _expected_s(self, tokens: int) -> float:
         """Time until a request of so many tokens is scored, at the pace of late.
@@ -195,7 +162,7 @@ class Batcher:
         full = len(self._jobs) + others >= self._max_requests or (
             bool(self._jobs) and waiting + tokens > self._max_tokens
         )
-        if full or (bool(self._jobs) and timeout_s is not None and expected_s > timeout_s):
+        if full or (bool(self._jobs) and timeout_s is not None and expected_s > _SAFE * timeout_s):
             raise queue_full(
                 f"{len(self._jobs)} requests with {waiting} tokens are waiting already",
                 retry_after_s=max(_MIN_RETRY_S, expected_s / 2),
@@ -388,7 +355,9 @@ class Batcher:
 
     def _tell_queue(self) -> None:
         if self._watcher is not None:
-            self._watcher.queue_changed(requests=len(self._jobs), tokens=self.num_tokens)
+            tokens = self.num_tokens
+            seconds = self._pace.seconds_for(tokens)
+            self._watcher.queue_changed(requests=len(self._jobs), tokens=tokens, seconds=seconds)
 
     def _tell_spared(self, *, equal: int = 0, cached: int = 0) -> None:
         if self._watcher is not None and (equal or cached):

@@ -21,7 +21,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from gad_ray.batch import Message
-from gad_ray.models.pairs import Pair
+from gad_ray.models.pairs import Pair, deduplicate
 from gad_ray.serving.exchange import (
     ClientSettings,
     EndpointError,
@@ -162,7 +162,7 @@ class ScoreClient:
     def score_pairs(
         self, pairs: Sequence[Pair], *, truncate: bool = False, token_values: bool = False
     ) -> list[Score]:
-        """Score pairs, in their order, all by one critic.
+        """Score pairs, in their order, all by one critic. Equal pairs are asked for once and get the same score.
 
         Args:
             pairs: Prompts with a response each.
@@ -173,27 +173,39 @@ class ScoreClient:
             EndpointError: If the service refuses, cannot be reached, or changes its critic again and again. What it
                 cannot score at once in its time is asked for in halves, down to single pairs.
         """
-        parts = self._parts(pairs, truncate=truncate, token_values=token_values)
+        # Two requests, in which a pair has other company each, may differ in a score's last digits.
+        distinct, index = deduplicate(pairs)
+        parts = self._parts(distinct, truncate=truncate, token_values=token_values)
         bound = Bound()
         for _ in range(self._settings.max_attempts):
             answers = [one for part in parts for one in self._answered(part, bound)]
             scores = self._collect(answers)
             if scores is not None:
-                return scores
+                return [scores[int(i)] for i in index]
         raise self._restless()
 
     async def score_pairs_async(
         self, pairs: Sequence[Pair], *, truncate: bool = False, token_values: bool = False
     ) -> list[Score]:
         """As :meth:`score_pairs`, several parts at once."""
-        parts = self._parts(pairs, truncate=truncate, token_values=token_values)
+        distinct, index = deduplicate(pairs)
+        parts = self._parts(distinct, truncate=truncate, token_values=token_values)
         bound, gate = Bound(), asyncio.Semaphore(self._settings.concurrency)
         for _ in range(self._settings.max_attempts):
             answers = _flat(await _all_of([self._answered_async(part, bound, gate) for part in parts]))
             scores = self._collect(answers)
             if scores is not None:
-                return scores
+                return [scores[int(i)] for i in index]
         raise self._restless()
+
+    async def send_async(self, part: Part) -> ScoreResponse:
+        """The answer to one request for scores as it stands, repeated only as any request is.
+
+        Raises:
+            EndpointError: If the service refuses, or cannot be reached.
+            TooMuchError: If it is too much for the time that it has; its halves may not be.
+        """
+        return self._typed(await self._drive_async(self._score_exchange(part)), ScoreResponse)
 
     # --- The other routes
 

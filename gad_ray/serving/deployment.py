@@ -16,10 +16,11 @@ from typing import Any, cast
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
 from gad_ray.actors.process import runtime_env, share_of_cores
 from gad_ray.errors import ModelError
+from gad_ray.models.packed import PACKED_ENV
 from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
@@ -27,6 +28,7 @@ from gad_ray.serving.follow import Follower
 from gad_ray.serving.keys import KeyRing, digests_from
 from gad_ray.serving.passes import Passes, passes_at_once
 from gad_ray.serving.run_channel import RunChannel, end_serve, replica_name
+from gad_ray.serving.scaling import BUSY, WAITING_S, WaitingWork
 from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.settings import ReplicaSettings, ServedSource, ServeSettings, settings_from
@@ -35,9 +37,6 @@ from gad_ray.serving.versions import Versions
 from gad_ray.serving.watch import ServingMetrics
 
 DEPLOYMENT = "critic"
-
-_QUEUE_SHARE = 0.5
-"""Share of the queue's bound at which another replica is wanted."""
 
 
 class CriticReplica:
@@ -61,7 +60,7 @@ class CriticReplica:
         self._keys = KeyRing(digests, file=None if key_file is None else Path(key_file))
         self._metrics = ServingMetrics(cast("Any", ray_metrics))
         limits = self._settings.limits
-        batcher = Batcher(
+        self._batcher = Batcher(
             self._settings.batching,
             max_queued_tokens=limits.max_queued_tokens,
             max_queued_requests=limits.max_queued_requests,
@@ -78,7 +77,7 @@ class CriticReplica:
             watcher=self._metrics,
         )
         self._service = ScoringService(
-            None, name=self._settings.name, limits=limits, batcher=batcher, adapters=self._adapters
+            None, name=self._settings.name, limits=limits, batcher=self._batcher, adapters=self._adapters
         )
         self._versions = Versions(
             self._service,
@@ -150,6 +149,11 @@ class CriticReplica:
             close=self.close,
         )
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Ray Serve asks each replica of a number that may change, for :class:`WaitingWork`."""
+        waiting_s, busy = self._batcher.take_load()
+        return {WAITING_S: waiting_s, BUSY: busy}
+
     async def close(self) -> None:
         """End, after the last request."""
         self._stop_following()
@@ -180,7 +184,7 @@ def application(args: ServeSettings) -> Application:
         args: Its settings.
     """
     limits = args.limits
-    threads = args.threads or share_of_cores(args.num_replicas)
+    threads = args.threads or share_of_cores(args.most_replicas)
     options: dict[str, Any] = {
         "name": DEPLOYMENT,
         # The replica's own queue is bounded and answers 429 at once, in the envelope. What comes on top of that and
@@ -195,7 +199,7 @@ def application(args: ServeSettings) -> Application:
         "ray_actor_options": {
             "num_cpus": args.cpus_per_replica,
             "num_gpus": args.gpus_per_replica,
-            "runtime_env": runtime_env(threads=threads),
+            "runtime_env": {"env_vars": {**runtime_env(threads=threads)["env_vars"], **PACKED_ENV}},
         },
     }
     if args.max_replicas is None:
@@ -203,8 +207,14 @@ def application(args: ServeSettings) -> Application:
     else:
         options["autoscaling_config"] = AutoscalingConfig(
             min_replicas=args.num_replicas,
-            max_replicas=max(args.max_replicas, args.num_replicas),
-            target_ongoing_requests=max(1.0, _QUEUE_SHARE * limits.max_queued_requests),
+            max_replicas=args.max_replicas,
+            look_back_period_s=args.scaling.look_back_s,
+            upscale_delay_s=args.scaling.up_after_s,
+            downscale_delay_s=args.scaling.down_after_s,
+            policy=AutoscalingPolicy(
+                policy_function=WaitingWork,
+                policy_kwargs={"target_wait_s": args.scaling.target_wait_s},
+            ),
         )
     replica: Any = cast("Any", serve.ingress())(CriticReplica)
     return cast("Any", serve.deployment(**options))(replica).bind(args.for_replica())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 _SMOOTHING = 0.2
+_SMALLEST_SHARE = 0.125
 _PACE_HOLDS_S = 60.0
+_SHORTEST_LOOK_S = 0.001
 
 
 class ArrivalPace:
@@ -46,11 +48,24 @@ class ArrivalPace:
 
 
 class ScoringPace:
-    """Tokens scored in a second of work, by the batches of late."""
+    """Tokens scored in a second of work, by the batches of late.
 
-    def __init__(self) -> None:
-        self._seconds_per_token: float | None = None
+    Every token counts alike, so that a batch tells as much as it has of them. A small one takes much the same time whatever
+    it holds, as does the first of a process: of how fast many tokens are scored they tell next to nothing.
+
+    Args:
+        budget: Tokens of a full batch. Fewer than an eighth of it count as an eighth, and nothing is expected before so
+            many were scored.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._seen = 0.0
+        self._seconds = 0.0
+        self._tokens = 0.0
         self._last = 0.0
+        self._worked_s = 0.0
+        self._taken = 0.0
 
     def scored(self, tokens: int, seconds: float, *, now: float) -> None:
         """A batch is done.
@@ -61,18 +76,30 @@ class ScoringPace:
             now: Seconds of a monotonic clock.
         """
         self._last = now
-        if tokens > 0:
-            pace = seconds / tokens
-            known = self._seconds_per_token
-            self._seconds_per_token = pace if known is None else known + _SMOOTHING * (pace - known)
+        self._worked_s += seconds
+        counted = max(float(tokens), _SMALLEST_SHARE * self._budget)
+        kept = (1.0 - _SMOOTHING) ** (counted / self._budget)
+        self._seen += counted
+        self._seconds = kept * self._seconds + seconds
+        self._tokens = kept * self._tokens + counted
+
+    def take_busy(self, now: float) -> float:
+        """Work since the last call as a share of the time; a batch counts at its end, so that it may be above 1.
+
+        Args:
+            now: Seconds of the same clock.
+        """
+        share = self._worked_s / max(now - self._taken, _SHORTEST_LOOK_S)
+        self._worked_s, self._taken = 0.0, now
+        return share
 
     def seconds_for(self, tokens: int, *, now: float | None = None) -> float:
-        """Expected time for so many tokens; 0 before anything was scored.
+        """Expected time for so many tokens; 0 while too little was scored to tell.
 
         Args:
             tokens: The tokens.
             now: Seconds of the same clock: expect nothing by batches that are older than a minute.
         """
-        if now is not None and now - self._last > _PACE_HOLDS_S:
+        if self._seen < self._budget or (now is not None and now - self._last > _PACE_HOLDS_S):
             return 0.0
-        return (self._seconds_per_token or 0.0) * tokens
+        return self._seconds / self._tokens * tokens

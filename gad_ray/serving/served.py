@@ -106,9 +106,9 @@ class ServedCritic:
             ModelError: If a weight, or the score of a first text, is not finite.
         """
         self._model: CriticModel = opened.model
-        self._model.eval()
         self._model.check_finite()
         self.parts: Fingerprint = self._model.fingerprint()
+        self._model.pack()
         self.fingerprint: str = self.parts.digest
         self.step = opened.step
         self.temperature = opened.temperature

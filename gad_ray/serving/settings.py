@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from gad_ray.config.base import StrictModel
 from gad_ray.errors import ConfigError
-from gad_ray.serving.batcher import BatchSettings
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.limits import Limits
 
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
@@ -81,6 +81,22 @@ class ServedSource(StrictModel):
         return self
 
 
+class ScalingSettings(StrictModel):
+    """When replicas are added and taken away, where ``max_replicas`` allows it."""
+
+    target_wait_s: float = Field(default=5.0, gt=0.0)
+    """Seconds of work that may wait for each replica; more of it wants another one."""
+
+    look_back_s: float = Field(default=20.0, gt=10.0)
+    """Time over which waiting work and use are averaged; replicas tell Ray Serve every ten seconds."""
+
+    up_after_s: float = Field(default=10.0, ge=0.0)
+    """How long another replica must be wanted until it is started."""
+
+    down_after_s: float = Field(default=300.0, ge=0.0)
+    """How long one must be wanted less until it is taken away."""
+
+
 class ServeSettings(ReplicaSettings, ServedSource):
     """One served critic, with the replicas that serve it."""
 
@@ -88,13 +104,29 @@ class ServeSettings(ReplicaSettings, ServedSource):
     """Processes that each hold the critic and share the requests."""
 
     max_replicas: int | None = Field(default=None, ge=1)
-    """Add replicas up to so many while requests wait, and take them away again; a fixed number when left out."""
+    """Add replicas up to so many while work waits, and take them away again; a fixed number when left out."""
+
+    scaling: ScalingSettings = ScalingSettings()
+    """When that is done."""
 
     cpus_per_replica: float = Field(default=1.0, ge=0.0)
     """Cores that Ray reserves for one replica."""
 
     drain_s: float = Field(default=30.0, gt=0.0)
     """Longest time for requests under way to end when a replica is stopped."""
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.num_replicas:
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}, and num_replicas, the fewest, is {self.num_replicas}"
+            )
+        return self
+
+    @property
+    def most_replicas(self) -> int:
+        """Replicas that there may be at once."""
+        return self.max_replicas or self.num_replicas
 
     def for_replica(self) -> dict[str, Any]:
         """The part that replicas are started with."""

@@ -114,6 +114,7 @@ class ServingMetrics:
         self._spared = counter("spared_pairs", "Pairs that needed no computation", "cause")
         self._queue_requests = gauge("queue_requests", "Requests that wait or are being scored")
         self._queue_tokens = gauge("queue_tokens", "Their tokens")
+        self._queue_seconds = gauge("queue_seconds", "Time that these take, at the pace of late")
         self._swaps = counter("swaps", "New versions", "result")
         self._adapters = counter("adapters", "Adapters loaded, refused, or taken out of memory", "result")
         self._step = gauge("model_step", "Optimiser steps of the critic that is served")
@@ -152,10 +153,11 @@ class ServingMetrics:
         if seconds > 0:
             self._batch_seconds.inc(seconds)
 
-    def queue_changed(self, *, requests: int, tokens: int) -> None:
+    def queue_changed(self, *, requests: int, tokens: int, seconds: float) -> None:
         """As ``BatchWatcher`` says."""
         self._queue_requests.set(float(requests))
         self._queue_tokens.set(float(tokens))
+        self._queue_seconds.set(seconds)
 
     def rows_spared(self, *, equal: int, cached: int) -> None:
         """As ``BatchWatcher`` says."""

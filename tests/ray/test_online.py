@@ -19,9 +19,10 @@ from gad_ray.evaluation.kept import FINGERPRINT_FILE, open_critic
 from gad_ray.models.critic import CriticModel
 from tests.cluster import Cluster
 from tests.game import Game, Outcome, Running, make_rows
-from tests.processes import describe, processes_of, wait_until
+from tests.processes import describe, processes_of, titled, wait_until
 from tests.unit.builders import pair
 
+SERVED_AT = "the critic is served at"
 ASKED = [(row["content"], row["teacher_response"]) for row in make_rows(3)]
 
 
@@ -73,34 +74,60 @@ class Client:
 
 @dataclass(frozen=True)
 class Served:
+    """What came of it.
+
+    Attributes:
+        client: Who asked all the time.
+        num_before: Its answers before the run was killed.
+        outcome: How the resumed run ended.
+    """
+
     client: Client
+    num_before: int
     outcome: Outcome
 
 
 def kill_replica(cluster: Cluster) -> None:
-    replicas = [one for one in processes_of(cluster.directory) if "ServeReplica" in " ".join(one.cmdline())]
+    replicas = titled(cluster.directory, "ServeReplica")
     assert len(replicas) == 1
     replicas[0].send_signal(signal.SIGKILL)
 
 
+def wait_until_nobody_serves(cluster: Cluster, *, deadline_s: float) -> None:
+    names = ("ServeReplica", "ServeController", "ProxyActor", "ray::Channel")
+    wait_until(
+        lambda: not any(name in describe(processes_of(cluster.directory)) for name in names),
+        what="the end of all that served",
+        deadline_s=deadline_s,
+    )
+
+
 @pytest.fixture(scope="module")
 def served(game: Game, ray_cluster: Cluster) -> Served:
-    """A run that is asked while it goes, loses its replica, and is ended when a new one has taken its place."""
+    """A run that is asked while it goes and loses its replica, is killed when a new one has taken its place, and goes on."""
     client = Client(free_port())
-    run = game.start(
-        "online",
+    overrides = (
         "serve.enabled=true",
         f"serve.port={client.port}",
         "stages.adversarial.steps=100000",
         "checkpoint={every: 1, keep: 100000, at_end: true}",
         "evaluation.every=0",
     )
+    run = game.start("online", *overrides)
     first = client.until_newer(run, -1)
     later = client.until_newer(run, first)
     kill_replica(ray_cluster)
-    client.until_newer(run, later)
+    last = client.until_newer(run, later)
+    num_before = len(client.answers)
+    assert run.kill().code == -signal.SIGKILL
+    # Nobody is left who could tell them: they have to notice.
+    wait_until_nobody_serves(ray_cluster, deadline_s=60.0)
+    run = game.start("online", *overrides, resume="auto")
+    client.until_newer(run, last)
+    # The restored critic may be newer already, and answer before the run has seen that it does.
+    run.wait_for(lambda: run.said(SERVED_AT), "the word that it is served")
     run.terminate()
-    return Served(client, run.wait())
+    return Served(client, num_before, run.wait())
 
 
 def critics(root: Path) -> dict[str, tuple[int, Path]]:
@@ -136,7 +163,9 @@ def test_every_answer_names_a_critic_of_the_run_and_has_its_scores(served: Serve
         np.testing.assert_allclose(answer.scores, wanted[answer.fingerprint], atol=1e-5, rtol=0)
     assert len(wanted) >= 3
     steps = [answer.step for answer in served.client.answers]
-    assert steps == sorted(steps), "a later answer is never of an earlier critic"
+    for told in (steps[: served.num_before], steps[served.num_before :]):
+        assert told == sorted(told), "a later answer is never of an earlier critic"
+    assert steps[served.num_before] > 0, "the first answer of a run that goes on is of the restored critic"
 
 
 def test_without_a_replica_requests_are_told_to_come_again(served: Served) -> None:
@@ -147,13 +176,8 @@ def test_the_run_ends_as_any_other_and_leaves_nothing_on_the_cluster(
     served: Served, ray_cluster: Cluster
 ) -> None:
     assert served.outcome.code == 128 + signal.SIGTERM
-    assert "the critic is served at" in served.outcome.out
-    names = ("ServeReplica", "ServeController", "ProxyActor", "ray::Channel")
-    wait_until(
-        lambda: not any(name in describe(processes_of(ray_cluster.directory)) for name in names),
-        what="the end of all that served",
-        deadline_s=30.0,
-    )
+    assert SERVED_AT in served.outcome.out
+    wait_until_nobody_serves(ray_cluster, deadline_s=30.0)
     with pytest.raises(ConnectionError):
         socket.create_connection(("127.0.0.1", served.client.port))
 

@@ -6,18 +6,22 @@ import json
 import re
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from gad_ray.models.critic import CriticModel
 from tests.cluster import Cluster, ray_environment
 from tests.game import REPOSITORY
-from tests.processes import wait_until
+from tests.processes import titled, wait_until
 from tests.tiny import make_tiny_model
 from tests.unit.builders import critic_config, critic_learner, pair
 
@@ -62,6 +66,35 @@ class Deployed:
         mine = command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port}").replace("curl ", "curl -s ")
         done = subprocess.run(["bash", "-c", mine], capture_output=True, text=True, timeout=START_S)
         return json.loads(done.stdout) if done.stdout.startswith("{") else None
+
+    def replicas(self) -> dict[int, int]:
+        """Its replicas' process ids, and that of the node of each."""
+        return {one.pid: one.ppid() for one in titled(self.cluster.directory, "ServeReplica")}
+
+    @contextmanager
+    def loaded(self, body: Any, *, clients: int) -> Iterator[None]:
+        """Clients that ask without pause while in the block; each is answered, or told at once to come again."""
+        over, answered = threading.Event(), threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60.0) as client:
+                while not over.is_set():
+                    answer = client.post("/v1/score", json=body)
+                    assert answer.status_code in (200, 429), answer.text
+                    if answer.status_code == 429:
+                        over.wait(float(answer.headers["retry-after"]))
+                    else:
+                        answered.set()
+
+        with ThreadPoolExecutor(max_workers=clients) as pool:
+            asking: list[Future[None]] = [pool.submit(ask) for _ in range(clients)]
+            try:
+                yield
+            finally:
+                over.set()
+        for future in asking:
+            future.result()
+        assert answered.is_set()
 
     def serves(self, fingerprint: str) -> bool:
         """Whether it answers, and with this critic."""
@@ -122,3 +155,36 @@ def test_the_published_yaml_is_deployed_and_scored_as_the_documentation_shows(de
             wait_until(
                 lambda: deployed.serves(second.fingerprint().digest), what="the swap", deadline_s=START_S
             )
+
+
+def test_while_work_waits_another_node_gets_a_replica_and_gives_it_up_again(deployed: Deployed) -> None:
+    deployed.cluster.add_node()
+    scaling = "{target_wait_s: 0.05, up_after_s: 0.0, down_after_s: 2.0}"
+    done = deployed.deploy(
+        replaced(
+            PUBLISHED,
+            {
+                "critic: /srv/gad-ray/critic\n": f"critic: {deployed.critics[0]}\n",
+                "port: 8000": f"port: {deployed.port}",
+                # A node has two cores: a second replica finds room on the other one only.
+                "cpus_per_replica: 1.0": "cpus_per_replica: 1.5",
+                "# max_replicas: 8": "max_replicas: 2",
+                "# scaling: {target_wait_s: 5.0, up_after_s: 10.0, down_after_s: 300.0}": f"scaling: {scaling}",
+            },
+        )
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    fingerprint = CriticModel.load(deployed.critics[0]).fingerprint().digest
+    wait_until(
+        lambda: deployed.serves(fingerprint) and len(deployed.replicas()) == 1,
+        what="the service",
+        deadline_s=START_S,
+    )
+    little = {"queries": "Hi", "documents": ["a"]}
+    much = {"queries": [f"What is {n}?" for n in range(100)], "documents": ["because " * 12] * 100}
+    with deployed.loaded(little, clients=1):
+        with deployed.loaded(much, clients=6):
+            wait_until(
+                lambda: len(set(deployed.replicas().values())) == 2, what="two nodes", deadline_s=START_S
+            )
+        wait_until(lambda: len(deployed.replicas()) == 1, what="the end of one", deadline_s=START_S)

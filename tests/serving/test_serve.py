@@ -24,7 +24,7 @@ from gad_ray.models.critic import CriticModel
 from gad_ray.serving.client import ScoreClient
 from tests.cluster import ray_environment
 from tests.game import REPOSITORY
-from tests.processes import processes_of, wait_until, wait_until_gone
+from tests.processes import titled, wait_until, wait_until_gone
 from tests.tiny import make_tiny_model
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
 from tests.unit.serving.lora import make_lora_learner
@@ -259,7 +259,7 @@ def test_a_new_critic_of_the_run_takes_over_without_a_lost_request_and_a_bad_one
 
 
 def test_a_killed_replica_costs_no_request_its_answer(served: Served) -> None:
-    replicas = [one for one in processes_of(served.scratch) if "ServeReplica" in " ".join(one.cmdline())]
+    replicas = titled(served.scratch, "ServeReplica")
     assert len(replicas) == 2
     body = {"queries": "Hi", "documents": ["a" * 50] * 3}
     with ThreadPoolExecutor(max_workers=4) as pool:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
 from gad_ray.observability.lines import read_lines
 from gad_ray.serving.client import ScoreClient
+from gad_ray.serving.exchange import TooMuchError
+from gad_ray.serving.parts import Part, parts_of
 
 _REPEATED = 0.2
 """Share of the pairs that are asked for once more in the same request."""
@@ -121,33 +123,43 @@ async def in_batches(
 ) -> Scored:
     """Over HTTP, in requests of random sizes, several at once, some pairs twice in one request.
 
+    The requests go as they are put together here: the client itself asks for equal pairs once.
+
     Raises:
         GadError: If a request fails, or another critic answers.
     """
     draw = random.Random(seed)
     order = list(range(len(pairs)))
     draw.shuffle(order)
-    requests: list[list[int]] = []
+    requests: list[Part] = []
+    asked: list[int] = []
     while order:
         size = draw.randint(1, _LARGEST_BATCH)
         members, order = order[:size], order[size:]
         members += [place for place in members if draw.random() < _REPEATED]
         draw.shuffle(members)
-        requests.append(members)
+        parts = parts_of([pairs[i] for i in members], {}, max_pairs=len(members), max_characters=sys.maxsize)
+        requests += [replace(part, places=tuple(len(asked) + i for i in part.places)) for part in parts]
+        asked += members
     gate = asyncio.Semaphore(_AT_ONCE)
     scores = np.full(len(pairs), np.nan, dtype=np.float32)
     repeated = unequal = 0
 
-    async def ask(members: list[int]) -> None:
+    async def ask(part: Part) -> None:
         nonlocal repeated, unequal
-        async with gate:
-            found = await client.score_pairs_async([pairs[place] for place in members])
-        _check({score.fingerprint for score in found}, fingerprint)
+        try:
+            async with gate:
+                found = await client.send_async(part)
+        except TooMuchError:
+            for half in part.halves():
+                await ask(half)
+            return
+        _check({found.model_version.fingerprint}, fingerprint)
         values: dict[int, set[float]] = {}
-        for place, score in zip(members, found, strict=True):
-            values.setdefault(place, set()).add(score.value)
-            scores[place] = score.value
-        repeated += len(members) - len(values)
+        for number, item in zip(part.places, found.data, strict=True):
+            values.setdefault(asked[number], set()).add(item.score)
+            scores[asked[number]] = item.score
+        repeated += len(part.places) - len(values)
         unequal += sum(len(one) > 1 for one in values.values())
 
     await asyncio.gather(*map(ask, requests))

@@ -14,7 +14,13 @@ import numpy as np
 import torch
 
 from gad_ray.bench.parity.pairs import default_pairs, read_pairs
-from gad_ray.bench.parity.paths import Scored, by_command, in_batches, in_training, one_by_one
+from gad_ray.bench.parity.paths import (
+    Scored,
+    by_command,
+    in_batches,
+    in_training,
+    one_by_one,
+)
 from gad_ray.bench.serve.servers import endpoint
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair

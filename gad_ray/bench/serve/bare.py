@@ -1,8 +1,7 @@
 """The bare forward: the same texts through the same model in a process of its own, without a server before it.
 
-``python -m gad_ray.bench.serve.bare CRITIC PAIRS THREADS BATCH_TOKENS`` reads a line for every round, which says how many
-passes are to be under way at once, and answers with one line of JSON. In between it waits for input, and takes no time
-from others.
+``python -m gad_ray.bench.serve.bare CRITIC PAIRS THREADS BATCH_TOKENS`` reads a line for every round, which is ``plain`` or
+``served``, and answers with one line of JSON. In between it waits for input, and takes no time from others.
 """
 
 from __future__ import annotations
@@ -22,9 +21,11 @@ from typing import IO, Any, cast
 from gad_ray.actors.process import log_tail, runtime_env
 from gad_ray.batch import Message
 from gad_ray.errors import GadError
+from gad_ray.models.packed import PACKED_ENV
 from gad_ray.models.pairs import Pair
 
 _END_S = 30.0
+_PLAIN, _SERVED = "plain", "served"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class BareForward:
                 stderr=errors,
                 text=True,
                 # Threads that wait do so as those of the endpoint's replicas.
-                env={**os.environ, **runtime_env(threads=threads)["env_vars"]},
+                env={**os.environ, **runtime_env(threads=threads)["env_vars"], **PACKED_ENV},
                 start_new_session=True,
             ) as child,
         ):
@@ -83,17 +84,18 @@ class BareForward:
                 except subprocess.TimeoutExpired:
                     child.kill()
 
-    def round(self, *, at_once: int = 1) -> dict[str, Any]:
+    def round(self, *, as_served: bool = False) -> dict[str, Any]:
         """Score all pairs once.
 
         Args:
-            at_once: Passes under way at once, which share the threads.
+            as_served: As a replica on a CPU computes: by layers that are packed, and two passes at once, which share
+                the threads. Else the model is as transformers loads it, and has all threads for one pass.
 
         Returns:
             ``seconds`` of the forward passes, ``tokenising_s`` before them, and the ``scores``.
         """
         stdin = cast("IO[str]", self.child.stdin)
-        stdin.write(f"{at_once}\n")
+        stdin.write(f"{_SERVED if as_served else _PLAIN}\n")
         stdin.flush()
         return _line(self.child, self.log)
 
@@ -117,21 +119,26 @@ def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -
 
     from gad_ray.core.packing import plan_micro_batches
     from gad_ray.models.critic import CriticModel
+    from gad_ray.serving.passes import passes_at_once
 
     critic = CriticModel.load(Path(critic_dir))
+    packed = CriticModel.load(Path(critic_dir)).pack()
     texts: list[list[str]] = json.loads(Path(file).read_text(encoding="utf-8"))
     pairs = [Pair((Message(role="user", content=prompt),), response) for prompt, response in texts]
     _say({"tokens": sum(len(critic.encoder.encode(pair)) for pair in pairs)})
     for line in sys.stdin:
-        share = max(1, threads // int(line))
+        as_served = line.strip() == _SERVED
+        at_once = passes_at_once(on_gpu=False, threads=threads) if as_served else 1
         started = time.perf_counter()
         rows = [critic.encoder.encode(pair) for pair in pairs]
         tokenised = time.perf_counter()
         plans = plan_micro_batches([len(row) for row in rows], max_tokens=batch_tokens)
         batches = [[rows[int(i)] for i in plan] for plan in plans]
         scores = [0.0] * len(rows)
-        with ThreadPoolExecutor(int(line), initializer=torch.set_num_threads, initargs=(share,)) as pool:
-            for plan, (found, _) in zip(plans, pool.map(critic.score_rows, batches), strict=True):
+        score_rows = (packed if as_served else critic).score_rows
+        share = max(1, threads // at_once)
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(share,)) as pool:
+            for plan, (found, _) in zip(plans, pool.map(score_rows, batches), strict=True):
                 for i, score in zip(plan, found, strict=True):
                     scores[int(i)] = float(score)
         done = time.perf_counter()

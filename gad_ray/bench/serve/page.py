@@ -27,14 +27,15 @@ _QUIET = 0.1
 _ABOUT = {
     "throughput": """A closed loop keeps the endpoint saturated; the bare forward is a process that does nothing but score the same pairs,
 all sorted by length, in batches of the same budget of tokens, with as many threads, which wait as those of a replica do. They take turns, round by round, and the bare
-forward's time leaves out its tokenising. It makes one pass after the other, each with all threads, and in a row of its own two at a time with half of the threads each, as the endpoint does on a CPU: that is why a share can be above 1. The share is the median over the rounds, with the lowest and the highest.
+forward's time leaves out its tokenising. It is the model as transformers loads it, one pass after the other, each with all threads. In a row of its own it computes as a replica does on a CPU: by layers whose weights are packed for oneDNN, and two passes at a time with half of the threads each. That is why a share can be above 1. The share is the median over the rounds, with the lowest and the highest.
 """,
     "latency": """Requests of one pair each come at random times (Poisson), whatever becomes of those before; a time counts from when the
 request was to be sent. Saturation was measured just before on the same endpoint, by a closed loop.
 """,
     "peers": """The same pairs, the same number under way, as many threads, the same precision, in turns. The FastAPI loop is
 `gad_ray/bench/serve/reward_server.py`: one request at a time, padded, one forward pass, as OpenRLHF's reward server works. vLLM
-serves the same backbone and head as a sequence classifier of one label, with its defaults. The last column: median over the rounds, with the lowest and the highest.
+serves the same backbone and head as a sequence classifier of one label, with its defaults, but without its cache of prefixes, since every round has the same texts (ours
+has its own cache off); it compiles the model when it starts. The last column: median over the rounds, with the lowest and the highest.
 """,
     "swaps": """`gad-ray serve --follow RUN` with two replicas. The run's critic is replaced again and again by one of several that differ
 in all weights; a replica is killed (SIGKILL) at random again and again. Clients ask without pause for one to four pairs. An answer is right if it has one score for every pair, each within 1e-4 of what the version that it names gives offline. The first client is `ScoreClient`, which repeats what failed for a passing reason; the second sends everything once.
@@ -96,6 +97,11 @@ def _of_latency(figures: Mapping[str, Any]) -> list[str]:
 
 def _of_peers(figures: Mapping[str, Any]) -> list[str]:
     lines = [f"{figures['pairs']} pairs with {figures['tokens']} tokens a round."]
+    if not figures["missing"]:
+        lines.append(
+            f"The loop and vLLM both score by the last token: but for a constant, their scores are {figures['peers_gap']:.1e} "
+            "apart at most."
+        )
     lines += [
         f"{name} did not run: {' '.join(why.split())[:600]}" for name, why in figures["missing"].items()
     ]

@@ -167,7 +167,7 @@ def reward_server(critic: Path, *, threads: int) -> Command:
 
 
 def vllm_server(classifier: Path, *, threads: int, dtype: str, max_tokens: int, name: str) -> Command:
-    """vLLM's own server of pooling models, with its defaults but for precision, threads and memory.
+    """vLLM's own server of pooling models, with its defaults but for precision, threads, memory and its cache of prefixes.
 
     Args:
         classifier: A sequence classifier's directory.
@@ -183,6 +183,8 @@ def vllm_server(classifier: Path, *, threads: int, dtype: str, max_tokens: int, 
             *("--runner", "pooling", "--dtype", dtype, "--max-model-len", str(max_tokens)),
             *("--host", "127.0.0.1", "--served-model-name", name),
             *("--pooler-config", '{"use_activation": false}'),
+            # The rounds repeat their texts: with it all but the first would measure the cache.
+            "--no-enable-prefix-caching",
         ],
         ready="/health",
         environment={

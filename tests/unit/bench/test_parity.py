@@ -1,24 +1,29 @@
 """The comparison of scores from training, a command and HTTP, with a small critic behind a real HTTP server."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
 import torch
 
 from gad_ray.bench.parity.pairs import default_pairs, read_pairs
+from gad_ray.bench.parity.paths import Scored, in_batches
 from gad_ray.bench.parity.study import Parity, ParityStudy
 from gad_ray.cli import main
 from gad_ray.errors import DataError, GadError
 from gad_ray.evaluation.kept import OpenedCritic, open_critic
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
-from gad_ray.serving.batcher import BatchSettings
+from gad_ray.serving.batching import BatchSettings
+from gad_ray.serving.client import ScoreClient
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.served import RowScore, ServedCritic
-from tests.unit.builders import critic_config, critic_learner
+from tests.unit.builders import critic_config, critic_learner, pair
 from tests.unit.serving.listening import listening
 
 KINDS = (" the ", "的", "😀", "\n    ")
@@ -112,9 +117,44 @@ def test_scores_that_are_apart_are_told_and_are_a_failure(
 
 
 def study_of(model: CriticModel, pairs: Any) -> Any:
-    from gad_ray.bench.parity.paths import Scored
-
     return Scored(way="gad-ray score", scores=model.score(pairs, micro_batch_tokens=4096))
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-7])
+def test_equal_pairs_of_one_request_are_counted_and_those_that_are_apart(apart: float):
+    """Also where requests are too large for the endpoint, or it is full at first."""
+    pairs = [pair("Hi", "a" * n) for n in range(1, 301)]
+    sizes: list[int] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        documents = json.loads(request.content)["documents"]
+        sizes.append(len(documents))
+        if len(sizes) == 1:
+            return httpx.Response(429, headers={"retry-after": "0"})
+        if len(documents) > 20:
+            status, code = (
+                (408, "deadline_exceeded") if len(documents) > 30 else (413, "deadline_unreachable")
+            )
+            return httpx.Response(status, json={"error": {"message": "too much", "code": code}})
+        scores = [
+            {"index": i, "score": len(d) + apart * i, "truncated": False} for i, d in enumerate(documents)
+        ]
+        version = {"fingerprint": "f" * 64, "step": 1}
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        shared = {"truncated": False, "usage": usage, "model_version": version}
+        told = {"id": "a", "created": 1, "model": "critic", "data": scores, **shared}
+        return httpx.Response(200, json=told)
+
+    async def run() -> Scored:
+        transport = httpx.MockTransport(answer)
+        async with ScoreClient("http://endpoint", async_transport=transport, jitter=lambda: 0.0) as client:
+            return await in_batches(client, "f" * 64, pairs, where="HTTP", seed=0)
+
+    found = asyncio.run(run())
+    np.testing.assert_allclose(found.scores, np.arange(1, 301), rtol=1e-6)
+    assert max(sizes) > 30
+    assert found.num_repeated > 10
+    assert found.num_unequal == (found.num_repeated if apart else 0)
 
 
 def test_another_critic_at_the_endpoint_is_refused(

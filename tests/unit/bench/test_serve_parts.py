@@ -16,7 +16,15 @@ from fastapi.responses import JSONResponse
 
 from gad_ray.bench.serve import study as study_module
 from gad_ray.bench.serve.bare import BareForward
-from gad_ray.bench.serve.contest import Scored, saturating, score_gap, shares, speeds, take_turns
+from gad_ray.bench.serve.contest import (
+    Scored,
+    saturating,
+    score_gap,
+    score_gap_but_constant,
+    shares,
+    speeds,
+    take_turns,
+)
 from gad_ray.bench.serve.critics import as_classifier, make_critic, make_versions, offline_scores
 from gad_ray.bench.serve.latency import time_answers
 from gad_ray.bench.serve.overload import overload
@@ -55,11 +63,11 @@ def test_the_bare_forward_gives_the_scores_of_the_critic_round_after_round(
     critic_dir: Path, offline: tuple[str, list[float]], tmp_path: Path
 ) -> None:
     with BareForward.running(critic_dir, PAIRS, threads=2, batch_tokens=200, out=tmp_path) as bare:
-        first, second, paired = bare.round(), bare.round(), bare.round(at_once=2)
+        first, second, served = bare.round(), bare.round(), bare.round(as_served=True)
     chat = CriticModel.load(critic_dir).encoder
     assert bare.tokens == sum(len(chat.encode(pair)) for pair in PAIRS)
     assert first["scores"] == second["scores"] == pytest.approx(offline[1], abs=1e-4)
-    assert paired["scores"] == pytest.approx(offline[1], abs=1e-4)
+    assert served["scores"] == pytest.approx(offline[1], abs=1e-4)
     assert first["seconds"] > 0
 
 
@@ -128,6 +136,9 @@ def test_rounds_are_played_in_turn_and_the_first_does_not_count() -> None:
     }
     assert shares(played, "b", of="a") == {"median": 0.8, "low": 0.5, "high": 1.0}
     assert score_gap(played, "b", of="a") == 0.5
+    assert score_gap_but_constant(played, "b", of="a") == 0.5
+    moved = [{**turn, "b": Scored(1.0, [4.0, 5.0])} for turn in played]
+    assert (score_gap(moved, "b", of="a"), score_gap_but_constant(moved, "b", of="a")) == (3.0, 0.0)
 
 
 def test_a_round_with_a_refused_request_counts_for_nothing(critic_dir: Path) -> None:
@@ -312,6 +323,7 @@ FIGURES: dict[str, dict[str, Any]] = {
             }
         },
         "missing": {"vLLM": "it is not\ninstalled"},
+        "peers_gap": 0.0,
     },
 }
 
@@ -351,6 +363,9 @@ def test_a_part_is_measured_once_with_one_setting_and_tabled_with_the_others(
     assert "| 1 pair a request | 8.00 | 800 | 0.80 (0.70 to 0.90) | 2.0e-06 |" in page
     assert "| vLLM | did not run | – | – |" in page
     assert "vLLM did not run: it is not installed" in page
+    assert "apart at most" not in page
+    figures["peers"]["figures"] |= {"missing": {}, "peers_gap": 3e-6}
+    assert "their scores are 3.0e-06 apart at most" in load_page(figures)
     assert f"{surroundings()['cores']:g} cores" in page
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import uvicorn
 
 from gad_ray.serving.app import build_app
-from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.keys import KeyRing
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.served import ServedCritic

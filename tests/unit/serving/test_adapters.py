@@ -19,7 +19,8 @@ from gad_ray.models.fingerprint import hash_tensors
 from gad_ray.models.load import load_backbone
 from gad_ray.models.lora import SharedBackbone
 from gad_ray.serving.adapters import AdapterPool
-from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.envelope import ApiError
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.passes import Passes

@@ -10,7 +10,8 @@ import pytest
 from gad_ray.batch import PublishedCritic
 from gad_ray.errors import ModelError
 from gad_ray.models.critic_state import CriticState, frame_of
-from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.channel import Channel, ReplicaReport
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.served import ServedCritic

@@ -107,9 +107,9 @@ def test_pairs_of_all_kinds_come_back_in_their_order(score_pairs: Callable[..., 
 
 def test_a_large_input_goes_in_parts_of_pairs_and_characters(score_pairs: Callable[..., list[float]]):
     endpoint = Endpoint()
-    pairs = [pair("q", "x" * (i % 7)) for i in range(25)]
+    pairs = [pair("q", "x" * i) for i in range(25)]
     found = score_pairs(endpoint.client(part_pairs=10), pairs)
-    assert found == [float(i % 7) for i in range(25)]
+    assert found == [float(i) for i in range(25)]
     assert sorted(len(body["documents"]) for body in endpoint.bodies) == [5, 10, 10]
     assert all(body["queries"] == ["q"] for body in endpoint.bodies), "one query with its documents"
 
@@ -118,6 +118,20 @@ def test_a_large_input_goes_in_parts_of_pairs_and_characters(score_pairs: Callab
         endpoint.client(part_characters=20), [pair("q", "x" * 9), pair("q", "y" * 9), pair("q", "z" * 50)]
     )
     assert sorted(len(body["documents"]) for body in endpoint.bodies) == [1, 2]
+
+
+def test_equal_pairs_are_asked_for_once_however_many_parts_a_call_has(
+    score_pairs: Callable[..., list[float]],
+):
+    endpoint = Endpoint()
+    pairs = [pair("q", "x" * (i % 3)) for i in range(10)] + [Pair(TALK, "xx")] * 2
+    assert score_pairs(endpoint.client(part_pairs=2), pairs) == [*[0.0, 1.0, 2.0] * 3, 0.0, 2.0, 2.0]
+    assert sorted(document for body in endpoint.bodies for document in body["documents"]) == [
+        "",
+        "x",
+        "xx",
+        "xx",
+    ]
 
 
 def test_no_pairs_are_no_request(score_pairs: Callable[..., list[float]]):
@@ -208,8 +222,8 @@ def test_what_is_too_much_at_once_is_asked_for_in_halves_and_never_twice(
     score_pairs: Callable[..., list[float]], status: int, code: str, pauses: list[float]
 ):
     endpoint = SlowEndpoint(20, status, code)
-    pairs = [pair(f"q{i % 9}", "x" * (1 + i % 9)) for i in range(60)]
-    pairs += [Pair(TALK, "y" * (i % 6)) for i in range(30)]
+    pairs = [pair(f"q{i % 9}", chr(97 + i // 9) * (1 + i % 9)) for i in range(60)]
+    pairs += [Pair(TALK, chr(97 + i // 6) * (1 + i % 6)) for i in range(30)]
     assert score_pairs(endpoint.client(), pairs, truncate=True) == [float(len(p.response)) for p in pairs]
     assert len(endpoint.refused) > 3
     assert len(set(endpoint.refused)) == len(endpoint.refused), "what was too much is not sent again"
@@ -224,7 +238,7 @@ def test_what_is_too_much_at_once_is_asked_for_in_halves_and_never_twice(
 def test_a_size_that_was_too_much_is_not_tried_by_the_parts_that_follow():
     endpoint = SlowEndpoint(40, 408, "deadline_exceeded")
     with endpoint.client(part_pairs=16) as client:
-        client.score_pairs([pair("q", "x" * 9) for _ in range(64)])
+        client.score_pairs([pair("q", f"{i:09d}") for i in range(64)])
     assert [len(body["documents"]) for body in endpoint.bodies] == [16, 8, *[4] * 16]
 
 

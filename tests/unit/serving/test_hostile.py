@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from gad_ray.serving.app import build_app
-from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.keys import KeyRing
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.served import ServedCritic

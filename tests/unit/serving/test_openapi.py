@@ -24,7 +24,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gad_ray.serving.app import build_app
-from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.keys import KeyRing, digests_from
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.served import ServedCritic

@@ -113,8 +113,11 @@ def test_the_application_is_one_deployment_whose_source_is_its_user_config(tmp_p
     assert (built.name, built.num_replicas) == ("critic", 2)
     assert built.user_config == {"critic": str(tmp_path)}
     assert built.max_ongoing_requests > 2 * 512
-    growing = build({"critic": str(tmp_path), "max_replicas": 4})._bound_deployment
-    assert growing._deployment_config.autoscaling_config.max_replicas == 4
+    scaling = {"target_wait_s": 2.0, "down_after_s": 7.0}
+    growing = build({"critic": str(tmp_path), "max_replicas": 4, "scaling": scaling})._bound_deployment
+    bounds = growing._deployment_config.autoscaling_config
+    assert (bounds.min_replicas, bounds.max_replicas, bounds.downscale_delay_s) == (1, 4, 7.0)
+    assert bounds.policy.policy_kwargs == {"target_wait_s": 2.0}
 
 
 def test_a_replica_takes_what_a_run_publishes_and_ends_serve_when_the_run_is_gone(

@@ -14,7 +14,8 @@ from gad_ray.evaluation.kept import OpenedCritic
 from gad_ray.evaluation.scoring import score_rows
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.envelope import ApiError
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.schema import CompareRequest, RerankRequest, RewardRequest, ScoreRequest

@@ -39,6 +39,7 @@ def test_what_is_served_can_change_and_what_serves_it_is_started_anew():
         ({"critic": "/a", "channel": "b"}, "either critic or follow"),
         ({"critic": "/a", "limits": {"max_bytes": 1}}, "limits.max_bytes"),
         ({"critic": "/a", "num_replicas": 0}, "num_replicas"),
+        ({"critic": "/a", "num_replicas": 3, "max_replicas": 2}, "max_replicas is 2, and num_replicas"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_their_name(values: dict[str, object], message: str):

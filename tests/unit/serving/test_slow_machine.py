@@ -10,7 +10,7 @@ import pytest
 from gad_ray.evaluation.kept import OpenedCritic
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
-from gad_ray.serving.batcher import BatchSettings
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.client import ScoreClient
 from gad_ray.serving.exchange import ClientSettings
 from gad_ray.serving.limits import Limits
@@ -21,7 +21,9 @@ from tests.unit.serving.metric_library import MetricLibrary
 
 ROW_S = 0.05
 TIMEOUT_S = 0.75
-PAIRS = [pair("Hello!", f"{i} and {i + 1}") for i in range(30)]
+EQUAL = 3
+PAIRS = [pair("Hello!", f"{i} and {i + 1}{' or so' * (i % 5)}") for i in range(30)]
+PAIRS += PAIRS[:EQUAL]
 
 
 class Slow(ServedCritic):
@@ -53,6 +55,9 @@ def test_a_call_that_takes_twice_as_long_as_a_request_may_is_answered_whole(crit
         found = call(url)
     wanted = critic.score(PAIRS, micro_batch_tokens=8192)
     np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=0)
+    assert found[:EQUAL] == found[-EQUAL:], (
+        "equal pairs of one call, at both ends of what is asked for in parts"
+    )
     asked = {labels[1]: count for (name, labels), count in library.totals.items() if name == "gad_serve_requests"}  # fmt: skip
     assert asked["408"] >= 1, "the first cannot know, and is lost"
     assert asked["200"] >= 3

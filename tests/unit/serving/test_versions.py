@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gad_ray.models.critic import CriticModel
-from gad_ray.serving.batcher import Batcher, BatchSettings
+from gad_ray.serving.batcher import Batcher
+from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.schema import ScoreRequest
 from gad_ray.serving.served import ServedCritic
