@@ -16,9 +16,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.packed import PACKED_ENV
 from tests.cluster import Cluster, ray_environment
 from tests.game import REPOSITORY
 from tests.processes import titled, wait_until
@@ -134,6 +136,12 @@ def test_the_published_yaml_is_deployed_and_scored_as_the_documentation_shows(de
     done = deployed.deploy(text)
     assert done.returncode == 0, done.stdout + done.stderr
     wait_until(lambda: deployed.serves(first.fingerprint().digest), what="the service", deadline_s=START_S)
+
+    (replica,) = deployed.replicas()
+    given = psutil.Process(replica).environ()
+    # Both are read when a process begins: what is set later has no effect.
+    assert {name: given.get(name) for name in PACKED_ENV} == PACKED_ENV
+    assert int(given["MALLOC_TRIM_THRESHOLD_"]) > int(given["MALLOC_MMAP_THRESHOLD_"]) > 0
 
     (command,) = re.findall(r"^ *(curl 127\.0\.0\.1:8000/v1/score.*\\\n.*)$", DOCUMENTED, re.MULTILINE)
     asked = json.loads(command.partition("-d '")[2].rstrip("'"))
