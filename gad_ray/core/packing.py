@@ -71,6 +71,45 @@ def plan_tight_batches(
     return batches
 
 
+def plan_even_batches(
+    lengths: Sequence[int] | NDArray[np.int64], *, max_tokens: int, at_once: int = 1, least_tokens: int = 1
+) -> list[NDArray[np.int64]]:
+    """Split rows that go end to end, without padding, into batches of much the same size.
+
+    The longest row that is left goes to the smallest batch (Graham, 1969).
+
+    Args:
+        lengths: Tokens of each row.
+        max_tokens: Budget of one micro-batch. A row longer than that gets a batch of its own.
+        at_once: Batches that are computed at the same time: their number is a multiple of it,
+        least_tokens: unless they had fewer tokens than this.
+
+    Returns:
+        Index arrays that together hold every row exactly once, the largest batch first.
+    """
+    sizes = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    too_long = int((sizes > max_tokens).sum())
+    large, rest = [[int(row)] for row in order[:too_long]], order[too_long:]
+    tokens = int(sizes[rest].sum())
+    count = max(1, -(-tokens // max_tokens))
+    if tokens >= at_once * least_tokens:
+        count = -(-count // at_once) * at_once
+    while True:
+        batches: list[list[int]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for row in rest:
+            place = filled.index(min(filled))
+            batches[place].append(int(row))
+            filled[place] += int(sizes[row])
+        if max(filled) <= max_tokens:
+            break
+        count += 1
+    largest_first = sorted(range(count), key=lambda place: -filled[place])
+    even = [batches[place] for place in largest_first if batches[place]]
+    return [np.asarray(batch) for batch in large + even]
+
+
 def plan_group_batches(lengths: Sequence[Sequence[int]], *, max_tokens: int) -> list[list[int]]:
     """Split groups of rows into micro-batches within the budget, never dividing a group.
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,15 @@ class AdaptedBackbone(nn.Module):
         super().__init__()
         self.shared = shared
         self.weights = weights
+
+    @property
+    def config(self) -> Any:
+        """The backbone's."""
+        return cast("Any", self.shared.module).config
+
+    def set_attn_implementation(self, name: str) -> None:
+        """As the backbone's: it is that of all who share it."""
+        cast("Any", self.shared.module).set_attn_implementation(name)
 
     def forward(self, **inputs: Any) -> Any:
         """As the backbone's."""

@@ -27,6 +27,7 @@ from gad_ray.models.adapter import ADAPTER_META, adapter_in, is_adapter, load_ad
 from gad_ray.models.load import TORCH_DTYPES, is_adapted, load_backbone
 from gad_ray.models.lora import AdaptedBackbone, SharedBackbone
 from gad_ray.models.packed import pack_linears
+from gad_ray.models.rows import attend_by_rows
 from gad_ray.models.source import resolve_model
 from gad_ray.serving.envelope import ApiError
 from gad_ray.serving.schema import ModelCard, ModelVersion
@@ -200,6 +201,7 @@ class AdapterPool:
             module = load_backbone(resolve_model(self._backbone), dtype=dtype)
             cast("Any", module).to(self._device).eval()
             pack_linears(module)
+            attend_by_rows(module)
             return SharedBackbone(module, dtype=dtype)
         if self._first is None:
             raise ModelError(

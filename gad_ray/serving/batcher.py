@@ -280,7 +280,12 @@ class Batcher:
             if not self._planned:
                 scorer, rows = self._take_round()
                 plans = plan_round(
-                    rows, budget=self._budget, on_gpu=self._on_gpu, share_prompts=scorer.shares_prompts
+                    rows,
+                    budget=self._budget,
+                    on_gpu=self._on_gpu,
+                    share_prompts=scorer.shares_prompts,
+                    end_to_end=scorer.end_to_end,
+                    at_once=self._passes.at_once,
                 )
                 self._planned.extend(_Batch(scorer, plan, shared) for plan, shared in plans)
                 continue
@@ -341,10 +346,11 @@ class Batcher:
         self._pace.scored(tokens, now - max(started, self._last_done), now=now)
         self._last_done = now
         if self._watcher is not None:
+            padded = len(batch.rows) * max(len(row.pair) for row in batch.rows)
             self._watcher.batch_done(
                 rows=len(batch.rows),
                 tokens=tokens,
-                padded_tokens=len(batch.rows) * max(len(row.pair) for row in batch.rows),
+                padded_tokens=tokens if batch.scorer.end_to_end and not batch.shared else padded,
                 budget=self._budget,
                 seconds=seconds,
             )

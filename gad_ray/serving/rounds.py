@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gad_ray.core.packing import plan_micro_batches, plan_tight_batches
+from gad_ray.core.packing import plan_even_batches, plan_micro_batches, plan_tight_batches
 from gad_ray.serving.jobs import Row
 
 ROUND_BATCHES = 4
@@ -13,12 +13,21 @@ ROUND_BATCHES = 4
 _CPU_PASS_TOKENS = 32
 """What a pass costs on a CPU however few tokens it has, in tokens. On a GPU it is far more, and passes are full."""
 
+_LEAST_PASS_TOKENS = 128
+"""Rows end to end are not divided among passes at once into smaller ones."""
+
 _MIN_SHARED_TOKENS = 32
 """A shorter prompt is not worth a pass of its own."""
 
 
 def plan_round(
-    rows: Sequence[Row], *, budget: int, on_gpu: bool, share_prompts: bool
+    rows: Sequence[Row],
+    *,
+    budget: int,
+    on_gpu: bool,
+    share_prompts: bool,
+    end_to_end: bool = False,
+    at_once: int = 1,
 ) -> list[tuple[list[Row], bool]]:
     """Batches of a round, and whether their rows share a prompt that is computed once.
 
@@ -29,11 +38,17 @@ def plan_round(
         budget: Tokens of one forward pass, padding included.
         on_gpu: Where they are computed.
         share_prompts: Whether the critic can compute a common prompt once.
+        end_to_end: Rows that share none are not padded.
+        at_once: Passes that are made at the same time.
     """
 
     def by_length(rows: Sequence[Row], *, shared: int = 0) -> list[list[Row]]:
         lengths = [len(row.pair) for row in rows]
-        if on_gpu:
+        if end_to_end and not shared:
+            plans = plan_even_batches(
+                lengths, max_tokens=budget, at_once=at_once, least_tokens=_LEAST_PASS_TOKENS
+            )
+        elif on_gpu:
             plans = plan_micro_batches(lengths, max_tokens=budget)
         else:
             # What is shared is not computed for each, so that more rows are as much work.

@@ -75,6 +75,11 @@ class RowScorer(Protocol):
         """Whether it can score several rows with one computation of what they have in common."""
         ...
 
+    @property
+    def end_to_end(self) -> bool:
+        """Whether rows that share nothing go through it end to end, without padding."""
+        ...
+
     def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
         """Score the rows in one forward pass.
 
@@ -115,6 +120,7 @@ class ServedCritic:
         self.max_tokens: int = self._model.encoder.max_tokens
         self.dtype: str = self._model.dtype
         self.loaded_at = int(time.time())
+        self.end_to_end = self._model.packing
         self.shares_prompts = self._warm_up()
 
     @classmethod

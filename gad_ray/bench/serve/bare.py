@@ -117,7 +117,7 @@ def _line(child: subprocess.Popen[str], log: Path) -> dict[str, Any]:
 def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -> None:
     import torch
 
-    from gad_ray.core.packing import plan_micro_batches
+    from gad_ray.core.packing import plan_even_batches, plan_micro_batches
     from gad_ray.models.critic import CriticModel
     from gad_ray.serving.passes import passes_at_once
 
@@ -132,7 +132,11 @@ def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -
         started = time.perf_counter()
         rows = [critic.encoder.encode(pair) for pair in pairs]
         tokenised = time.perf_counter()
-        plans = plan_micro_batches([len(row) for row in rows], max_tokens=batch_tokens)
+        lengths = [len(row) for row in rows]
+        if as_served and packed.packing:
+            plans = plan_even_batches(lengths, max_tokens=batch_tokens, at_once=at_once)
+        else:
+            plans = plan_micro_batches(lengths, max_tokens=batch_tokens)
         batches = [[rows[int(i)] for i in plan] for plan in plans]
         scores = [0.0] * len(rows)
         score_rows = (packed if as_served else critic).score_rows

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gad_ray.core.packing import pad_rows, plan_group_batches, plan_micro_batches, plan_tight_batches
+from gad_ray.core.packing import (
+    pad_rows,
+    plan_even_batches,
+    plan_group_batches,
+    plan_micro_batches,
+    plan_tight_batches,
+)
 
 LENGTHS = st.lists(st.integers(min_value=0, max_value=50), max_size=40)
 GROUPS = st.lists(st.lists(st.integers(min_value=1, max_value=50), min_size=1, max_size=5), max_size=15)
@@ -52,6 +58,38 @@ def test_tight_batches_hold_every_row_once_within_the_budget_and_nothing_is_chea
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= max_tokens
     wanted = cheapest(sorted(lengths, reverse=True), max_tokens, pass_tokens)
     assert padded_tokens(lengths, batches, pass_tokens) == wanted
+
+
+@given(
+    lengths=LENGTHS,
+    max_tokens=st.integers(min_value=1, max_value=200),
+    at_once=st.integers(min_value=1, max_value=3),
+    least_tokens=st.integers(min_value=1, max_value=60),
+)
+def test_even_batches_hold_every_row_once_within_the_budget_and_differ_by_a_row_at_most(
+    lengths: list[int], max_tokens: int, at_once: int, least_tokens: int
+):
+    batches = plan_even_batches(lengths, max_tokens=max_tokens, at_once=at_once, least_tokens=least_tokens)
+    assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(lengths)))
+    sizes = [sum(lengths[i] for i in batch) for batch in batches]
+    assert sizes == sorted(sizes, reverse=True)
+    for batch, size in zip(batches, sizes, strict=True):
+        assert len(batch) == 1 or size <= max_tokens
+        fitting = [length for length in lengths if length <= max_tokens]
+        assert len(batch) == 1 or size - min(sizes) <= max(fitting)
+
+
+def test_even_batches_are_a_multiple_of_those_that_are_computed_at_once_unless_they_got_too_small():
+    def sizes(lengths: list[int], **more: int) -> list[int]:
+        plans = plan_even_batches(lengths, max_tokens=100, **more)
+        return [sum(lengths[i] for i in plan) for plan in plans]
+
+    assert sizes([10] * 25) == [90, 80, 80]
+    assert sizes([10] * 25, at_once=2) == [70, 60, 60, 60]
+    assert sizes([40, 30, 20], at_once=2) == [50, 40]
+    assert sizes([40, 30, 20], at_once=2, least_tokens=45) == [50, 40]
+    assert sizes([40, 30, 20], at_once=2, least_tokens=46) == [90]
+    assert sizes([300, 10, 10]) == [300, 20]
 
 
 def test_a_batch_is_split_where_its_padding_is_more_than_a_pass():

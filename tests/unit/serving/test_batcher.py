@@ -42,6 +42,7 @@ class Scorer:
     held: threading.Event | None = None
     fails_on: int | None = None
     shares_prompts: bool = False
+    end_to_end: bool = False
     shared: list[bool] = field(default_factory=list)
     batches: list[list[TokenRow]] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
@@ -254,6 +255,30 @@ def test_prompts_are_not_shared_where_it_cannot_be_done_or_does_not_pay(can: boo
     use(lambda batcher: scores_of(batcher, scorer, pairs), max_batch_tokens=1000)
     assert [len(batch) for batch in scorer.batches] == [6]
     assert scorer.shared == [False]
+
+
+def test_rows_that_go_end_to_end_fill_even_batches_without_padding():
+    watcher = Watcher()
+    scorer = Scorer(end_to_end=True)
+    lengths = [60, 50, 40, 30, 20, 10, 10, 10]
+    pairs = [prepared(*[i] * length) for i, length in enumerate(lengths)]
+    found = use(lambda b: scores_of(b, scorer, pairs), max_batch_tokens=100, watcher=watcher)
+    assert found == [float(i) for i in range(8)]
+    assert [sum(len(row) for row in batch) for batch in scorer.batches] == [80, 80, 70]
+    assert [told["padded_tokens"] for told in watcher.batches] == [80, 80, 70]
+
+
+def test_rows_that_go_end_to_end_share_out_among_passes_that_are_made_at_once():
+    scorer = Scorer(end_to_end=True)
+
+    async def call(batcher: Batcher) -> list[float]:
+        return await scores_of(batcher, scorer, texts(30))
+
+    use(call, max_batch_tokens=1000, passes=Passes(2, threads=2))
+    assert sorted(len(batch) for batch in scorer.batches) == [15, 15]
+    scorer.batches.clear()
+    use(lambda batcher: scores_of(batcher, scorer, texts(20)), max_batch_tokens=1000, passes=Passes(2))
+    assert [len(batch) for batch in scorer.batches] == [20], "too few for two"
 
 
 # --- Back-pressure
