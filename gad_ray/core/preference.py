@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gad_ray.batch import Float32
+Scores = NDArray[np.floating[Any]]
 
 
-def preference(teacher: Float32, student: Float32) -> float:
+def preference(teacher: Scores, student: Scores) -> float:
     """Share of pairs in which the teacher scores higher; a tie counts half, as equal text is a coin's toss.
 
     Args:
@@ -20,7 +21,7 @@ def preference(teacher: Float32, student: Float32) -> float:
     return float(np.mean(wins(teacher, student)))
 
 
-def wins(teacher: Float32, student: Float32) -> NDArray[np.float64]:
+def wins(teacher: Scores, student: Scores) -> NDArray[np.float64]:
     """1 where the teacher scores higher, 0 where the student does, ½ for a tie."""
     return (teacher > student) + 0.5 * (teacher == student)
 

@@ -37,7 +37,13 @@ from gad_ray.models.load import (
 from gad_ray.models.packed import pack_linears
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
 from gad_ray.models.pooling import AnyPooling, describe_pooling, pool, read_pooling
-from gad_ray.models.rows import attend_as_before, attend_by_rows, rows_apart
+from gad_ray.models.rows import (
+    attend_as_before,
+    attend_by_rows,
+    attends_by_rows,
+    keeps_rows_apart,
+    rows_apart,
+)
 from gad_ray.models.source import resolve_model
 
 _logger = logging.getLogger(__name__)
@@ -136,36 +142,15 @@ class CriticModel(nn.Module):
         if is_adapted(cast(Any, self.backbone)) or self.device.type != "cpu":
             return self
         pack_linears(self.backbone)
-        if attend_by_rows(self.backbone):
-            self.packing = self._keeps_rows_apart()
-            if not self.packing:
-                attend_as_before(self.backbone)
+        self.packing = attend_by_rows(self.backbone) and keeps_rows_apart(
+            self._packed_values,
+            self._padded_values,
+            words=int(cast(Any, self.backbone).config.get_text_config().vocab_size),
+            tolerance=_SAME_VALUE[self.dtype],
+        )
+        if not self.packing and attends_by_rows(self.backbone):
+            attend_as_before(self.backbone)
         return self
-
-    @torch.no_grad()
-    def _keeps_rows_apart(self) -> bool:
-        """Whether rows end to end get the values that they get alone: it is tried.
-
-        A row must not change by a bit when the one before it does, whatever the precision.
-        """
-        words = int(cast(Any, self.backbone).config.get_text_config().vocab_size)
-
-        def row(first: int, length: int) -> TokenRow:
-            return TokenRow(ids=(np.arange(first, first + length) % words).astype(np.int32), start=0)
-
-        before, other, last = row(1, 7), row(11, 7), row(5, 4)
-        try:
-            found, again = self._packed_values([before, last]), self._packed_values([other, last])
-        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            _logger.warning("rows are padded: this backbone does not take them end to end: %r", error)
-            return False
-        alone = self._padded_values([before])[0], self._padded_values([last])[0]
-        gap = max(float((found[i, : len(a)] - a).abs().max()) for i, a in enumerate(alone))
-        scale = max(1.0, *(float(a.abs().max()) for a in alone))
-        if not torch.equal(found[1, :4], again[1, :4]) or not gap <= _SAME_VALUE[self.dtype] * scale:
-            _logger.warning("rows are padded: end to end, this backbone mixes them (%.2g apart)", gap)
-            return False
-        return True
 
     @property
     def device(self) -> torch.device:

@@ -6,13 +6,19 @@ attention here is its own, called once for every row.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from gad_ray.models.pairs import TokenRow
+
+_logger = logging.getLogger(__name__)
 
 _NAME = "each_row_alone"
 
@@ -61,6 +67,43 @@ def attend_as_before(backbone: nn.Module) -> None:
     """Take back what :func:`attend_by_rows` did."""
     model: Any = backbone
     model.set_attn_implementation("sdpa")
+
+
+@torch.no_grad()
+def keeps_rows_apart(
+    end_to_end: Callable[[Sequence[TokenRow]], Tensor],
+    padded: Callable[[Sequence[TokenRow]], Tensor],
+    *,
+    words: int,
+    tolerance: float,
+) -> bool:
+    """Whether rows end to end get the values that they get alone: it is tried, and the log says why not.
+
+    A row must not change by a bit when the one before it does, whatever the precision.
+
+    Args:
+        end_to_end: Rows → [rows, tokens] values, all rows in one.
+        padded: The same by rows of their own.
+        words: Size of the vocabulary.
+        tolerance: What the two may differ by, as a share of the largest value that is above 1.
+    """
+
+    def row(first: int, length: int) -> TokenRow:
+        return TokenRow(ids=(np.arange(first, first + length) % words).astype(np.int32), start=0)
+
+    before, other, last = row(1, 7), row(11, 7), row(5, 4)
+    try:
+        found, again = end_to_end([before, last]), end_to_end([other, last])
+    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        _logger.warning("rows are padded: this backbone does not take them end to end: %r", error)
+        return False
+    alone = padded([before])[0], padded([last])[0]
+    gap = max(float((found[i, : len(values)] - values).abs().max()) for i, values in enumerate(alone))
+    scale = max(1.0, *(float(values.abs().max()) for values in alone))
+    if not torch.equal(found[1, :4], again[1, :4]) or not gap <= tolerance * scale:
+        _logger.warning("rows are padded: end to end, this backbone mixes them (%.2g apart)", gap)
+        return False
+    return True
 
 
 def _sees_everything(config: Any) -> bool:

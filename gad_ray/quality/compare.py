@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gad_ray.core.preference import preference, wins
 from gad_ray.evaluation.intervals import Interval, bootstrap_mean
 from gad_ray.quality.checks import ANSWER_CHECKS, PROMPT_CHECKS, Side
 from gad_ray.quality.discriminators import MAX_PAIRS, Discriminator, discriminate
@@ -125,15 +126,15 @@ class _GapTable:
     def _gap(self, name: str, chosen: NDArray[np.bool_]) -> Gap:
         teacher, student = self._teacher_score[chosen], self._student_score[chosen]
         scored = ~np.isnan(teacher)
-        gap = teacher[scored] - student[scored]
+        teacher, student = teacher[scored], student[scored]
         return Gap(
             bucket=name,
             num_pairs=int(chosen.sum()),
             teacher_length=float(np.median(self._teacher[chosen])),
             student_length=float(np.median(self._student[chosen])),
             ratio=float(np.median(self._ratio[chosen])),
-            teacher_better=float(np.mean((gap > 0) + 0.5 * (gap == 0))) if len(gap) else None,
-            score_gap=float(gap.mean()) if len(gap) else None,
+            teacher_better=preference(teacher, student) if len(teacher) else None,
+            score_gap=float((teacher - student).mean()) if len(teacher) else None,
         )
 
 
@@ -153,14 +154,15 @@ def _scores(
         return None
     gap = (teacher - student)[scored]
     _, prompt = np.unique(item[scored], return_inverse=True)
-    wins = np.bincount(prompt, weights=(gap > 0) + 0.5 * (gap == 0)) / np.bincount(prompt)
+    won = wins(teacher[scored], student[scored])
+    share_won = np.bincount(prompt, weights=won) / np.bincount(prompt)
     scores = np.concatenate([teacher[scored], student[scored]])
     lengths = np.log1p(np.concatenate([teacher_length[scored], student_length[scored]]))
     varies = scores.std() > 0 and lengths.std() > 0
     return Scores(
         critic=critic,
         num_pairs=len(gap),
-        teacher_better=_mean_of(wins, seed=seed),
+        teacher_better=_mean_of(share_won, seed=seed),
         gap=float(gap.mean()),
         length_correlation=float(np.corrcoef(scores, lengths)[0, 1]) if varies else None,
         num_too_long=num_too_long,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from gad_ray.batch import Int64
+from gad_ray.core.preference import wins
 from gad_ray.evaluation.intervals import Interval, areas, bootstrap, bootstrap_mean
 
 MIN_PROMPTS = 20
@@ -98,8 +99,7 @@ def discriminate(
         held = fold_of_prompt[prompt] == fold
         weights = _fit(own[~held] - other[~held])
         scores_t[held], scores_s[held] = own[held] @ weights, other[held] @ weights
-    wins = (scores_t > scores_s) + 0.5 * (scores_t == scores_s)
-    per_prompt = np.bincount(prompt, weights=wins) / np.bincount(prompt)
+    per_prompt = np.bincount(prompt, weights=wins(scores_t, scores_s)) / np.bincount(prompt)
     first = np.unique(prompt, return_index=True)[1]
     one_t, one_s = scores_t[first].astype(np.float32), scores_s[first].astype(np.float32)
     weights = _fit(own - other)

@@ -1,7 +1,7 @@
 """Many requests, one critic: rows of several requests are scored together, and every caller gets its own.
 
     submit() ──► queue, bounded in tokens and requests ──► round: the oldest rows of one critic
-                                                              │ equal rows once, a prompt once, sorted by length
+                                                              │ equal rows once, a prompt once
     the caller's future ◄── its rows are complete ◄── batches of a token budget, on a CPU two at a time
 
 A full queue refuses at once. A row belongs to the critic that was served when its request came: what is loaded
@@ -49,6 +49,10 @@ _MIN_RETRY_S = 1.0
 _SAFE = 0.7
 """A request waits only if it is expected to be answered in this share of its time: the pace of late is a guess, and
 what comes too late has been scored for nobody."""
+
+_SLOWER = 1.4
+"""What waits may take so many times as long as at the pace of late: where many are refused from now on, that costs the
+critic time."""
 
 _HOPELESS = 1.5
 """A request that would take so many times the time it has, all alone, is not begun: its scores would be lost."""
@@ -125,13 +129,14 @@ class Batcher:
         """Seconds of work that wait at the pace of late, and the share of the time since the last call that was work."""
         return self._pace.seconds_for(self.num_tokens), self._pace.take_busy(self._clock())
 
-    def _expected_s(self, tokens: int) -> float:
-        """Time until a request of so many tokens is scored, at the pace of late.
+    def _expected_s(self, tokens: int) -> tuple[float, float]:
+        """Time that a request of so many tokens waits for others, and then takes itself, at the pace of late.
 
         As callers take turns, none goes before it with much more than it has itself.
         """
         before = tokens + self._turn_tokens
-        return self._pace.seconds_for(tokens + sum(min(job.tokens_left, before) for job in self._jobs))
+        others = sum(min(job.tokens_left, before) for job in self._jobs)
+        return self._pace.seconds_for(others), self._pace.seconds_for(tokens)
 
     @property
     def _turn_tokens(self) -> int:
@@ -158,14 +163,15 @@ class Batcher:
             ApiError: 429 with Retry-After, if the queue is full, or the time would not suffice; 503 after the end.
         """
         self.check_open()
-        waiting, expected_s = self.num_tokens, self._expected_s(tokens)
+        waiting, (others_s, own_s) = self.num_tokens, self._expected_s(tokens)
         full = len(self._jobs) + others >= self._max_requests or (
             bool(self._jobs) and waiting + tokens > self._max_tokens
         )
-        if full or (bool(self._jobs) and timeout_s is not None and expected_s > _SAFE * timeout_s):
+        late = timeout_s is not None and _SLOWER * others_s + own_s > _SAFE * timeout_s
+        if full or (bool(self._jobs) and late):
             raise queue_full(
                 f"{len(self._jobs)} requests with {waiting} tokens are waiting already",
-                retry_after_s=max(_MIN_RETRY_S, expected_s / 2),
+                retry_after_s=max(_MIN_RETRY_S, (others_s + own_s) / 2),
             )
 
     def _check_hope(self, tokens: int, timeout_s: float) -> None:

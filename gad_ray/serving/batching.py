@@ -13,8 +13,8 @@ class BatchSettings(StrictModel):
     """How rows are put together."""
 
     max_batch_tokens: int | None = Field(default=None, ge=1)
-    """Tokens of one forward pass, padding included; a longer row goes alone. 1024 on a CPU and 4096 on a GPU when left
-    out."""
+    """Tokens of one forward pass, with padding where there is any; a longer row goes alone. 1024 on a CPU and 4096 on
+    a GPU when left out."""
 
     max_wait_s: float = Field(default=0.005, ge=0.0, le=10.0)
     """Longest wait for company before an idle critic begins; adapted to the traffic."""

@@ -27,13 +27,13 @@ _QUIET = 0.1
 _ABOUT = {
     "throughput": """A closed loop keeps the endpoint saturated; the bare forward is a process that does nothing but score the same pairs,
 all sorted by length, in batches of the same budget of tokens, with as many threads, which wait as those of a replica do. They take turns, round by round, and the bare
-forward's time leaves out its tokenising. It is the model as transformers loads it, one pass after the other, each with all threads. In a row of its own it computes as a replica does on a CPU: by layers whose weights are packed for oneDNN, and two passes at a time with half of the threads each. That is why a share can be above 1. The share is the median over the rounds, with the lowest and the highest.
+forward's time leaves out its tokenising. It is the model as transformers loads it, one pass after the other, each with all threads. In a row of its own it computes as a replica does on a CPU: by layers whose weights are packed for oneDNN, with rows end to end in place of padding, and two passes at a time with half of the threads each. That is why a share can be above 1. Both have the environment of a replica: threads that sleep while they wait, and memory that is kept for the next pass. The share is the median over the rounds, with the lowest and the highest.
 """,
     "latency": """Requests of one pair each come at random times (Poisson), whatever becomes of those before; a time counts from when the
 request was to be sent. Saturation was measured just before on the same endpoint, by a closed loop.
 """,
     "peers": """The same pairs, the same number under way, as many threads, the same precision, in turns. The FastAPI loop is
-`gad_ray/bench/serve/reward_server.py`: one request at a time, padded, one forward pass, as OpenRLHF's reward server works. vLLM
+`gad_ray/bench/serve/reward_server.py`: one request at a time, padded, one forward pass, as OpenRLHF's reward server works; it has the environment of a replica. vLLM
 serves the same backbone and head as a sequence classifier of one label, with its defaults, but without its cache of prefixes, since every round has the same texts (ours
 has its own cache off); it compiles the model when it starts. The last column: median over the rounds, with the lowest and the highest.
 """,

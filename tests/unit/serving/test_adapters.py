@@ -322,6 +322,8 @@ def test_the_backbone_can_be_named_and_the_critic_itself_be_an_adapter_on_it(
     named = pool(tied_model)
     law, code = (named.load_critic(ServedCritic.load, adapter_in(exports[name])) for name in ("law", "code"))
     assert law.model.backbone.shared is code.model.backbone.shared  # type: ignore[union-attr]
+    assert law.end_to_end
+    assert code.end_to_end
     assert law.fingerprint == CriticModel.load(exports["law"]).fingerprint().digest
     # A whole critic brings its own.
     assert named.load_critic(ServedCritic.load, critic_dir).model is not law.model
