@@ -81,7 +81,7 @@ def plan_even_batches(
     Args:
         lengths: Tokens of each row.
         max_tokens: Budget of one micro-batch. A row longer than that gets a batch of its own.
-        at_once: Batches that are computed at the same time: their number is a multiple of it,
+        at_once: Batches that are computed at the same time: their number is a multiple of it if the rows fit into so many,
         least_tokens: unless they had fewer tokens than this.
 
     Returns:

@@ -38,6 +38,7 @@ from gad_ray.models.packed import pack_linears
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
 from gad_ray.models.pooling import AnyPooling, describe_pooling, pool, read_pooling
 from gad_ray.models.rows import (
+    CANNOT,
     attend_as_before,
     attend_by_rows,
     attends_by_rows,
@@ -263,7 +264,7 @@ class CriticModel(nn.Module):
         wanted, _ = self.score_rows(rows)
         try:
             found, _ = self.score_answers(rows)
-        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        except CANNOT as error:
             # A backbone whose cache is of another kind, or that has none.
             _logger.warning("prompts are computed anew for every response: %r", error)
             return False

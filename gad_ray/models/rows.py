@@ -22,6 +22,9 @@ _logger = logging.getLogger(__name__)
 
 _NAME = "each_row_alone"
 
+CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError)
+"""What backbones raise when they are asked for something that they were not made for."""
+
 _here = threading.local()
 
 
@@ -94,7 +97,7 @@ def keeps_rows_apart(
     before, other, last = row(1, 7), row(11, 7), row(5, 4)
     try:
         found, again = end_to_end([before, last]), end_to_end([other, last])
-    except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except CANNOT as error:
         _logger.warning("rows are padded: this backbone does not take them end to end: %r", error)
         return False
     alone = padded([before])[0], padded([last])[0]
