@@ -139,7 +139,11 @@ _ACTOR = (
     _gauge("actor/pg_loss", "Policy-gradient loss"),
     _gauge("actor/kl_loss", "KL divergence from the reference policy, before its coefficient", Unit.NATS),
     _gauge("actor/kl_coef", "Coefficient of the KL term"),
-    _gauge("actor/kl_share", "Size of the KL term as a share of all terms' sizes", Unit.RATIO),
+    _gauge(
+        "actor/kl_share",
+        "Share of the KL term in what pushes the log-probabilities, Σ |∂loss/∂log π|",
+        Unit.RATIO,
+    ),
     _gauge("actor/ce_loss", "Cross-entropy of the teacher's text under the policy, per token", Unit.NATS),
     _gauge("actor/entropy", "Mean entropy of the policy per response token", Unit.NATS),
     _gauge("actor/grad_norm", "Global gradient norm of the policy after clipping"),
