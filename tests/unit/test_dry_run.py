@@ -386,7 +386,11 @@ def num_bytes(tensors: Iterable[Tensor]) -> int:
 
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
-    [({}, 0.01), ({"compute": "float32"}, 0.01), ({"lora": {"rank": 4, "alpha": 8.0}}, 0.3)],
+    [
+        ({"compute": "bfloat16"}, 0.01),
+        ({"compute": "float32"}, 0.01),
+        ({"compute": "bfloat16", "lora": {"rank": 4, "alpha": 8.0}}, 0.3),
+    ],
 )
 def test_the_reference_is_as_large_as_estimated(
     recipe: Path, model: Path, settings: dict[str, Any], tolerance: float
