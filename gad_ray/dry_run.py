@@ -66,6 +66,7 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     resolved = resolve_precision(config)
     config = resolved.config
     found = DryRun(config, sections={"precision": resolved.lines}, warnings=resolved.warnings)
+    found.warnings.extend(config.accepted if fit is None else [])
     engine = _check_engine(config, found)
     roles = _POLICY_AND_CRITIC if fit is None else _POLICY
     facts = _describe_models(config, roles, found)

@@ -85,7 +85,8 @@ def _play(opened: Opened, data: LoadedData, groups: Groups, stop: StopRequest) -
         Progress(config, directory, stage_steps=stage_steps, steps_per_epoch=epoch) as progress,
         OnlineCritic(config, groups=groups, progress=progress) as online,
     ):
-        for line in (*opened.precision, *describe(data)):
+        accepted = [f"warning: {told}" for told in config.accepted]
+        for line in (*opened.precision, *describe(data), *accepted):
             progress.info(line)
         controller = Controller(
             config,
