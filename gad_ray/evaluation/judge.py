@@ -20,6 +20,7 @@ from gad_ray.evaluation.heldout import distinct_n
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.run_data import load_run_data
+from gad_ray.precision import resolve_precision
 from gad_ray.rollout.worker import RolloutWorker
 
 _HELDOUT_RESPONSES = 4
@@ -62,6 +63,7 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     Raises:
         GadError: If data or models cannot be used.
     """
+    config = resolve_precision(config).config
     data = load_run_data(config, quarantine_path=scratch / "quarantine.jsonl")
     train, heldout = _answer(config, data, seed=seed)
     learner = PolicyLearner(

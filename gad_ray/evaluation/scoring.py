@@ -12,6 +12,7 @@ from gad_ray.data.validate import parse_prompt
 from gad_ray.errors import DataError
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
+from gad_ray.precision import warn_of_slow_critic
 
 _RESPONSE_FIELDS = ("response", "teacher_response")
 _MICRO_BATCH_TOKENS = 8192
@@ -32,6 +33,7 @@ def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterat
         ModelError: If the directory holds no critic.
     """
     pairs = pairs_of(rows)
+    warn_of_slow_critic(critic_dir)
     critic = CriticModel.load(critic_dir)
     fingerprint = critic.fingerprint().digest
     scores = critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS)
