@@ -12,9 +12,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from gad_ray.addresses import is_loopback
 from gad_ray.serving.body import ClientGoneError, Message, Receive, read_body
 from gad_ray.serving.envelope import AUTHENTICATION, ApiError, queue_full, send_refusal, unforeseen
-from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing, is_loopback
+from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.watch import SCORING_ROUTES, ServingMetrics, Work, log_access, route_of
 
