@@ -17,6 +17,7 @@ PACKAGE = ROOT / "gad_ray"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "addresses": 0,
+    "activity": 1,
     "batch": 1,
     "config": 1,
     "machine": 1,
@@ -62,6 +63,7 @@ SERVING_WITH_RAY = {
 WITHOUT_TORCH = {
     "errors",
     "addresses",
+    "activity",
     "batch",
     "config",
     "machine",
