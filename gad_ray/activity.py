@@ -13,11 +13,15 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, ParamSpec, Self, TypeVar
 
 from gad_ray.errors import printable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SILENCE_S = 30.0
 _LOOK_EVERY_S = 1.0
@@ -188,6 +192,17 @@ def telling(to: Literal["stdout", "stderr"] = "stderr") -> Teller:
             pass  # Nobody listens any more, which must not end the work.
 
     return Teller(say)
+
+
+def tells(command: Callable[P, R]) -> Callable[P, R]:
+    """Have a command tell on standard error what goes on in it."""
+
+    @wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        with telling():
+            return command(*args, **kwargs)
+
+    return told
 
 
 @contextmanager
