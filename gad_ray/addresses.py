@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
+from collections.abc import Collection
 from urllib.parse import urlsplit
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 
 _logger = logging.getLogger(__name__)
 
@@ -19,6 +23,21 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def is_own_name(authority: str, allowed: Collection[str] = ()) -> bool:
+    """Whether the authority of a Host or Origin header, with or without a port, names loopback or an allowed host.
+
+    A web page may give its own name the address of this machine and then read what listens here (DNS rebinding); the
+    browser still sends that name.
+    """
+    try:
+        host = urlsplit(f"//{authority}").hostname
+    except ValueError:
+        return False
+    if host is None or not _AUTHORITY.fullmatch(authority):
+        return False
+    return is_loopback(host) or host in {name.lower() for name in allowed}
 
 
 def warn_of_plain_key(url: str, key: str | None) -> None:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from gad_ray.addresses import is_loopback, warn_of_plain_key
+from gad_ray.addresses import is_loopback, is_own_name, warn_of_plain_key
 from gad_ray.errors import GadError, printable
 from gad_ray.serving.client import ScoreClient
 
@@ -82,3 +82,40 @@ def test_an_error_prints_no_control_character_that_it_quotes() -> None:
     error = GadError("refused: \x1b[2J\x1b]0;owned\x07", where="http://\x1bx", mend="look\rthere")
     assert not any(character in str(error) for character in "\x1b\x07\r")
     assert error.message == "refused: \x1b[2J\x1b]0;owned\x07"
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        "127.0.0.1:8000",
+        "localhost",
+        "LOCALHOST:1",
+        "[::1]:8000",
+        "critic.example.org:443",
+        "Critic.Example.Org",
+    ],
+)
+def test_a_request_may_be_addressed_to_loopback_and_to_allowed_names(authority: str) -> None:
+    assert is_own_name(authority, ["critic.example.ORG"])
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        "",
+        "null",
+        "evil.example:8000",
+        "localhost.evil.example",
+        "evil.example#localhost",
+        "localhost@evil.example",
+        "evil.example@localhost",
+        "localhost/evil",
+        "[::1",
+        "::1",
+        "localhost:80:80",
+        "10.0.0.1",
+        "a.critic.example.org",
+    ],
+)
+def test_other_names_are_not_this_services(authority: str) -> None:
+    assert not is_own_name(authority, ["critic.example.org"])
