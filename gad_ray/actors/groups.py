@@ -112,7 +112,13 @@ class Groups:
                 what="the processes' start",
                 deadline_s=deadline,
             )
-        with activity("loading the models"):
+        meetings = {"critic": (critic, critic_at), "policy": (policy, policy_at)}
+        told = [
+            f"ranks of {kind} meet at {at}" for kind, (group, at) in meetings.items() if group.num_ranks > 1
+        ]
+        # Whoever reaches that port could join in.
+        told += ["which listen on the cluster's interface alone"] if told else []
+        with activity(", ".join(["loading the models", *told])):
             setups = [actor.setup.remote() for actor in self.rollout]
             setups += [actor.setup.remote(critic_at, critic_steps) for actor in self.critic]
             setups += [actor.setup.remote(policy_at, policy_steps) for actor in self.policy]

@@ -276,7 +276,7 @@ class Controller:
         border = self.step in (self.warmup_steps, self.total_steps)
         if not self.data.heldout or not (border or self._is_due(self.config.evaluation.every, self.step)):
             return {}
-        with self._timed(timing, "eval"), activity("evaluation"):
+        with self._timed(timing, "eval"), activity("evaluating on the held-out prompts"):
             return self.heldout.evaluate(step=self.step, policy_version=self.policy_version)
 
     def _record(self, answered: Answered, scores: Any) -> None:
