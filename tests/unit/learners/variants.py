@@ -300,7 +300,8 @@ def play_fit(directory: Path, collective: Collective | None = None, *, budget: i
 def play_preference(directory: Path, collective: Collective | None = None, *, budget: int = SMALL) -> Played:
     """Two steps of DPO on the teacher's text against the policy's own."""
     learner = policy_learner(policy_config(directory, micro_batch_tokens=budget), collective=collective)
-    batch = batch_of(learner.model.chat)
+    # A response that is the teacher's own text has a margin of 0, whose sign would be rounding's: no step 1, no such text.
+    batch = batch_of(learner.model.chat, step=2)
     groups = preference_groups(learner.model.chat, batch.prompts.examples, batch.rollouts)
     references = list(reference_logprobs(learner, groups).values())
     with recorded_gradients(learner) as gradients:
