@@ -138,7 +138,10 @@ def served(run: Path, adapters: dict[str, Path]) -> Iterator[Served]:
 def post(served: Served, body: Any, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.post(
-        f"{served.url}/v1/score", json=body, headers={"authorization": f"Bearer {KEY}", **named}, timeout=300.0
+        f"{served.url}/v1/score",
+        json=body,
+        headers={"authorization": f"Bearer {KEY}", **named},
+        timeout=300.0,
     )
 
 

@@ -60,6 +60,7 @@ from tests.unit.builders import (
     TEACHER,
     critic_config,
     critic_learner,
+    drawn_by,
     figures_of,
     pair,
     policy_config,
@@ -284,7 +285,7 @@ def play_policy(
     given = batch if order is None else batch.reordered(order)
     with recorded_gradients(learner) as gradients:
         for _ in range(2):
-            stats = learner.update(given.rollouts, given.scores, given.prompts)
+            stats = learner.update(drawn_by(learner, given.rollouts), given.scores, given.prompts)
     return Played(gradients, weights_of(learner), figures_of(stats.metrics), [])
 
 
