@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - public, and in no __all__
 
 T = TypeVar("T")
 
@@ -146,14 +147,14 @@ def _host_and_port(address: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def _meeting_place(host: str, port: int, *, is_host: bool, size: int, timeout: timedelta) -> dist.TCPStore:
+def _meeting_place(host: str, port: int, *, is_host: bool, size: int, timeout: timedelta) -> TCPStore:
     """Where the ranks tell one another their addresses. It listens on ``host`` alone: torch's own socket would on all."""
     if not is_host:
-        return dist.TCPStore(host, port, size, is_master=False, timeout=timeout)
+        return TCPStore(host, port, size, is_master=False, timeout=timeout)
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     with socket.create_server((host, port), family=family) as listener:
         # The store owns the descriptor that it is given, and closes it.
-        return dist.TCPStore(
+        return TCPStore(
             host, port, size, is_master=True, timeout=timeout, master_listen_fd=os.dup(listener.fileno())
         )
 
