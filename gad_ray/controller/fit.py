@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from gad_ray.activity import activity
 from gad_ray.actors.session import RaySession
 from gad_ray.config import FitMethod, RunConfig, fit_hash, load_config
 from gad_ray.controller.fitting import Fitting, prompt_cursor, read_position
@@ -68,12 +69,13 @@ def warm_start(
 
 
 def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopRequest) -> int:
-    opened = open_run(config, resume, check=partial(read_position, method=method))
-    config, directory = opened.config, opened.directory
+    with activity("checking the configuration"):
+        opened = open_run(config, resume, check=partial(read_position, method=method))
+        config, directory = opened.config, opened.directory
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
     # Too few rows are told before Ray is touched.
     prompt_cursor(config, method, data)
-    stop.check()
+    stop.abrupt = False
     with RaySession():
         # Ray handles SIGTERM by leaving at once.
         stop.listen()

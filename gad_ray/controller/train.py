@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gad_ray.activity import activity
 from gad_ray.actors.groups import ActorLogs, Groups
 from gad_ray.actors.session import RaySession
 from gad_ray.actors.waiting import Waiter
@@ -41,16 +42,17 @@ def train(config: RunConfig, *, resume: str | None) -> int:
 
 
 def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
-    check_reward_functions(config.reward)
-    check_endpoint(config)
-    # Other settings than the checkpoint's, and slow ones, are told before anything is loaded.
-    opened = open_run(config, resume, check=read_position)
-    config, directory = opened.config, opened.directory
+    with activity("checking the configuration"):
+        check_reward_functions(config.reward)
+        check_endpoint(config)
+        # Other settings than the checkpoint's, and slow ones, are told before anything is loaded.
+        opened = open_run(config, resume, check=read_position)
+        config, directory = opened.config, opened.directory
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
     try_reward_functions(config.reward, data.train[0])
-    stop.check()
+    stop.abrupt = False
     logs = ActorLogs(directory.logs)
     waiter = Waiter({name: logs.path(name) for name in Groups.names(config)}, stop)
     with RaySession():
@@ -112,7 +114,7 @@ def _finish(
     config: RunConfig, directory: RunDirectory, controller: Controller, groups: Groups, progress: Progress
 ) -> RunSummary:
     """Export both models, compare before and after, and write the account of the run."""
-    with progress.activity("exporting the models"):
+    with activity("exporting the models"):
         policy = directory.exports / "policy"
         critic = controller.heldout.export_critic("critic")
         groups.waiter.get(
@@ -133,7 +135,7 @@ def _finish(
         ("summary", str(directory.summary_json)),
         ("report", str(directory.report_html)),
     ]
-    with progress.activity("comparing before and after"):
+    with activity("comparing before and after"):
         summary = controller.heldout.compare(
             policy_version=controller.policy_version,
             paths=paths,
