@@ -34,7 +34,14 @@ from gad_ray.controller.progress import Progress
 from gad_ray.data.cursor import PromptCursor
 from gad_ray.data.dataset import LoadedData
 from gad_ray.errors import CheckpointError
-from gad_ray.evaluation.heldout import TextAnswers, nll_row, sample_rows, save_rollouts, text_rows, unchanged_row
+from gad_ray.evaluation.heldout import (
+    TextAnswers,
+    nll_row,
+    sample_rows,
+    save_rollouts,
+    text_rows,
+    unchanged_row,
+)
 from gad_ray.fitting.job import FitJob
 from gad_ray.fitting.mailbox import (
     Begin,

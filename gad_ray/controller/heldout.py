@@ -286,9 +286,7 @@ class GreedyAnswers:
         return share_unchanged(before, answer(self._config, groups, self._prompts, greedy=True))
 
 
-def answer(
-    config: RunConfig, groups: Groups, prompts: PromptBatch, *, greedy: bool = False
-) -> RolloutBatch:
+def answer(config: RunConfig, groups: Groups, prompts: PromptBatch, *, greedy: bool = False) -> RolloutBatch:
     """One answer of the policy to every held-out prompt, always drawn in the same way."""
     sampling = SamplingSettings.of(config.rollout, num_responses=1, seed=config.evaluation.seed)
     if greedy:

@@ -181,7 +181,9 @@ def share_unchanged(before: RolloutBatch, after: RolloutBatch) -> float | None:
 
 def unchanged_row(share: float) -> SummaryRow:
     """The share of greedy answers that training left as they were."""
-    return _row("greedy answers that are the same as before the first step", [100.0, 100.0 * share], None, "%", 1)
+    return _row(
+        "greedy answers that are the same as before the first step", [100.0, 100.0 * share], None, "%", 1
+    )
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

@@ -156,9 +156,7 @@ class CriticLearner:
             # What was trained on is told under names of its own; all else tells of the fresh responses alone, at
             # the temperature that was trained with.
             trained = trained_metrics(losses, self.config)
-            losses = losses_of(
-                self.config.loss, batch, rollouts, learned, temperature=losses.temperature
-            )
+            losses = losses_of(self.config.loss, batch, rollouts, learned, temperature=losses.temperature)
         metrics = {
             **critic_metrics(batch, rollouts, losses=losses, config=self.config),
             **trained,
