@@ -61,6 +61,7 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
         fit: The method of an offline fit, in which there is no critic; a game when None.
     """
     found = DryRun()
+    found.warnings.extend(config.accepted if fit is None else [])
     engine = _check_engine(config, found)
     roles = _POLICY_AND_CRITIC if fit is None else _POLICY
     facts = _describe_models(config, roles, found)

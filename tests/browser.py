@@ -137,7 +137,7 @@ def browser(program: str, profile: Path) -> Iterator[Page]:
             assert process.poll() is None, (profile / "browser.log").read_text(errors="replace")
             return ready.exists() and len(ready.read_text().split()) == 2
 
-        wait_until(listens, what="the browser's port", deadline_s=60.0)
+        wait_until(listens, what="the browser's port", deadline_s=300.0)
         port, root = ready.read_text().split()
         with connect(f"ws://127.0.0.1:{port}{root}", max_size=None) as whole:
             target = Page(whole).call("Target.createTarget", url="about:blank")["targetId"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from gad_ray.serving.proxy import CLUSTER_VARIABLES
 from tests.processes import wait_until, wait_until_gone
 
-_START_S = 120.0
+_START_S = 300.0
 _PR_SET_PDEATHSIG = 1
 
 

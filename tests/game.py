@@ -22,7 +22,7 @@ from tests.cluster import ray_environment
 from tests.processes import process_writing_to, wait_until, wait_until_gone
 from tests.tiny import make_tiny_model
 
-DEADLINE_S = 240.0
+DEADLINE_S = 600.0
 REPOSITORY = Path(__file__).parent.parent
 
 VOLATILE = ("time", "timing_s/", "perf/")
@@ -224,7 +224,7 @@ class Running:
                 return False
             return True
 
-        wait_until(ended, what="the end after several signals", deadline_s=90.0)
+        wait_until(ended, what="the end after several signals", deadline_s=DEADLINE_S)
 
     def _outcome(self) -> Outcome:
         return Outcome(

@@ -58,7 +58,7 @@ def describe(processes: list[psutil.Process]) -> str:
     return "\n".join(lines)
 
 
-def wait_until_gone(place: Path, *, deadline_s: float = 30.0) -> None:
+def wait_until_gone(place: Path, *, deadline_s: float = 120.0) -> None:
     """Fail the test if processes that mention a directory go on living; they are ended first."""
     try:
         wait_until(lambda: not processes_of(place), what="the end of all processes", deadline_s=deadline_s)

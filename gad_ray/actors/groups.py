@@ -71,12 +71,13 @@ class Groups:
         }
         return [f"{kind}-{i}" for kind, size in sizes.items() for i in range(size)]
 
-    def start(self, *, critic_steps: int, policy_steps: int) -> None:
+    def start(self, *, critic_steps: int, policy_steps: int, fit_steps: int) -> None:
         """Reserve the resources, start the actors and load their models.
 
         Args:
             critic_steps: Steps of the run in which the critic learns.
             policy_steps: Optimiser steps of the policy in the adversarial stage.
+            fit_steps: Optimiser steps of the policy in the warm-up.
 
         Raises:
             GadError: If the cluster lacks the resources, or an actor fails to start.
@@ -110,7 +111,7 @@ class Groups:
         )
         setups = [actor.setup.remote() for actor in self.rollout]
         setups += [actor.setup.remote(critic_at, critic_steps) for actor in self.critic]
-        setups += [actor.setup.remote(policy_at, policy_steps) for actor in self.policy]
+        setups += [actor.setup.remote(policy_at, policy_steps, fit_steps) for actor in self.policy]
         self.pids = self.waiter.get(setups, what="loading the models", deadline_s=deadline)
 
     def share(self, prompts: PromptBatch) -> Ref:

@@ -25,7 +25,7 @@ class PolicyActor(LearnerActor):
         self._learner: PolicyLearner | None = None
 
     @ray.method
-    def setup(self, address: str, total_steps: int) -> int:
+    def setup(self, address: str, total_steps: int, fit_steps: int) -> int:
         """Join the group and load the model; returns the process id."""
         device = self.join(address)
         self._learner = PolicyLearner(
@@ -33,6 +33,7 @@ class PolicyActor(LearnerActor):
             self._config.reward,
             mini_batch_prompts=self._config.mini_batch_prompts,
             total_steps=total_steps,
+            fit_steps=fit_steps,
             warmup_lr=self._config.stages.warmup.policy_lr,
             collective=self._collective,
             max_nonfinite_steps=self._config.limits.max_nonfinite_steps,

@@ -33,8 +33,8 @@ class RolloutBatch:
         texts: [R] decoded responses, without control tokens.
         prompt_tokens: R rows of int32 token ids of the rendered prompt.
         response_tokens: R rows of int32 token ids, with the end-of-turn token if it was sampled.
-        logprobs: R rows of float32, log-probability (nats) of each response token under the unprocessed
-            distribution (before temperature, top-p and penalties), as the engine computed it.
+        logprobs: R rows of float32, log-probability (nats) of each response token under the distribution that it was
+            drawn from (after penalty, temperature and top-p), as the engine computed it.
         stop_reasons: [R] why each generation ended.
         policy_version: Version of the weights that drew these samples.
         sampling: The settings they were drawn with.

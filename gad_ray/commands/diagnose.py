@@ -84,6 +84,7 @@ def to_json(diagnosis: Diagnosis) -> list[dict[str, object]]:
                 "figures": dict(item.finding.values),
                 "window": item.finding.window,
                 "judged_on": item.finding.judged_on,
+                "numbers_of_steps": item.finding.numbers,
                 "at_the_end": item.lasting,
             },
             "meaning": item.finding.meaning,
@@ -135,7 +136,11 @@ def _table(diagnosis: Diagnosis) -> Table:
         style = "bold red" if critical else "bold yellow"
         severity = say(finding.severity.value, language)
         name = Text.assemble((finding.rule, style), f"\n{severity}")
-        table.add_row(name, Text(_steps(item, language)), Text(finding.evidence), Text(finding.meaning))
+        evidence = finding.evidence
+        if finding.numbers is not None:
+            first, last = finding.numbers
+            evidence += "\n" + say("numbers", language, first=first, last=last)
+        table.add_row(name, Text(_steps(item, language)), Text(evidence), Text(finding.meaning))
     return table
 
 

@@ -71,10 +71,11 @@ class OptimizerConfig(StrictModel):
     """Global gradient norm above which the gradient is scaled down."""
 
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after its warm-up, to ``min_lr_ratio`` at the run's end."""
+    """Course of the learning rate after its warm-up, to ``min_lr_ratio`` at the end. The policy's cross-entropy warm-up,
+    its game and an offline fit have each a course of their own; the critic's spans both stages, as its optimiser does."""
 
     lr_warmup_steps: int = Field(default=0, ge=0)
-    """Optimiser steps over which the learning rate rises linearly from zero."""
+    """Optimiser steps over which the learning rate rises linearly from zero; of every such course anew."""
 
     min_lr_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
     """Learning rate at the end, as a share of ``lr`` (linear and cosine)."""

@@ -142,7 +142,10 @@ class CispoLoss(TokenLoss):
 
 
 class ReinforceLoss(TokenLoss):
-    """−A·log π: exact for fresh samples; later mini-batches and epochs are not corrected for the policy's moves."""
+    """−A·log π: exact for fresh samples; later mini-batches and epochs are not corrected for the policy's moves.
+
+    Stale samples need ``importance``.
+    """
 
     name: Literal["reinforce"] = "reinforce"
 
@@ -163,7 +166,10 @@ class AdaptiveKl(StrictModel):
 
 
 class KlConfig(StrictModel):
-    """Penalty for leaving the reference: the policy as it was when the adversarial stage began."""
+    """Penalty for leaving the reference: the policy as it was when the adversarial stage began.
+
+    Both distributions are those at ``rollout.temperature``, from which the responses come.
+    """
 
     estimator: Literal["k1", "k2", "k3"] = "k3"
     """With δ = log π_ref − log π. k1: −δ; k2: δ²/2; k3: e^δ − δ − 1, of δ up to 20. In the loss, the gradient of k2 is that
@@ -226,7 +232,8 @@ class PolicyConfig(StrictModel):
     """Weight of the mean entropy per token, which is taken from the loss; 0 spends no gradient on it."""
 
     importance: ImportanceConfig | None = None
-    """Absent: the trainer's own log-probabilities are taken as those of the sample."""
+    """Absent: the trainer's own log-probabilities are taken as those of a fresh sample, the engine's as those of a
+    stale one."""
 
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-6)
     mini_batch_prompts: int | None = Field(default=None, ge=1)

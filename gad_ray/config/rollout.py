@@ -19,13 +19,18 @@ class RolloutConfig(StrictModel):
     """Responses drawn for each prompt: the group."""
 
     temperature: float = Field(default=0.8, ge=0.0, le=10.0)
-    """Sampling temperature; 0 is greedy."""
+    """Sampling temperature; 0 is greedy. The policy's log-probabilities, KL and entropy are those at it."""
 
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Nucleus: the smallest set of tokens with this probability mass."""
+    """Nucleus: the smallest set of tokens with this probability mass. Below 1 the game needs ``accept_biased_gradient``."""
 
     repetition_penalty: float = Field(default=1.0, gt=0.0, le=10.0)
-    """Divides the logits of tokens that have occurred; 1 is off."""
+    """Divides the logits of tokens that have occurred; 1 is off, and else the game needs ``accept_biased_gradient``."""
+
+    accept_biased_gradient: bool = False
+    """Play the game with a nucleus or a repetition penalty all the same. The policy gradient is that of the policy at
+    ``temperature``; responses drawn from another distribution bias it, and entropy drifts. With ``policy.importance`` what
+    was drawn is weighed rightly, but what a nucleus never draws stays unseen."""
 
     max_response_tokens: int = Field(default=1536, ge=1)
     """Longest response; a longer one is cut and marked as such."""

@@ -19,7 +19,7 @@ from gad_ray.config.health import (
     HealthConfig,
 )
 from gad_ray.config.length import StageLength
-from gad_ray.config.policy import PolicyConfig
+from gad_ray.config.policy import PolicyConfig, ReinforceLoss
 from gad_ray.config.reward import RewardConfig
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.serve import ServeConfig
@@ -144,7 +144,8 @@ class RunConfig(StrictModel):
     """Prompts in every step. Responses per step follow: × ``rollout.responses_per_prompt``."""
 
     max_staleness: int = Field(default=0, ge=0, le=16)
-    """Most policy updates by which a sample may be older than the policy it trains."""
+    """Most policy updates by which a sample may be older than the policy it trains. Older samples take the engine's
+    log-probabilities from when they were drawn for π_old; with ``policy.importance`` they are weighed by these instead."""
 
     overlap: bool = False
     """Let critic and policy update at the same time (room for both needed); else they take turns."""
@@ -260,4 +261,35 @@ class RunConfig(StrictModel):
             )
         if plays and self.rollout.temperature == 0.0:
             raise ValueError("rollout.temperature = 0: all responses of a group would be the same")
+        if plays and self._shapes_sampling and not self.rollout.accept_biased_gradient:
+            raise ValueError(
+                f"{' and '.join(self._shapes_sampling)}: the game's responses would not come from the distribution whose "
+                "gradient is taken, which biases it; leave top_p and repetition_penalty at 1, or set "
+                "rollout.accept_biased_gradient to true"
+            )
+        uncorrected = isinstance(self.policy.loss, ReinforceLoss) and self.policy.importance is None
+        if plays and self.max_staleness > 0 and uncorrected:
+            raise ValueError(
+                f"max_staleness = {self.max_staleness} with policy.loss.name = reinforce: this loss has no ratio to the "
+                "policy that drew the samples; set policy.importance.name to truncated, or use ppo, gspo or cispo"
+            )
         return self
+
+    @property
+    def _shapes_sampling(self) -> list[str]:
+        """Settings, with their values, that make the sampled distribution another than that at the temperature."""
+        rollout = self.rollout
+        return [
+            f"rollout.{name} = {getattr(rollout, name):g}"
+            for name in ("top_p", "repetition_penalty")
+            if getattr(rollout, name) != 1.0
+        ]
+
+    @property
+    def accepted(self) -> list[str]:
+        """What these settings put up with, for the first lines of a run."""
+        if not (self._shapes_sampling and self.rollout.accept_biased_gradient):
+            return []
+        return [
+            f"{' and '.join(self._shapes_sampling)}: the policy gradient is biased, as rollout.accept_biased_gradient accepts"
+        ]

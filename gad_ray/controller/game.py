@@ -103,10 +103,12 @@ class Controller:
         """
         with self.progress.activity("starting actors and loading models"):
             adversarial_steps = self.total_steps - self.warmup_steps
+            fit_steps = sum(self._policy_is_fitted(step) for step in range(1, self.warmup_steps + 1))
             per_step = self.config.prompts_per_step // self.config.mini_batch_prompts
             self.groups.start(
                 critic_steps=self.total_steps,
                 policy_steps=adversarial_steps * per_step * self.config.policy.epochs_per_step,
+                fit_steps=fit_steps,
             )
         self.progress.pids = self.groups.pids
         self._online.open()

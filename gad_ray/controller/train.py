@@ -94,7 +94,7 @@ def _play(
         Progress(config, directory, stage_steps=stage_steps, steps_per_epoch=epoch) as progress,
         OnlineCritic(config, groups=groups, progress=progress) as online,
     ):
-        for line in describe(data):
+        for line in [*describe(data), *(f"warning: {told}" for told in config.accepted)]:
             progress.info(line)
         controller = Controller(
             config,

@@ -4,6 +4,9 @@ What an estimator's *value* estimates and what its *gradient* does are two thing
 itself, in the loss: E ∇k1 = 0, so that k1 holds nothing back; E ∇k2 = ∇KL(π‖π_ref); E ∇k3 = ∇KL(π_ref‖π), as
 E_π[(1 − e^δ) ∇log π] = −E_ref[∇log π]. In the reward, where the value counts, k1 and k3 are unbiased and k2 is not.
 
+π and π_ref are the distributions that the samples come from: both with logits divided by the sampling temperature. (With
+the distributions at temperature 1 and samples at another, E ∇log π is not 0, and none of the above holds.)
+
 In k3, δ is bounded from above by 20, because e^δ leaves float32 at 88.7: beyond the bound a token's value is that at
 the bound, 4.85e8, and it has no gradient, where the true one would be as large and drown the batch. (verl bounds by
 ±20, and the result by ±10. Below, nothing overflows: −δ − 1 is exact there, and its gradient is what holds the

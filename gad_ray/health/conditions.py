@@ -85,6 +85,14 @@ class VariationAbove:
 
 
 @dataclass(frozen=True, slots=True)
+class VariationBelow:
+    """Standard deviation over the window < limit × |mean|."""
+
+    signal: Signal
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class DriftBelow:
     """From the window's first third to its last, the mean moves by less than limit × the larger |mean|."""
 
@@ -136,7 +144,7 @@ class AnyOf:
     parts: tuple[Condition, ...]
 
 
-_OfOne = Above | Below | StaysAbove | Near | VariationAbove | DriftBelow | Rises | Falls | Known
+_OfOne = Above | Below | StaysAbove | Near | VariationAbove | VariationBelow | DriftBelow | Rises | Falls | Known
 _OfTwo = GapAbove | RatioAbove | RatioBelow
 Comparison = _OfOne | _OfTwo
 Condition = Comparison | Not | AllOf | AnyOf
@@ -204,6 +212,8 @@ def _compare(condition: Comparison, windows: Windows) -> bool:
             return mean < limit * level(other, windows)
         case VariationAbove(_, limit):
             return statistics.pstdev(values) > limit * abs(mean)
+        case VariationBelow(_, limit):
+            return len(values) > 1 and statistics.pstdev(values) < limit * abs(mean)
         case DriftBelow(_, limit):
             first, last = _ends(values)
             return len(values) > 1 and abs(last - first) < limit * max(abs(first), abs(last))

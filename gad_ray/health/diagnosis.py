@@ -202,7 +202,7 @@ def _observations(history: History) -> list[str]:
         if stage not in observation.stages:
             continue
         windows = {
-            signal: [values[signal] for values in signals if signal in values][-observation.window :]
+            signal: [values[signal] for values in signals[-observation.window :] if signal in values]
             for signal in signals_of(observation.condition)
         }
         windows |= {s: [v[s] for v in signals if s in v] for s in windows if SOURCES[s].sparse}

@@ -26,6 +26,7 @@ class Finding:
         window: Steps that the rule looks at.
         judged_on: Steps that it was judged on: fewer, where the run ended before.
         values: What was measured: the mean over the window of each signal that the rule looks at.
+        numbers: First and last step whose numbers were looked at; None where no step's were.
         meaning: What it means.
         advice: ``key=value`` overrides that answer it, most promising first.
         language: Of the texts.
@@ -38,6 +39,7 @@ class Finding:
     window: int
     judged_on: int
     values: Mapping[str, float]
+    numbers: tuple[int, int] | None
     meaning: str
     advice: tuple[str, ...]
     language: Language = "en"
@@ -69,11 +71,17 @@ def make_finding(
     step: int,
     window: int,
     judged_on: int,
+    numbers: tuple[int, int] | None,
+    metrics: Mapping[str, Mapping[str, int]],
     config: RunConfig,
     facts: RunFacts,
     language: Language,
 ) -> Finding:
-    """The report of a rule that holds over ``windows``."""
+    """The report of a rule that holds over ``windows``.
+
+    Args:
+        metrics: Place in the rule's text → names of metrics that stand there, with the first step of each.
+    """
     return Finding(
         rule=rule.name,
         severity=rule.severity,
@@ -82,7 +90,8 @@ def make_finding(
         window=window,
         judged_on=judged_on,
         values=_values(rule, windows, facts, language),
-        meaning=_meaning(rule, windows, facts, language),
+        numbers=numbers,
+        meaning=_meaning(rule, windows, facts, metrics, language),
         advice=tuple(_overrides(rule, config, facts)),
         language=language,
     )
@@ -100,7 +109,16 @@ def _values(rule: Rule, windows: Windows, facts: RunFacts, language: Language) -
     return values
 
 
-def _meaning(rule: Rule, windows: Windows, facts: RunFacts, language: Language) -> str:
+_SHOWN_METRICS = 6
+
+
+def _meaning(
+    rule: Rule,
+    windows: Windows,
+    facts: RunFacts,
+    metrics: Mapping[str, Mapping[str, int]],
+    language: Language,
+) -> str:
     text = text_of(rule.name, language)
     differences = facts.sampling_differences.items()
     told = [
@@ -108,6 +126,10 @@ def _meaning(rule: Rule, windows: Windows, facts: RunFacts, language: Language) 
         for name, (trained, tested) in differences
     ]
     meaning = text.meaning.replace("{sampling}", say("and", language).join(told))
+    for place, names in metrics.items():
+        shown = [say("since-step", language, what=name, step=step) for name, step in names.items()]
+        more = ["…"] if len(shown) > _SHOWN_METRICS else []
+        meaning = meaning.replace(place, say("and", language).join([*shown[:_SHOWN_METRICS], *more]))
     if rule.remark is not None and holds(rule.remark, windows):
         meaning += say("space", language) + text.remark
     return meaning

@@ -5,20 +5,62 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from gad_ray.config import RunConfig
 from gad_ray.health.conditions import holds, signals_of
 from gad_ray.health.facts import RunFacts, SamplingFacts, facts_of
 from gad_ray.health.findings import Finding, make_finding
 from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule
-from gad_ray.health.signals import SOURCES, Signal, read_signals, step_seconds
+from gad_ray.health.signals import SOURCES, Signal, nonfinite_names, read_signals, step_seconds
 from gad_ray.health.texts import Language
 
 STEP_TIME_RATIO = "perf/step_time_ratio"
 """The metric that tells how long a step took beside those before it."""
 
+_REGULAR_FROM, _LOST_AFTER = 5, 3
+"""A metric that so many steps in a row have told is missed when so many in a row do not."""
+
 _PACE_OVER, _PACE_FROM = 20, 5
 """Steps whose median time is a run's pace: the last so many, once there are so many."""
+
+
+@dataclass(slots=True)
+class _Track:
+    """A signal's numbers in a stage: (row of the stage, number of the step, value), the latest last.
+
+    Attributes:
+        numbers: As many as the longest window holds.
+        gap: Most rows from one number to the next so far: a log may tell a metric every few steps only.
+    """
+
+    numbers: deque[tuple[int, int, float]]
+    gap: int = 1
+
+    def take(self, row: int, step: int, value: float) -> None:
+        """One more number."""
+        if self.numbers:
+            self.gap = max(self.gap, row - self.numbers[-1][0])
+        self.numbers.append((row, step, value))
+
+    def latest(self, length: int, *, row: int, sparse: bool) -> list[tuple[int, float]]:
+        """The last ``length`` numbers with their steps; none where they have stopped coming.
+
+        Of a sparse signal, all: over a window there would be nothing to compare.
+        """
+        if not self.numbers or (not sparse and row - self.numbers[-1][0] >= self.gap):
+            return []
+        kept = list(self.numbers) if sparse else list(self.numbers)[-length:]
+        return [(step, value) for _, step, value in kept]
+
+
+@dataclass(slots=True)
+class _Presence:
+    """Of one metric in a stage: rows in a row that told it, and how many rows and since which step not."""
+
+    told: int = 0
+    missing: int = 0
+    missing_since: int = 0
 
 
 class HealthMonitor:
@@ -53,7 +95,9 @@ class HealthMonitor:
         self._first_stage: str | None = None
         self._step = 0
         self._steps_in_stage = 0
-        self._history: dict[Signal, deque[float]] = {}
+        self._history: dict[Signal, _Track] = {}
+        self._nonfinite: dict[str, int] = {}
+        self._presence: dict[str, _Presence] = {}
         self._pace: deque[float] = deque(maxlen=_PACE_OVER)
         self._held: dict[str, Finding] = {}
         self.step_time_ratio: float | None = None
@@ -82,7 +126,7 @@ class HealthMonitor:
     def observe(self, *, step: int, stage: str, metrics: Mapping[str, float]) -> list[Finding]:
         """Take the metrics of one step, all of them at once.
 
-        Values that are not finite are left out of the windows.
+        Values that are not finite are left out of the windows, and a finding of their own.
 
         Args:
             step: Number of the step.
@@ -96,12 +140,17 @@ class HealthMonitor:
             self._stage = stage
             self._first_stage = self._first_stage or stage
             self._steps_in_stage = 0
-            self._history = {signal: deque(maxlen=self._longest) for signal in Signal}
+            self._history = {signal: _Track(deque(maxlen=self._longest)) for signal in Signal}
+            self._presence.clear()
             self._pace.clear()
         self._step = step
         self._steps_in_stage += 1
-        for signal, value in read_signals(self._with_pace(metrics), self._facts).items():
-            self._history[signal].append(value)
+        found = read_signals(self._with_pace(metrics), self._facts)
+        found[Signal.NUM_LOST] = float(len(self._lost(metrics)))
+        for name in nonfinite_names(metrics):
+            self._nonfinite.setdefault(name, step)
+        for signal, value in found.items():
+            self._history[signal].take(self._steps_in_stage, step, value)
         return self._take({rule.name: self._judge(rule) for rule in self._rules})
 
     def conclude(self) -> list[Finding]:
@@ -144,6 +193,29 @@ class HealthMonitor:
         self._pace.append(seconds)
         return metrics if self.step_time_ratio is None else {**metrics, STEP_TIME_RATIO: self.step_time_ratio}
 
+    def _lost(self, metrics: Mapping[str, float]) -> dict[str, int]:
+        """Metrics that steps told regularly and do not tell any more → the first step without; takes note of a step's."""
+        for name in metrics:
+            self._presence.setdefault(name, _Presence())
+        for name, presence in self._presence.items():
+            if name in metrics:
+                presence.told += 1
+                presence.missing = 0
+            elif presence.told >= _REGULAR_FROM:
+                presence.missing_since = presence.missing_since if presence.missing else self._step
+                presence.missing += 1
+            else:
+                presence.told = 0
+        return self._missed
+
+    @property
+    def _missed(self) -> dict[str, int]:
+        return {
+            name: presence.missing_since
+            for name, presence in sorted(self._presence.items())
+            if presence.missing >= _LOST_AFTER
+        }
+
     def _take(self, judged: Mapping[str, Finding | bool]) -> list[Finding]:
         """Note which rules hold; those for which it is too early to tell (True) stay as they are.
 
@@ -182,7 +254,8 @@ class HealthMonitor:
             return False
         length = rule.steps(self._facts.steps_per_epoch)
         there = max(
-            (len(self._history[s]) for s in signals_of(rule.condition) if not SOURCES[s].sparse), default=0
+            (len(self._numbers(s, length)) for s in signals_of(rule.condition) if not SOURCES[s].sparse),
+            default=0,
         )
         there = min(there, length)
         early = there < rule.shortest or self._position < self._grace_of(rule) + there
@@ -214,15 +287,20 @@ class HealthMonitor:
         windows: dict[Signal, list[float]] = {}
         remarked = () if rule.remark is None else signals_of(rule.remark)
         for signal in (*signals_of(rule.condition), *remarked):
-            history = self._history[signal]
-            if SOURCES[signal].sparse:
-                windows[signal] = list(history)
-            elif len(history) >= length or not full:
-                windows[signal] = list(history)[-length:]
+            values = [value for _, value in self._numbers(signal, length)]
+            if SOURCES[signal].sparse or len(values) >= length or not full:
+                windows[signal] = values
         return windows
+
+    def _numbers(self, signal: Signal, length: int) -> list[tuple[int, float]]:
+        return self._history[signal].latest(
+            length, row=self._steps_in_stage, sparse=SOURCES[signal].sparse
+        )
 
     def _finding(self, rule: Rule, windows: Mapping[Signal, Sequence[float]], *, judged_on: int) -> Finding:
         assert self._stage is not None
+        length = rule.steps(self._facts.steps_per_epoch)
+        steps = [step for s in signals_of(rule.condition) for step, _ in self._numbers(s, length)]
         return make_finding(
             rule,
             windows,
@@ -230,6 +308,8 @@ class HealthMonitor:
             step=self._step,
             window=rule.steps(self._facts.steps_per_epoch),
             judged_on=judged_on,
+            numbers=(min(steps), max(steps)) if steps else None,
+            metrics={"{metrics}": self._nonfinite, "{lost}": self._missed},
             config=self._config,
             facts=self._facts,
             language=self._language,

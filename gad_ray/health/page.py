@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from gad_ray.health.phrases import say
@@ -26,7 +27,7 @@ def _cells(rule: Rule, language: Language) -> list[str]:
     if rule.warmup_grace:
         window += say("after-grace", language, grace=rule.warmup_grace)
     stage = say("both-stages" if len(rule.stages) == 2 else rule.stages[0], language)
-    meaning = text.meaning.replace("{sampling}", "…")
+    meaning = re.sub(r"\{\w+\}", "…", text.meaning)
     if text.remark:
         meaning += say("space", language) + text.remark
     answers = dict.fromkeys(f"`{item.key}`" for item in rule.advice)

@@ -24,7 +24,7 @@ _CHINESE: Mapping[Signal, str] = {
     Signal.TEACHER_LENGTH: "教师长度",
     Signal.ADV_STD: "优势标准差",
     Signal.KL: "相对参考策略的 KL",
-    Signal.KL_SHARE: "KL 项占损失的比例",
+    Signal.KL_SHARE: "KL 项占梯度的比例",
     Signal.ZERO_SPREAD: "无差异组的比例",
     Signal.POLICY_LR: "策略学习率",
     Signal.WARM_START_LR: "热启动学习率",
@@ -34,12 +34,16 @@ _CHINESE: Mapping[Signal, str] = {
     Signal.SAMPLING_DIFFERENCES: "不同的采样设置数",
     Signal.SAME_CRITIC: "评测用的是同一判别器",
     Signal.IDENTICAL_DIFF: "相同文本的分数差",
+    Signal.NUM_NONFINITE: "不是数的指标个数",
+    Signal.NUM_LOST: "不再记录的指标个数",
 }
 """What is not a name of a metric or a formula."""
 
 PHRASES: Mapping[str, Mapping[Language, str]] = {
     # -- findings
     "partial": {"en": "judged on {there} of {window} steps", "zh": "仅据 {window} 步中的 {there} 步判断"},
+    "numbers": {"en": "numbers of steps {first}–{last}", "zh": "数值来自第 {first}–{last} 步"},
+    "since-step": {"en": "{what} (since step {step})", "zh": "{what}（自第 {step} 步起）"},
     "try": {"en": "Try {overrides}.", "zh": "可尝试 {overrides}。"},
     "or": {"en": " or ", "zh": " 或 "},
     "and": {"en": ", ", "zh": "、"},

@@ -28,6 +28,7 @@ from gad_ray.health.conditions import (
     Rises,
     StaysAbove,
     VariationAbove,
+    VariationBelow,
 )
 from gad_ray.health.signals import Signal
 
@@ -118,6 +119,18 @@ _STANDS_STILL = AllOf(
 
 RULES: tuple[Rule, ...] = (
     Rule(
+        name="not-a-number",
+        window=1,
+        condition=Above(Signal.NUM_NONFINITE, 0.0),
+        severity=Severity.CRITICAL,
+        advice=(change.LOWER_CRITIC_LR, change.LOWER_POLICY_LR),
+    ),
+    Rule(
+        name="metrics-lost",
+        window=1,
+        condition=Above(Signal.NUM_LOST, 0.0),
+    ),
+    Rule(
         name="critic-overconfident",
         condition=AnyOf(
             (
@@ -160,6 +173,14 @@ RULES: tuple[Rule, ...] = (
         condition=Below(Signal.SCORE_DIFF, 0.5),
         yields_to=("score-collapse",),
         advice=(change.RAISE_CRITIC_LR, change.BATCH_NORM_OFF),
+    ),
+    Rule(
+        name="scores-stand-still",
+        window=50,
+        # Fresh samples alone move the difference by more than this from step to step.
+        condition=VariationBelow(Signal.SCORE_DIFF, 0.01),
+        shortest=50,
+        advice=(change.RAISE_CRITIC_LR,),
     ),
     Rule(
         name="loss-saturated",

@@ -35,7 +35,7 @@ class Signal(StrEnum):
     PG_LOSS_SIZE = "|pg_loss|"
     ADV_STD = "advantage std"
     KL = "KL to the reference"
-    KL_SHARE = "KL term's share of the loss"
+    KL_SHARE = "KL term's share of the gradient"
     ZERO_SPREAD = "share of groups without spread"
     POLICY_LR = "policy lr"
     WARM_START_LR = "warm start's lr"
@@ -50,6 +50,8 @@ class Signal(StrEnum):
     SAMPLING_DIFFERENCES = "sampling settings that differ"
     SAME_CRITIC = "same critic in evaluation"
     IDENTICAL_DIFF = "score difference of identical text"
+    NUM_NONFINITE = "metrics that are not a number"
+    NUM_LOST = "metrics that are not told any more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,14 +145,32 @@ def _score_size_max(metrics: Metrics, facts: RunFacts) -> float | None:
 
 
 def _kl_share(metrics: Metrics, facts: RunFacts) -> float | None:
-    """The KL term's share of the loss where it is logged, else of the sizes of KL term and policy gradient."""
+    """The KL term's share of the gradient where it is logged, else of the sizes of KL term and policy gradient."""
     if "actor/kl_share" in metrics:
         return metrics["actor/kl_share"]
     coefficient = metrics.get("actor/kl_coef", facts.kl_coefficient)
     if coefficient is None or "actor/kl_loss" not in metrics or "actor/pg_loss" not in metrics:
         return None
-    term, rest = abs(coefficient * metrics["actor/kl_loss"]), abs(metrics["actor/pg_loss"])
+    # Of fresh samples the policy's loss is near 0 whatever drives it: the advantages' size is what drives it.
+    term = abs(coefficient * metrics["actor/kl_loss"])
+    rest = max(abs(metrics["actor/pg_loss"]), metrics.get("actor/adv_std", 0.0), _quarter_range(metrics))
     return term / (term + rest) if term + rest > 0 else None
+
+
+def _quarter_range(metrics: Metrics) -> float:
+    """A quarter of the range of advantages, which stands for their standard deviation where that is not told."""
+    if "actor/adv_min" not in metrics or "actor/adv_max" not in metrics:
+        return 0.0
+    return (metrics["actor/adv_max"] - metrics["actor/adv_min"]) / 4.0
+
+
+def _num_nonfinite(metrics: Metrics, _facts: RunFacts) -> float | None:
+    return float(len(nonfinite_names(metrics)))
+
+
+def nonfinite_names(metrics: Metrics) -> tuple[str, ...]:
+    """Names of a step's metrics that are NaN or infinite, in order."""
+    return tuple(sorted(name for name, value in metrics.items() if not math.isfinite(value)))
 
 
 def _policy_lr(metrics: Metrics, facts: RunFacts) -> float | None:
@@ -234,6 +254,9 @@ SOURCES: Mapping[Signal, Source] = {
     Signal.SAMPLING_DIFFERENCES: Source(read=_num_sampling_differences),
     Signal.SAME_CRITIC: Source(read=_same_critic),
     Signal.IDENTICAL_DIFF: Source(read=_identical_difference),
+    Signal.NUM_NONFINITE: Source(read=_num_nonfinite),
+    # Of several steps: the monitor tells it.
+    Signal.NUM_LOST: Source(read=lambda _metrics, _facts: None),
 }
 
 

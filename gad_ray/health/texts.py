@@ -17,7 +17,7 @@ class RuleText:
     Attributes:
         condition: When it fires.
         meaning: What that means, with what to look at where no setting mends it. ``{sampling}`` stands for the
-            sampling settings that differ.
+            sampling settings that differ, ``{metrics}`` and ``{lost}`` for names of metrics with their first step.
         remark: What is said too where the rule's remark applies.
     """
 
@@ -27,6 +27,27 @@ class RuleText:
 
 
 TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
+    "not-a-number": {
+        "en": RuleText(
+            "a metric of the step is NaN or infinite (> 0 of them)",
+            "What is not a number cannot be judged, and what is trained on it is lost: {metrics}. Go back to a checkpoint "
+            "from before the first of these steps, and look at its rows for what overflowed.",
+        ),
+        "zh": RuleText(
+            "该步有指标是 NaN 或无穷大（个数 > 0）",
+            "不是数的值无法判断，以此训练的内容也随之报废：{metrics}。请回到这些步之前的检查点，并检查该步的数据行，找出溢出的来源。",
+        ),
+    },
+    "metrics-lost": {
+        "en": RuleText(
+            "metrics that every step had are not told any more (> 0 of them)",
+            "Nothing can be judged of what is not logged: {lost}. What they measure may have stopped, or its logging.",
+        ),
+        "zh": RuleText(
+            "此前每步都有的指标不再出现（个数 > 0）",
+            "没有记录就无从判断：{lost}。可能是被测的部分停止了，也可能只是不再记录。",
+        ),
+    },
     "critic-overconfident": {
         "en": RuleText(
             "d_acc > 0.90 together with score_diff > 5 or mean σ(d/τ) > 0.98; or d_acc > 0.95 alone",
@@ -68,6 +89,18 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
         "zh": RuleText(
             "score_diff < 0.5",
             "教师与学生的分数几乎相同：判别器尚未学会排序。",
+        ),
+    },
+    "scores-stand-still": {
+        "en": RuleText(
+            "score_diff varies by < 0.01 × its mean",
+            "The score difference does not change from step to step, as it would with fresh samples: the critic is not "
+            "updated, its updates are undone, or the same responses are scored again and again. Look at critic/grad_norm, "
+            "critic/lr and the critic's version.",
+        ),
+        "zh": RuleText(
+            "score_diff 的变化 < 0.01 × 均值",
+            "分数差在各步之间毫无变化，而新样本本应使其变化：判别器没有更新、更新被撤销，或反复对同样的回答打分。请查看 critic/grad_norm、critic/lr 和判别器版本。",
         ),
     },
     "loss-saturated": {
@@ -206,11 +239,11 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "kl-drowns-the-loss": {
         "en": RuleText(
-            "the KL term makes up > 50 % of the loss",
+            "the KL term makes up > 50 % of what pushes the policy's log-probabilities",
             "The penalty for leaving the reference outweighs the reward: the policy is held where it is.",
         ),
         "zh": RuleText(
-            "KL 项占损失的 > 50 %",
+            "在推动策略对数概率的力量中，KL 项占 > 50 %",
             "偏离参考策略的惩罚压过了奖励：策略被固定在原处。",
         ),
     },

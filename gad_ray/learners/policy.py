@@ -60,6 +60,7 @@ class PolicyLearner:
         *,
         mini_batch_prompts: int,
         total_steps: int,
+        fit_steps: int | None = None,
         warmup_lr: float | None,
         collective: Collective,
         max_nonfinite_steps: int,
@@ -72,7 +73,9 @@ class PolicyLearner:
             config: The policy's settings.
             reward: How scores become rewards.
             mini_batch_prompts: Prompts of one optimiser step over all ranks.
-            total_steps: Optimiser steps of the adversarial stage, for the learning-rate schedule.
+            total_steps: Optimiser steps of the adversarial stage, for its learning-rate schedule.
+            fit_steps: Optimiser steps of the cross-entropy before it, for a schedule of its own; ``total_steps`` when
+                None.
             warmup_lr: Learning rate of the cross-entropy warm start; the optimiser's when None.
             collective: The ranks that share each batch.
             max_nonfinite_steps: Skipped optimiser steps in a row above which an update raises.
@@ -97,7 +100,9 @@ class PolicyLearner:
         self._shadow = ShadowModel(self.model)
         self._kl = KlPenalty(config.kl)
         self._in_game = False
-        self.optimizer = self._new_optimizer(warmup_lr or config.optimizer.lr)
+        self.optimizer = self._new_optimizer(
+            warmup_lr or config.optimizer.lr, total_steps=total_steps if fit_steps is None else fit_steps
+        )
 
     # -- the game -----------------------------------------------------------------------------------
 
@@ -105,14 +110,17 @@ class PolicyLearner:
         """Take the KL reference, and start the game's optimiser afresh: its gradients are of another loss."""
         self._kl.begin_stage(self.model.trainable())
         previous = self.optimizer
-        self.optimizer = self._new_optimizer(self.config.optimizer.lr)
+        self.optimizer = self._new_optimizer(self.config.optimizer.lr, total_steps=self._total_steps)
         self.optimizer.take_masters(previous)
         self._in_game = True
 
     def update(
         self, rollouts: RolloutBatch, scores: ScoreBatch, prompts: PromptBatch | None = None
     ) -> TrainStats:
-        """One step of the game.
+        """One step of the game, on log-probabilities at the temperature that the responses were sampled at.
+
+        Responses of an older policy than this one, with no importance weights to correct for it, take what the engine
+        gave them when they were drawn for π_old: the ratio and its clip then bind against the policy that drew them.
 
         Args:
             rollouts: The policy's responses; every rank gets all of them and trains on its share.
@@ -130,8 +138,13 @@ class PolicyLearner:
         kept = trained.kept
         sums = PolicySums()
         metrics: Metrics = {}
+        temperature = rollouts.sampling.temperature
         self._kl.begin_step(self.model.trainable())
-        penalty = self._kl.coefficient * self._kl_sums(rows) if self._kl.in_reward else None
+        penalty = (
+            self._kl.coefficient * self._kl_sums(rows, temperature=temperature)
+            if self._kl.in_reward
+            else None
+        )
         advantages = advantages_of(rollouts, rewards, self.config, kept=kept, penalty=penalty)
         samples = [
             _Sample(row, float(advantage), logprobs)
@@ -140,7 +153,12 @@ class PolicyLearner:
         groups = [[samples[i] for i in range(*bounds) if kept[i]] for bounds in rollouts.groups()]
         groups = [group for group in groups if group]
         size = self._mini_batch_prompts
-        self._train([groups[i : i + size] for i in range(0, len(groups), size)], sums)
+        self._train(
+            [groups[i : i + size] for i in range(0, len(groups), size)],
+            sums,
+            temperature=temperature,
+            stale=rollouts.policy_version != self.version and self.config.importance is None,
+        )
         self.version += 1
         metrics |= sums.metrics(self.collective, kl=self._kl, importance=self.config.importance)
         if penalty is not None and metrics:
@@ -158,11 +176,19 @@ class PolicyLearner:
             metrics["actor/surplus_samples"] = float(trained.surplus.sum())
         return self._stats(metrics, sums.results, started, tokens=sum(len(s.row) for s in samples))
 
-    def _train(self, mini_batches: Sequence[Sequence[Sequence[_Sample]]], sums: PolicySums) -> None:
+    def _train(
+        self,
+        mini_batches: Sequence[Sequence[Sequence[_Sample]]],
+        sums: PolicySums,
+        *,
+        temperature: float,
+        stale: bool,
+    ) -> None:
         """All optimiser steps of one batch.
 
-        The first step needs no pass for π_old: it is the policy itself, so that ρ is exactly 1. Later steps
-        are over a policy that has moved, and take π_old from a pass made before the first.
+        The first step on fresh samples needs no pass for π_old: it is the policy itself, so that ρ is exactly 1.
+        Later steps are over a policy that has moved, and take π_old from a pass made before the first. For stale
+        samples π_old is the engine's.
         """
         own = [
             [sample for group in own_share(batch, self.collective) for sample in group]
@@ -170,24 +196,47 @@ class PolicyLearner:
         ]
         totals = [_totals(batch) for batch in mini_batches]
         epochs = self.config.epochs_per_step
-        # The first mini-batch's own first pass is its π_old; only further epochs come back to it.
-        old = [self._logprobs(batch) if i > 0 or epochs > 1 else None for i, batch in enumerate(own)]
+        if stale:
+            old: list[list[Tensor] | None] = [[_tensor(s.rollout_logprobs) for s in batch] for batch in own]
+        else:
+            # The first mini-batch's own first pass is its π_old; only further epochs come back to it.
+            old = [
+                self._logprobs(batch, temperature=temperature) if i > 0 or epochs > 1 else None
+                for i, batch in enumerate(own)
+            ]
         for epoch in range(epochs):
             for i, (batch, total) in enumerate(zip(own, totals, strict=True)):
-                on_policy = epoch == 0 and i == 0
-                self._step(batch, total, None if on_policy else old[i], sums)
+                on_policy = epoch == 0 and i == 0 and not stale
+                self._step(
+                    batch,
+                    total,
+                    None if on_policy else old[i],
+                    sums,
+                    temperature=temperature,
+                    stale=stale,
+                )
 
     def _step(
-        self, samples: Sequence[_Sample], totals: Totals, old: Sequence[Tensor] | None, sums: PolicySums
+        self,
+        samples: Sequence[_Sample],
+        totals: Totals,
+        old: Sequence[Tensor] | None,
+        sums: PolicySums,
+        *,
+        temperature: float,
+        stale: bool,
     ) -> None:
         """Accumulate the gradient of one mini-batch over micro-batches, and take the optimiser step."""
         config, loss_value = self.config, 0.0
         for index in self._micro_batches([s.row for s in samples]):
             part = [samples[i] for i in index]
             rows = [s.row for s in part]
-            out = self.model.token_logprobs(rows, entropy_gradient=config.entropy_coefficient > 0.0)
-            before = out.logprobs.detach() if old is None else _pad([old[i] for i in index], out.mask)
-            sampled = _pad([torch.from_numpy(np.array(s.rollout_logprobs)) for s in part], out.mask)
+            out = self.model.token_logprobs(
+                rows, temperature=temperature, entropy_gradient=config.entropy_coefficient > 0.0
+            )
+            now = out.logprobs.detach()
+            before = now if old is None else _pad([old[i] for i in index], out.mask)
+            sampled = _pad([_tensor(s.rollout_logprobs) for s in part], out.mask)
             weights = importance_weights(config.importance, before, rollout_logprobs=sampled, mask=out.mask)
             loss, stats = policy_loss(
                 config.loss,
@@ -200,7 +249,9 @@ class PolicyLearner:
             )
             if self._kl.in_loss:
                 with torch.no_grad():
-                    ref = self.model.token_logprobs(rows, reference=self._kl.reference).logprobs
+                    ref = self.model.token_logprobs(
+                        rows, temperature=temperature, reference=self._kl.reference
+                    ).logprobs
                 kl = self._kl.mean(out.logprobs, ref, out.mask, num_tokens=totals.tokens)
                 loss = loss + self._kl.coefficient * kl
                 sums.kl_loss += float(kl.detach())
@@ -212,7 +263,7 @@ class PolicyLearner:
             loss_value += float(loss.detach())
             sums.add_loss(stats)
             sums.entropy += float(entropy.detach()) / totals.tokens
-            sums.add_mismatch(before, sampled, out.mask, num_tokens=totals.tokens)
+            sums.add_mismatch(now if stale else before, sampled, out.mask, num_tokens=totals.tokens)
             if weights is not None and config.importance is not None:
                 sums.add_weights(weights, out.mask, config.importance, num_tokens=totals.tokens)
         sums.results.append(self.optimizer.step(loss_value))
@@ -224,14 +275,16 @@ class PolicyLearner:
         return dataclasses.replace(rewards, total=self.collective.gather(rewards.total)[0])
 
     @torch.no_grad()
-    def _kl_sums(self, rows: Sequence[SequenceRow]) -> Float32:
+    def _kl_sums(self, rows: Sequence[SequenceRow], *, temperature: float) -> Float32:
         """[R] estimated KL to the reference of the policy as it is, summed over each response's tokens."""
         own = own_share(rows, self.collective)
         mine = np.zeros(len(own), dtype=np.float32)
         for index in self._micro_batches(own):
             part = [own[i] for i in index]
-            out = self.model.token_logprobs(part)
-            ref = self.model.token_logprobs(part, reference=self._kl.reference).logprobs
+            out = self.model.token_logprobs(part, temperature=temperature)
+            ref = self.model.token_logprobs(
+                part, temperature=temperature, reference=self._kl.reference
+            ).logprobs
             mine[index] = self._kl.sums(out.logprobs, ref, out.mask)
         sums = np.zeros(len(rows), dtype=np.float32)
         for rank, values in enumerate(self.collective.gather(mine)):
@@ -241,7 +294,7 @@ class PolicyLearner:
     # -- cross-entropy on the teacher's text ----------------------------------------------------------
 
     def fit(self, prompts: PromptBatch) -> TrainStats:
-        """One optimiser step of cross-entropy on the teacher's responses (SeqKD)."""
+        """One optimiser step of cross-entropy on the teacher's responses (SeqKD), at temperature 1: text is fitted."""
         started = time.perf_counter()
         rows = [teacher_row(self.model.chat, example, end_of_turn=True) for example in prompts.examples]
         num_tokens = sum(row.num_response_tokens for row in rows)
@@ -266,7 +319,10 @@ class PolicyLearner:
 
     @torch.no_grad()
     def teacher_nll(self, examples: Sequence[Example]) -> Float32:
-        """[N] mean negative log-likelihood (nats a token) of each teacher's text, end of turn left out."""
+        """[N] mean negative log-likelihood (nats a token) of each teacher's text, end of turn left out.
+
+        At temperature 1, whatever the responses are sampled at.
+        """
         rows = [teacher_row(self.model.chat, example, end_of_turn=False) for example in examples]
         nll = np.zeros(len(rows), dtype=np.float32)
         for index in self._micro_batches(rows):
@@ -320,12 +376,12 @@ class PolicyLearner:
 
     # -- helpers ------------------------------------------------------------------------------------------
 
-    def _new_optimizer(self, lr: float) -> MasterOptimizer:
+    def _new_optimizer(self, lr: float, *, total_steps: int) -> MasterOptimizer:
         return MasterOptimizer(
             [ParameterGroup(parameters=self.model.trainable(), lr=lr)],
             self.config.optimizer,
             master_dtype=TORCH_DTYPES[self.config.model.master],
-            total_steps=self._total_steps,
+            total_steps=total_steps,
             collective=self.collective,
             max_nonfinite_steps=self._max_nonfinite_steps,
         )
@@ -334,11 +390,11 @@ class PolicyLearner:
         return plan_micro_batches([len(row) for row in rows], max_tokens=self.config.micro_batch_tokens)
 
     @torch.no_grad()
-    def _logprobs(self, samples: Sequence[_Sample]) -> list[Tensor]:
+    def _logprobs(self, samples: Sequence[_Sample], *, temperature: float) -> list[Tensor]:
         """log π of every sample's response tokens under the policy as it is."""
         logprobs: list[Tensor] = [torch.zeros(0)] * len(samples)
         for index in self._micro_batches([s.row for s in samples]):
-            out = self.model.token_logprobs([samples[i].row for i in index])
+            out = self.model.token_logprobs([samples[i].row for i in index], temperature=temperature)
             for i, values in zip(index, out.logprobs, strict=True):
                 logprobs[i] = values[: samples[i].row.num_response_tokens]
         return logprobs
@@ -354,6 +410,11 @@ class PolicyLearner:
             num_skipped=skipped,
             seconds=seconds,
         )
+
+
+def _tensor(values: Float32) -> Tensor:
+    """A copy: what comes from the object store cannot be written to, and torch warns of that."""
+    return torch.from_numpy(np.array(values))
 
 
 def _totals(groups: Sequence[Sequence[_Sample]]) -> Totals:

@@ -120,6 +120,7 @@ class PolicyModel(nn.Module):
         row: Int[Tensor, " tokens"],
         column: Int[Tensor, " tokens"],
         targets: Int[Tensor, " tokens"],
+        temperature: float = 1.0,
         entropy_gradient: bool = False,
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
         """Log-probability of ``targets``, each predicted at position (row, column), and the entropies there."""
@@ -129,12 +130,13 @@ class PolicyModel(nn.Module):
             logits = head(hidden[row, column])
         else:
             logits = self.lm(input_ids=ids, use_cache=False).logits[row, column]
-        return token_logprobs(logits, targets, entropy_gradient=entropy_gradient)
+        return token_logprobs(logits, targets, temperature=temperature, entropy_gradient=entropy_gradient)
 
     def token_logprobs(
         self,
         rows: Sequence[SequenceRow],
         *,
+        temperature: float = 1.0,
         reference: Mapping[str, Tensor] | None = None,
         entropy_gradient: bool = False,
     ) -> TokenLogprobs:
@@ -142,6 +144,7 @@ class PolicyModel(nn.Module):
 
         Args:
             rows: Prompts and responses.
+            temperature: At which the responses were sampled; 1 for text that is to be fitted or judged.
             reference: Weights to use in place of the model's own of these names (see ``trainable``).
             entropy_gradient: Whether the entropies carry their gradient.
         """
@@ -152,7 +155,7 @@ class PolicyModel(nn.Module):
         # The token at position p is predicted at p − 1.
         column = np.repeat([r.start for r in rows], lengths) + place - 1
         row_t, place_t, column_t = (torch.from_numpy(a).to(self.device) for a in (row, place, column))
-        arguments = (ids, row_t, column_t, ids[row_t, column_t + 1], entropy_gradient)
+        arguments = (ids, row_t, column_t, ids[row_t, column_t + 1], temperature, entropy_gradient)
         if reference is None:
             flat, flat_entropy = self(*arguments)
         else:

@@ -32,7 +32,7 @@ class Generation:
 
     Attributes:
         token_ids: Sampled tokens, with the end-of-turn token if it was sampled.
-        logprobs: float32 nats of each token under the unprocessed distribution.
+        logprobs: float32 nats of each token under the distribution that it was drawn from.
         stop_reason: Why it ended.
     """
 

@@ -88,7 +88,7 @@ class TransformersEngine:
             processed = processed_logits(logits, seen=seen, settings=sampling)
             token = sample_token(processed, greedy=sampling.temperature == 0.0, generators=generators)
             tokens.append(token)
-            logprobs.append(token_logprobs(logits, token)[0])
+            logprobs.append(token_logprobs(processed, token)[0])
             seen.scatter_(1, token[:, None], value=True)
             running &= ~torch.isin(token, self._stop)
             if not bool(running.any()):

@@ -62,8 +62,8 @@ class VllmEngine:
             max_num_seqs=config.batch_sequences,
             gpu_memory_utilization=config.gpu_memory_utilization,
             enable_prefix_caching=True,
-            # Unprocessed: before temperature, top-p and penalties.
-            logprobs_mode="raw_logprobs",
+            # Of the distribution that is sampled: after penalty, temperature and top-p.
+            logprobs_mode="processed_logprobs",
             seed=seed,
             disable_log_stats=True,
         )

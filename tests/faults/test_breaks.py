@@ -20,8 +20,6 @@ from tests.game import REFILLED, SLOW_ROLLOUT, Game, Outcome, Running, read_metr
 
 NAME = "broken"
 
-pytestmark = pytest.mark.timeout(600)  # the breaks are one fixture
-
 
 def _killed(game: Game, actor: str, *, after_step: int, resume: str | None) -> Outcome:
     run = game.start(NAME, *REFILLED, resume=resume)

@@ -22,8 +22,6 @@ SETTINGS = (
     "data.heldout_prompts=0",
 )
 
-pytestmark = pytest.mark.timeout(600)  # the breaks are one fixture
-
 
 @pytest.fixture(scope="module")
 def unbroken(game: Game) -> Outcome:

@@ -6,12 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.cluster import Cluster, ray_environment
 from tests.game import DEADLINE_S, Game, write_rows
-
-pytestmark = pytest.mark.timeout(600)  # two whole runs, one after the other
 
 SICK, HEALTHY = "bfloat16-head", "seed-0"
 NUM_ROWS = 60

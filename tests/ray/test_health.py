@@ -11,8 +11,6 @@ from gad_ray.health import diagnose
 from gad_ray.health.reading import read_history
 from tests.game import Game, Outcome
 
-pytestmark = pytest.mark.timeout(600)
-
 SILENCE = (
     "rollout.max_response_tokens=1",
     "evaluation.every=0",

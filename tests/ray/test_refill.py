@@ -10,8 +10,6 @@ import pytest
 from gad_ray.checkpoint.store import CheckpointStore
 from tests.game import REFILLED, Game, Outcome
 
-pytestmark = pytest.mark.timeout(600)
-
 WARMUP = 4
 PROMPTS_PER_STEP, RESPONSES = 4, 3
 

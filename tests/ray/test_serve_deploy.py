@@ -79,7 +79,7 @@ class Deployed:
         over, answered = threading.Event(), threading.Event()
 
         def ask() -> None:
-            with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60.0) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=300.0) as client:
                 while not over.is_set():
                     answer = client.post("/v1/score", json=body)
                     assert answer.status_code in (200, 429), answer.text

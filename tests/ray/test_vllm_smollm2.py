@@ -19,8 +19,6 @@ question = [{"role": "user", "content": "What is the capital of France?"}]
 print("answer:", llm.chat(question, SamplingParams(temperature=0.0, max_tokens=12))[0].outputs[0].text)
 """
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture(scope="module")
 def real_run(game: Game) -> Outcome:
@@ -84,7 +82,7 @@ def test_the_export_loads_in_a_vllm_of_its_own(real_run: Outcome) -> None:
         env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=800,
         check=False,
     )
     assert asked.returncode == 0, asked.stderr

@@ -6,13 +6,9 @@ import json
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.cluster import ray_environment
 from tests.game import DEADLINE_S
 from tests.tiny import make_tiny_model
-
-pytestmark = pytest.mark.timeout(600)
 
 
 def test_new_critics_and_a_killed_replica_cost_no_request_and_no_wrong_score(tmp_path: Path) -> None:

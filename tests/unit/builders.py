@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,11 @@ def sampling(**changed: Any) -> SamplingSettings:
         "seed": 0,
     }
     return SamplingSettings(**{**settings, **changed})
+
+
+def drawn_by(learner: PolicyLearner, rollouts: RolloutBatch) -> RolloutBatch:
+    """The same responses, drawn by the policy as it is."""
+    return replace(rollouts, policy_version=learner.version)
 
 
 def prompt_batch(
@@ -160,12 +166,15 @@ def policy_learner(
     collective: Collective | None = None,
     reward: RewardConfig | None = None,
     max_prompts: int | None = None,
+    total_steps: int = 10,
+    fit_steps: int | None = None,
 ) -> PolicyLearner:
     return PolicyLearner(
         config,
         reward or RewardConfig(),
         mini_batch_prompts=mini_batch_prompts,
-        total_steps=10,
+        total_steps=total_steps,
+        fit_steps=fit_steps,
         warmup_lr=warmup_lr,
         collective=collective or LocalCollective(),
         max_nonfinite_steps=2,

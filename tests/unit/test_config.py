@@ -249,3 +249,36 @@ def test_the_batch_arithmetic_is_told_in_words(small: Path) -> None:
     )
     assert lines[5] == "adversarial: 5 steps = 2 epochs, 40 responses"
     assert lines[6].startswith("in all 8 steps;")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["rollout.top_p=0.9"], ["rollout.top_p = 0.9", "accept_biased_gradient"]),
+        (["rollout.repetition_penalty=1.2"], ["rollout.repetition_penalty = 1.2", "accept_biased_gradient"]),
+        (["max_staleness=1", "policy.loss.name=reinforce"], ["max_staleness = 1", "policy.importance"]),
+    ],
+)
+def test_a_game_whose_gradient_would_be_biased_is_refused(overrides: list[str], told: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config("quickstart", overrides)
+    assert all(part in str(raised.value) for part in told)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["rollout.top_p=0.9", "stages.adversarial.steps=0"],
+        ["max_staleness=1"],
+        ["max_staleness=1", "policy.loss.name=reinforce", "policy.importance.name=truncated"],
+    ],
+)
+def test_what_biases_no_gradient_is_taken(overrides: list[str]) -> None:
+    assert load_config("quickstart", overrides).accepted == []
+
+
+def test_a_bias_can_be_accepted_by_name_and_is_told() -> None:
+    config = load_config("quickstart", ["rollout.top_p=0.9", "rollout.accept_biased_gradient=true"])
+    assert config.accepted == [
+        "rollout.top_p = 0.9: the policy gradient is biased, as rollout.accept_biased_gradient accepts"
+    ]

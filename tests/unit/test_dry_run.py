@@ -260,7 +260,7 @@ def test_the_command_exits_0_or_2_and_starts_neither_ray_nor_vllm(recipe: Path) 
     for overrides, status in ([], 0), (["prompts_per_step=16", "data.train=[none.jsonl]"], 2):
         command = [sys.executable, "-c", code, "train", str(recipe), "--dry-run", *overrides]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env=environment, check=False
+            command, capture_output=True, text=True, timeout=300, env=environment, check=False
         )
         assert done.returncode == status, done.stderr
         assert done.stdout.splitlines()[-1].strip() == "imported:"

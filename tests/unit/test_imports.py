@@ -183,7 +183,7 @@ def test_a_fresh_interpreter_loads_what_the_sources_say(rooms: set[str], forbidd
         [sys.executable, "-c", code, *names],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

@@ -11,7 +11,7 @@ from gad_ray.health.facts import NO_FACTS, RunFacts
 from gad_ray.health.history import Note, Row
 from gad_ray.health.reading.names import translate
 from gad_ray.health.rules import UNKNOWN_STAGE
-from gad_ray.health.signals import read_signals
+from gad_ray.health.signals import Signal, read_signals
 from gad_ray.observability.metrics import STAGES
 
 _OF_THE_GAME = ("actor/pg_loss", "actor/adv_std", "actor/kl_loss")
@@ -76,7 +76,7 @@ def assemble(log: ReadLog, *, where: str, stage: str | None) -> tuple[list[Row],
             repeated.add(step)
         before |= told
         stages[step] = line.stage or stages.get(step)
-    if not any(read_signals(row) for row in metrics.values()):
+    if not any(_is_judged(row) for row in metrics.values()):
         raise _unknown_metrics(log.lines, where)
     # A line that tells of a checkpoint or a validation alone is no step to judge.
     steps = [step for step in sorted(metrics) if metrics[step]]
@@ -88,6 +88,11 @@ def assemble(log: ReadLog, *, where: str, stage: str | None) -> tuple[list[Row],
         pairs = ", ".join(f"{theirs} → {ours}" for theirs, ours in renamed.items())
         notes.append(Note.of("read-as", names=pairs))
     return rows, numbered, notes
+
+
+def _is_judged(row: Mapping[str, float]) -> bool:
+    """Whether a rule could look at any of a step's metrics."""
+    return any(value > 0 or signal != Signal.NUM_NONFINITE for signal, value in read_signals(row).items())
 
 
 def _stages(

@@ -146,7 +146,7 @@ def test_polite_clients_come_again_when_they_were_told_to_and_get_their_scores()
     pairs = draw_pairs(1, seed=0, shortest=2, longest=4)
     app = Refusing(1)
     with listening(app) as server, PoliteClients(server.url, pairs, count=1) as polite:
-        wait_until(lambda: app.num_answered, what="the score", deadline_s=60.0)
+        wait_until(lambda: app.num_answered, what="the score", deadline_s=300.0)
     assert polite.figures() == {
         "answered": 1,
         "given_up": 0,

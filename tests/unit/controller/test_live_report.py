@@ -37,7 +37,7 @@ def settle() -> None:
     def idle() -> bool:
         return not any(thread.name == "report" for thread in threading.enumerate())
 
-    wait_until(idle, what="the report's thread", deadline_s=30.0)
+    wait_until(idle, what="the report's thread", deadline_s=300.0)
 
 
 def test_the_report_comes_with_the_first_step_and_then_only_so_often() -> None:

@@ -56,7 +56,7 @@ def observe(
 
 
 def test_an_overconfident_run_is_told_so_and_its_gradient_is_left_in_peace(config: RunConfig) -> None:
-    findings = observe(HealthMonitor(config), OVERCONFIDENT, count=60)
+    findings = observe(HealthMonitor(config), OVERCONFIDENT, count=49)
     assert sorted(finding.rule for finding in findings) == [
         "critic-overconfident",
         "extreme-scores",
@@ -67,8 +67,15 @@ def test_an_overconfident_run_is_told_so_and_its_gradient_is_left_in_peace(confi
 
 def test_a_healthy_warm_up_is_left_in_peace(config: RunConfig) -> None:
     monitor = HealthMonitor(config)
-    assert observe(monitor, HEALTHY, count=253) == []
+    for step in range(1, 254):
+        fresh = {"critic/score_diff": 1.81 + 0.05 * (-1) ** step}  # of other samples in every step
+        assert observe(monitor, HEALTHY | fresh, count=1, first=step) == []
     assert monitor.active == frozenset()
+
+
+def test_a_score_difference_that_never_changes_is_no_critic_that_learns(config: RunConfig) -> None:
+    findings = observe(HealthMonitor(config), HEALTHY, count=60)
+    assert [(finding.rule, finding.step) for finding in findings] == [("scores-stand-still", 50)]
 
 
 def test_a_finding_says_what_was_measured_and_which_setting_mends_it(config: RunConfig) -> None:
@@ -162,9 +169,61 @@ def test_a_window_does_not_reach_back_into_the_warm_up(config: RunConfig) -> Non
 
 def test_values_that_are_not_finite_are_left_out_of_the_window(config: RunConfig) -> None:
     monitor = HealthMonitor(config)
-    assert observe(monitor, {"critic/d_acc": math.nan}, count=10) == []
+    (found,) = observe(monitor, {"critic/d_acc": math.nan}, count=10)
+    assert found.rule == "not-a-number"
     assert observe(monitor, {"critic/d_acc": 0.99}, count=4, first=11) == []
-    assert [f.step for f in observe(monitor, {"critic/d_acc": 0.99}, count=1, first=15)] == [15]
+    (found,) = observe(monitor, {"critic/d_acc": 0.99}, count=1, first=15)
+    assert (found.rule, found.step, found.numbers) == ("critic-overconfident", 15, (11, 15))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_is_critical_and_told_with_its_first_step(
+    config: RunConfig, value: float
+) -> None:
+    monitor = HealthMonitor(config)
+    assert observe(monitor, {"actor/kl_loss": 0.01, "actor/entropy": 1.0}, count=39) == []
+    broken = {"actor/kl_loss": value, "actor/entropy": 1.0}
+    (found,) = observe(monitor, broken, count=20, first=40)
+    assert (found.rule, found.severity, found.step) == ("not-a-number", "critical", 40)
+    assert "actor/kl_loss (since step 40)" in found.meaning
+    assert "entropy" not in found.meaning
+    assert monitor.active == {"not-a-number"}
+    observe(monitor, {"actor/kl_loss": 0.01, "actor/entropy": 1.0}, count=1, first=60)
+    assert monitor.active == frozenset()
+
+
+def test_a_verdict_is_not_repeated_over_steps_that_hold_no_number(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    observe(monitor, {"critic/d_acc": 0.99, "actor/entropy": 1.0}, count=10)
+    assert monitor.active == {"critic-overconfident"}
+    observe(monitor, {"critic/d_acc": math.nan, "actor/entropy": 1.0}, count=1, first=11)
+    assert monitor.active == {"not-a-number"}
+
+
+def test_a_metric_that_comes_every_few_steps_is_judged_between_them(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    for step in range(1, 41):
+        told = {"critic/d_acc": 0.99} if step % 4 == 0 else {}
+        observe(monitor, {"actor/entropy": 1.0, **told}, count=1, first=step)
+    observe(monitor, {"actor/entropy": 1.0}, count=2, first=41)
+    assert monitor.active == {"critic-overconfident"}
+
+
+def test_a_metric_that_is_not_told_any_more_is_missed_with_its_first_step(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    observe(monitor, {"critic/d_acc": 0.8, "actor/entropy": 1.0}, count=10)
+    (found,) = observe(monitor, {"actor/entropy": 1.0}, count=5, first=11)
+    assert (found.rule, found.step) == ("metrics-lost", 13)
+    assert "critic/d_acc (since step 11)" in found.meaning
+    # A stage has metrics of its own: none is missed for having belonged to the other.
+    assert observe(monitor, {"critic/d_acc": 0.8}, count=5, first=16, stage="adversarial") == []
+
+
+def test_a_metric_that_only_some_steps_have_is_not_missed(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    for step in range(1, 60):
+        told = {"eval/d_acc": 0.8} if step % 7 == 0 else {}
+        assert observe(monitor, {"actor/entropy": 1.0, **told}, count=1, first=step) == []
 
 
 @pytest.mark.parametrize(

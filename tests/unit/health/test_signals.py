@@ -42,4 +42,6 @@ def test_the_gradient_counts_as_it_was_before_clipping() -> None:
 
 
 def test_a_value_that_is_not_finite_tells_nothing() -> None:
-    assert read_signals({"critic/d_acc": math.nan, "critic/score_diff": math.inf}) == {}
+    assert read_signals({"critic/d_acc": math.nan, "critic/score_diff": math.inf}) == {
+        Signal.NUM_NONFINITE: 2.0
+    }

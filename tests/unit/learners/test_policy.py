@@ -21,6 +21,7 @@ from gad_ray.models.policy import rows_of_rollouts, teacher_row
 from tests.unit.builders import (
     SMOOTH,
     assert_close,
+    drawn_by,
     gradients_of,
     policy_config,
     policy_learner,
@@ -337,14 +338,14 @@ def test_a_loss_that_is_not_finite_skips_the_step_counts_it_and_in_the_end_raise
     with monkeypatch.context() as patch:
         patch.setattr(policy_module, "ppo_loss", damaged)
         for _ in range(2):
-            stats = learner.update(rollouts, scores)
+            stats = learner.update(drawn_by(learner, rollouts), scores)
             assert (stats.num_steps, stats.num_skipped) == (0, 1)
         with pytest.raises(TrainingError, match=r"3 optimiser steps in a row.*max_nonfinite_steps = 2"):
-            learner.update(rollouts, scores)
+            learner.update(drawn_by(learner, rollouts), scores)
     after = weights_of(learner)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     # The next good step is taken, and is the one that a learner without the trouble takes.
-    learner.update(rollouts, scores)
+    learner.update(drawn_by(learner, rollouts), scores)
     untroubled = learner_of(tied_model, model={"compute": compute})
     untroubled.update(rollouts, scores)
     wanted = weights_of(untroubled)

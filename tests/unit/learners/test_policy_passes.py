@@ -13,6 +13,7 @@ from gad_ray.config.policy import KlConfig, TruncatedImportance
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.policy import PolicyModel, rows_of_rollouts
+from tests.unit.builders import drawn_by
 from tests.unit.learners.variants import WHOLE, batch_of, game_policy
 
 Pass = tuple[str, int]
@@ -36,7 +37,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[Pass]:
 def update(learner: PolicyLearner, chat: ChatFormat, times: int = 1) -> dict[str, float]:
     batch = batch_of(chat)
     for _ in range(times):
-        metrics = learner.update(batch.rollouts, batch.scores, batch.prompts).metrics
+        metrics = learner.update(drawn_by(learner, batch.rollouts), batch.scores, batch.prompts).metrics
     return dict(metrics)
 
 
@@ -91,7 +92,7 @@ def test_samples_of_an_older_policy_are_trained_on_against_the_policy_as_it_is(
         out = learner.model.token_logprobs(rows_of_rollouts(batch.rollouts))
     weights = (out.logprobs + 5.5).exp()[out.mask]
     passes.clear()
-    metrics = update(learner, chat)
+    metrics = learner.update(batch.rollouts, batch.scores, batch.prompts).metrics
     assert passes == [("train", 12)]
     assert metrics["actor/ratio_gap_max"] == 0.0
     assert metrics["actor/importance_weight_mean"] == pytest.approx(float(weights.mean()), rel=1e-5)

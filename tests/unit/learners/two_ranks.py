@@ -16,7 +16,7 @@ def run_rank(rank: int, size: int, address: str, model_dir: Path, out_dir: Path)
     """Join a group, play every case, and write what came out of it."""
     torch.set_num_threads(1)
     group = TorchCollective(
-        rank=rank, size=size, address=address, timeout_s=120.0, device=torch.device("cpu")
+        rank=rank, size=size, address=address, timeout_s=600.0, device=torch.device("cpu")
     )
     for number, play in enumerate(CASES.values()):
         save(play(model_dir, group), out_dir / f"{number}-of-rank-{rank}")

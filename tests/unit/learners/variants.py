@@ -60,6 +60,7 @@ from tests.unit.builders import (
     TEACHER,
     critic_config,
     critic_learner,
+    drawn_by,
     figures_of,
     pair,
     policy_config,
@@ -284,7 +285,7 @@ def play_policy(
     given = batch if order is None else batch.reordered(order)
     with recorded_gradients(learner) as gradients:
         for _ in range(2):
-            stats = learner.update(given.rollouts, given.scores, given.prompts)
+            stats = learner.update(drawn_by(learner, given.rollouts), given.scores, given.prompts)
     return Played(gradients, weights_of(learner), figures_of(stats.metrics), [])
 
 
@@ -300,7 +301,8 @@ def play_fit(directory: Path, collective: Collective | None = None, *, budget: i
 def play_preference(directory: Path, collective: Collective | None = None, *, budget: int = SMALL) -> Played:
     """Two steps of DPO on the teacher's text against the policy's own."""
     learner = policy_learner(policy_config(directory, micro_batch_tokens=budget), collective=collective)
-    batch = batch_of(learner.model.chat)
+    # A response that is the teacher's own text has a margin of 0, whose sign would be rounding's: no step 1, no such text.
+    batch = batch_of(learner.model.chat, step=2)
     groups = preference_groups(learner.model.chat, batch.prompts.examples, batch.rollouts)
     references = list(reference_logprobs(learner, groups).values())
     with recorded_gradients(learner) as gradients:

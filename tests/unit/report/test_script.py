@@ -31,7 +31,7 @@ def run_script(page: str, path: Path) -> dict[str, Any]:
         [*engine(), str(Path(__file__).with_name("dom.js")), str(path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from gad_ray.batch import StopReason
 from gad_ray.models.chat import ChatFormat
@@ -71,15 +72,43 @@ def test_greedy_draws_the_same_text_from_every_seed(tied_model: Path, requests: 
     assert len(set(tokens(drawn))) == 1
 
 
+def distribution(
+    logits: Tensor,
+    before: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+) -> Tensor:
+    """log-probabilities of the next token, worked out by definition: penalty, temperature, nucleus."""
+    logits = logits.clone()
+    for token in before.unique().tolist():
+        value = float(logits[token])
+        logits[token] = value / repetition_penalty if value > 0 else value * repetition_penalty
+    if temperature > 0.0:
+        logits = logits / temperature
+    probabilities = logits.softmax(-1)
+    if temperature > 0.0 and top_p < 1.0:
+        mass, nucleus = 0.0, torch.zeros_like(probabilities)
+        for token in probabilities.argsort(descending=True).tolist():
+            if mass >= top_p:
+                break
+            nucleus[token] = 1.0
+            mass += float(probabilities[token])
+        probabilities = probabilities * nucleus
+    return (probabilities / probabilities.sum()).log()
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {},
+        {"temperature": 0.6},
         {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.2},
         {"temperature": 0.0, "repetition_penalty": 1.5},
     ],
 )
-def test_log_probabilities_are_of_the_unprocessed_distribution(
+def test_log_probabilities_are_of_the_distribution_that_was_drawn_from(
     tied_model: Path, requests: list[GenerationRequest], settings: dict[str, float]
 ):
     drawn = draw(engine_of(tied_model), requests, max_tokens=12, **settings)
@@ -87,9 +116,12 @@ def test_log_probabilities_are_of_the_unprocessed_distribution(
     for request, result in zip(requests, drawn, strict=True):
         ids = torch.tensor([[*request.prompt_ids, *result.token_ids]])
         with torch.no_grad():
-            log_softmax = model(ids).logits[0].log_softmax(-1)
+            logits = model(ids).logits[0]
         start = len(request.prompt_ids)
-        wanted = [float(log_softmax[start - 1 + i, t]) for i, t in enumerate(result.token_ids)]
+        wanted = [
+            float(distribution(logits[place - 1], ids[0, :place], **settings)[ids[0, place]])
+            for place in range(start, ids.shape[1])
+        ]
         np.testing.assert_allclose(result.logprobs, wanted, atol=1e-4, rtol=0)
         assert result.logprobs.dtype == np.float32
 

@@ -51,7 +51,7 @@ def running(app: Any) -> Generator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        wait_until(lambda: server.started, what="the server", deadline_s=30.0)
+        wait_until(lambda: server.started, what="the server", deadline_s=120.0)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True

@@ -74,7 +74,7 @@ def test_the_policy_works_where_this_package_is_not_installed():
         "told = {'waiting_s': {'a': 5.0}, 'busy': {'a': 1.0}}\n"
         "print(policy(SimpleNamespace(current_num_replicas=1, target_num_replicas=1, aggregated_metrics=told)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], input=carried, capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], input=carried, capture_output=True, timeout=300)
     assert (done.stdout, done.returncode) == (b"(2.5, {})\n", 0), done.stderr.decode()
 
 
