@@ -131,7 +131,7 @@ def _print(
         place=directory,
         data=data,
         steps=figures.step,
-        prompts=figures.num_prompts,
+        rows=figures.num_rows,
         pairs=figures.num_pairs,
     )
     out.print(Text(heading), soft_wrap=True)

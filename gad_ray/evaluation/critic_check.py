@@ -96,7 +96,7 @@ def check_critic(opened: OpenedCritic, rows: Sequence[CheckedRow]) -> CriticFigu
     both = _finite(np.concatenate([teacher, student]))
     return CriticFigures(
         step=opened.step,
-        num_prompts=len(own),
+        num_rows=len(own),
         num_pairs=len(students),
         num_nonfinite=num_nonfinite,
         tokens=_token_figures(_finite(values)),

@@ -62,7 +62,7 @@ class CriticFigures:
 
     Attributes:
         step: Optimiser steps that it has taken.
-        num_prompts: Prompts with a teacher's answer.
+        num_rows: Rows of a prompt and a teacher's answer.
         num_pairs: Those with a student's answer too.
         num_nonfinite: Scores and values that are not finite; all other figures are of the finite ones.
         tokens: Values of the tokens of both sides' answers.
@@ -75,7 +75,7 @@ class CriticFigures:
     """
 
     step: int
-    num_prompts: int
+    num_rows: int
     num_pairs: int
     num_nonfinite: int
     tokens: TokenFigures

@@ -89,8 +89,8 @@ CRITIC_TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
 
 CRITIC_PHRASES: Mapping[str, Mapping[Language, str]] = {
     "judged": {
-        "en": "Critic {place} ({steps} optimiser steps), on {prompts} prompts of {data}: {pairs} with a student's answer.",
-        "zh": "判别器 {place}（{steps} 个优化步），数据 {data} 的 {prompts} 个提示，其中 {pairs} 个带学生回答。",
+        "en": "Critic {place} ({steps} optimiser steps), on {rows} rows of {data}: {pairs} with a student's answer.",
+        "zh": "判别器 {place}（{steps} 个优化步），数据 {data} 的 {rows} 行，其中 {pairs} 行带学生回答。",
     },
     "column-figure": {"en": "figure", "zh": "指标"},
     "column-value": {"en": "value", "zh": "数值"},

@@ -48,7 +48,7 @@ def test_a_collapsed_critic_is_shown_with_figures_findings_and_verdict(
     assert run("--critic", critic, "--data", rows) == 0
     shown = capsys.readouterr().out
     for part in (
-        "4 prompts",
+        "on 4 rows",
         "tokens' values: standard deviation",
         "identical answer in one call",
         "token-values-collapsed",
@@ -71,7 +71,7 @@ def test_json_holds_figures_findings_and_verdict(
     assert run("--critic", critic, "--data", rows, "--json", "--rows", 2) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["critic", "data", "left_out", "figures", "findings", "verdict"]
-    assert told["figures"]["num_prompts"] == 2
+    assert told["figures"]["num_rows"] == 2
     assert told["figures"]["same_call"] == 0.0
     assert "token-values-collapsed" in {one["rule"] for one in told["findings"]}
     assert told["left_out"] == {"unusable": 1, "too_long": 0}

@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_the_critics_own_scores_and_values(tied_model: 
     assert found.similar.mean == pytest.approx(moved.mean(), abs=1e-5)
     assert found.same_call == 0.0
     assert found.same_apart <= found.same_tolerance
-    assert (found.num_prompts, found.num_pairs, found.num_nonfinite) == (len(ROWS), len(ROWS), 0)
+    assert (found.num_rows, found.num_pairs, found.num_nonfinite) == (len(ROWS), len(ROWS), 0)
 
 
 def test_rows_without_a_students_answer_have_no_difference_and_long_ones_are_left_out(tied_model: Path):
@@ -144,8 +144,7 @@ def test_a_critic_that_reads_the_last_token_alone_is_told_that_punctuation_decid
 
 def healthy(**changed: object) -> CriticFigures:
     moved = Moved(mean=0.05, p95=0.1, largest=0.2, count=50)
-    scores = {f"critic/{side}_score_{end}": value for side in ("teacher", "student") for end, value in ()}
-    scores |= {
+    scores = {
         "critic/teacher_score_mean": 1.8,
         "critic/teacher_score_std": 1.0,
         "critic/student_score_mean": -0.2,
@@ -156,7 +155,7 @@ def healthy(**changed: object) -> CriticFigures:
     }
     figures = CriticFigures(
         step=253,
-        num_prompts=50,
+        num_rows=50,
         num_pairs=50,
         num_nonfinite=0,
         tokens=TokenFigures(count=999, mean=0.8, std=1.5, largest=6.0, share_large=0.0, share_small=0.05),
