@@ -62,6 +62,10 @@ class EvaluationConfig(StrictModel):
     """Also have the policy of the moment answer the held-out prompts, with the same settings and seed: then a
     critic that got worse and a policy that got better can be told apart."""
 
+    greedy_prompts: int = Field(default=16, ge=0)
+    """Held-out prompts that the policy also answers greedily before training and at its end: the share of answers
+    that stayed the same (``eval/greedy_unchanged``) tells a policy that stands still from one that moved. 0: none."""
+
     sample_rows: int = Field(default=3, ge=0)
     """Rows shown at the end of the run."""
 

@@ -279,7 +279,9 @@ class Controller:
         if not self.data.heldout or not (border or self._is_due(self.config.evaluation.every, self.step)):
             return {}
         with self._timed(timing, "eval"), activity("evaluating on the held-out prompts"):
-            return self.heldout.evaluate(step=self.step, policy_version=self.policy_version)
+            return self.heldout.evaluate(
+                step=self.step, policy_version=self.policy_version, last=self.step == self.total_steps
+            )
 
     def _record(self, answered: Answered, scores: Any) -> None:
         self._finish_records()

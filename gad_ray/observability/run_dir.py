@@ -119,6 +119,11 @@ class RunDirectory:
         return self.root / "eval" / "after.parquet"
 
     @property
+    def greedy_before(self) -> Path:
+        """The greedy answers to some held-out prompts before training."""
+        return self.root / "eval" / "greedy_before.parquet"
+
+    @property
     def nll_before(self) -> Path:
         """How likely the teacher's text to the held-out prompts was before training."""
         return self.root / "eval" / "nll_before.json"
