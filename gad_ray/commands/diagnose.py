@@ -169,6 +169,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
         out.print(Text(say("nothing-fired", language)))
     for line in diagnosis.observations:
         out.print(Text(f"+ {line}", style="green"))
+    for line in diagnosis.course:
+        out.print(Text(f"· {line}"), soft_wrap=not out.is_terminal)
     for line in diagnosis.notes:
         out.print(Text(f"· {line}", style="dim"), soft_wrap=not out.is_terminal)
     out.print(Text(say("verdict", language, verdict=diagnosis.verdict), style="bold"), soft_wrap=True)

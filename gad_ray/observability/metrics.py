@@ -164,7 +164,7 @@ _ACTOR = (
     _gauge("actor/kl_coef", "Coefficient of the KL term"),
     _gauge(
         "actor/kl_share",
-        "Share of the KL term in what pushes the log-probabilities, Σ |∂loss/∂log π|",
+        "Share of the KL term in the sum of absolute gradients of the loss by log-probabilities",
         Unit.RATIO,
     ),
     _gauge("actor/ce_loss", "Cross-entropy of the teacher's text under the policy, per token", Unit.NATS),
