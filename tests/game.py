@@ -81,6 +81,8 @@ REFILLED = (
     "policy.advantage={zero_spread: drop, refill: {max_rounds: 2, oversample: 1.5}}",
     "data.curriculum={name: gap, order: descending, keep: 0.7}",
     "critic.replay={size: 30, ratio: 0.5}",
+    # Longer than the warm-up takes to be judged: the game begins with a warning.
+    "stages.warmup.until_ready={min_steps: 4}",
 )
 """Overrides of a game that remembers more than most: the gaps of prompts, and past responses."""
 

@@ -155,6 +155,8 @@ class HealthMonitor:
 
     def meets(self, condition: Condition, *, over: int) -> bool:
         """Whether a condition holds over the last steps of the stage, with a number of each in every one of them."""
+        if self._stage is None:
+            return False
         windows = {
             signal: [value for _, value in self._numbers(signal, over)] for signal in signals_of(condition)
         }

@@ -83,4 +83,7 @@ def test_scores_that_are_soon_far_apart_or_soon_alike_are_ahead_of_their_time() 
 
 
 def test_a_log_without_stages_has_no_course() -> None:
-    assert course_of([Row(step=1, stage="unknown", metrics={"critic/d_acc": 0.8, "critic/score_diff": 2.0})]) == []
+    assert (
+        course_of([Row(step=1, stage="unknown", metrics={"critic/d_acc": 0.8, "critic/score_diff": 2.0})])
+        == []
+    )
