@@ -129,15 +129,30 @@ def _check_engine(config: RunConfig, found: DryRun) -> str:
 
 
 def _check_rewards(config: RunConfig, data: LoadedData | None, found: DryRun) -> None:
-    """Whether the user's reward functions can be imported and, with data, give a reward."""
+    """Whether the user's reward functions can be imported and, if they are declared and there are data, give a reward."""
     from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
 
     try:
-        check_reward_functions(config.reward)
+        declared = check_reward_functions(config.reward)
         if data is not None:
-            try_reward_functions(config.reward, data.train[0])
+            # A dry run changes nothing: what `function: shutil:move` names would.
+            try_reward_functions(config.reward, data.train[0], only_declared=True)
     except GadError as error:
         found.problems.append(error)
+        return
+    if declared:
+        found.sections["reward functions"] = [
+            f"{name}: imported (which runs its module)"
+            + (
+                ", and tried on a teacher's response"
+                if is_declared and data is not None
+                else ""
+                if is_declared
+                else "; it takes a prompt and a response. It is not called here, as it is not declared with "
+                "@reward_function of gad_ray.core.rewards; a run calls it"
+            )
+            for name, is_declared in declared.items()
+        ]
 
 
 def _check_curriculum(config: RunConfig, data: LoadedData, found: DryRun) -> None:

@@ -6,7 +6,23 @@ raised inside a Ray actor arrives in the driver with its parts intact.
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1
+    "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"  # what turns or breaks lines
+    "\ud800-\udfff]"  # lone surrogates, which no terminal can be given
+)
+
+
+def printable(text: str) -> str:
+    """A text that is safe to print: characters that steer a terminal are shown as escapes.
+
+    Text from elsewhere (an endpoint's error, a model's answer) goes through here where it is printed; what is kept in
+    files stays as it came.
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class GadError(Exception):
@@ -30,7 +46,8 @@ class GadError(Exception):
         parts = [f"{self.where}: {self.message}" if self.where else self.message]
         if self.mend:
             parts.append(f"  → {self.mend}")
-        return "\n".join(parts)
+        # Messages quote what endpoints and files hold, and this is what is printed of them.
+        return printable("\n".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.where, self.mend)

@@ -11,6 +11,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from gad_ray.activity import activity
 from gad_ray.actors.critic import CriticActor
 from gad_ray.actors.policy import PolicyActor
 from gad_ray.actors.process import runtime_env, share_of_cores
@@ -97,22 +98,32 @@ class Groups:
         ):
             for rank in range(group.num_ranks):
                 threads = group.threads or share_of_cores(group.num_ranks)
+                name = f"{kind}-{rank}"
                 actors.append(
                     self._actor(
                         actor_class, bundle, threads, group.cpus_per_rank, group.gpus_per_rank
-                    ).remote(config, rank, str(self._logs.path(f"{kind}-{rank}")))
+                    ).remote(config, rank, str(self._logs.path(name)))
                 )
+                self.waiter.know(actors[-1], name)
                 bundle += 1
         deadline = config.limits.start_s
-        critic_at, policy_at = self.waiter.get(
-            [self.critic[0].reserve_address.remote(), self.policy[0].reserve_address.remote()],
-            what="the start of the actors",
-            deadline_s=deadline,
-        )
-        setups = [actor.setup.remote() for actor in self.rollout]
-        setups += [actor.setup.remote(critic_at, critic_steps) for actor in self.critic]
-        setups += [actor.setup.remote(policy_at, policy_steps, fit_steps) for actor in self.policy]
-        self.pids = self.waiter.get(setups, what="loading the models", deadline_s=deadline)
+        with activity(f"starting the processes of {', '.join(self.names(config))}"):
+            critic_at, policy_at = self.waiter.get(
+                [self.critic[0].reserve_address.remote(), self.policy[0].reserve_address.remote()],
+                what="the processes' start",
+                deadline_s=deadline,
+            )
+        meetings = {"critic": (critic, critic_at), "policy": (policy, policy_at)}
+        told = [
+            f"ranks of {kind} meet at {at}" for kind, (group, at) in meetings.items() if group.num_ranks > 1
+        ]
+        # Whoever reaches that port could join in.
+        told += ["which listen on the cluster's interface alone"] if told else []
+        with activity(", ".join(["loading the models", *told])):
+            setups = [actor.setup.remote() for actor in self.rollout]
+            setups += [actor.setup.remote(critic_at, critic_steps) for actor in self.critic]
+            setups += [actor.setup.remote(policy_at, policy_steps, fit_steps) for actor in self.policy]
+            self.pids = self.waiter.get(setups, what="the models", deadline_s=deadline)
 
     def share(self, prompts: PromptBatch) -> Ref:
         """A reference with which actors take the prompts from the object store."""
@@ -181,11 +192,13 @@ class Groups:
         rollout = self._config.rollout
         threads = rollout.threads or share_of_cores(rollout.num_workers)
         for i in range(rollout.num_workers):
+            name = f"rollout-{i}"
             self.rollout.append(
                 self._actor(
                     RolloutActor, i, threads, rollout.cpus_per_worker, rollout.gpus_per_worker
-                ).remote(self._config, str(self._logs.path(f"rollout-{i}")))
+                ).remote(self._config, str(self._logs.path(name)))
             )
+            self.waiter.know(self.rollout[-1], name)
         return rollout.num_workers
 
     def _reserve(
@@ -195,11 +208,12 @@ class Groups:
         wanted = [{kind: amount for kind, amount in bundle.items() if amount > 0} for bundle in bundles]
         require_resources([*wanted, *others])
         self._placement = placement_group(wanted, strategy="PACK")
-        self.waiter.get(
-            [self._placement.ready()],
-            what=f"a placement of {len(wanted)} actors on the cluster",
-            deadline_s=self._config.limits.start_s,
-        )
+        with activity(f"reserving room for {len(wanted)} actors on the cluster"):
+            self.waiter.get(
+                [self._placement.ready()],
+                what=f"a placement of {len(wanted)} actors on the cluster",
+                deadline_s=self._config.limits.start_s,
+            )
 
     def _actor(self, actor_class: type[Any], bundle: int, threads: int, cpus: float, gpus: float) -> Any:
         assert self._placement is not None

@@ -37,11 +37,13 @@ class LearnerActor:
 
     @ray.method
     def reserve_address(self) -> str:
-        """``tcp://host:port`` at which this rank can be met."""
-        with socket.socket() as probe:
-            probe.bind(("", 0))
+        """``tcp://host:port`` at which this rank can be met, on the cluster's interface alone."""
+        host = ray.util.get_node_ip_address()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.bind((host, 0))
             port = probe.getsockname()[1]
-        return f"tcp://{ray.util.get_node_ip_address()}:{port}"
+        return f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
 
     def join(self, address: str) -> torch.device:
         """Join the other ranks and return the device to compute on."""

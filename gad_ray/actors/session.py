@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from gad_ray.activity import activity
 from gad_ray.errors import GadError
 
 _CONNECT_S = 10.0
@@ -27,6 +28,12 @@ class RaySession:
             "configure_logging": True,
         }
         _refuse_silent_address()
+        address = os.environ.get("RAY_ADDRESS")
+        with activity(f"connecting to Ray at {address}" if address else "starting Ray"):
+            self._connect(options)
+        return self
+
+    def _connect(self, options: dict[str, Any]) -> None:
         try:
             # Without an address: RAY_ADDRESS, or what `ray start` made, or a cluster of our own. The address "auto"
             # would also take the private cluster of another run, and lose it when that run ends.
@@ -40,7 +47,6 @@ class RaySession:
                 ) from None
             # `ray start` left the address of a cluster that is gone.
             _start({"address": "local", **options})
-        return self
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
@@ -48,6 +54,8 @@ class RaySession:
 
 def _start(options: dict[str, Any]) -> None:
     """Connect; a local cluster that a busy machine did not start in Ray's 30 s is tried once more."""
+    # That a cluster of our own asks for a token is good, and nothing to do anything about.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for attempt in (1, 2):
         try:
             ray.init(**options)

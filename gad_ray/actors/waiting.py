@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 import ray
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 
+from gad_ray.activity import waiting
 from gad_ray.actors.process import log_tail
 from gad_ray.errors import ActorDiedError, DeadlineError, GadError
 
@@ -35,6 +36,11 @@ class Waiter:
     def __init__(self, logs: Mapping[str, Path], stop: StopSignal) -> None:
         self._logs = logs
         self._stop = stop
+        self._names: dict[Any, str] = {}
+
+    def know(self, actor: Any, name: str) -> None:
+        """Remember what an actor is called, to tell whom a wait is for."""
+        self._names[actor._actor_id] = name
 
     def get(self, refs: Sequence[Any], *, what: str, deadline_s: float) -> list[Any]:
         """The values of references to small results.
@@ -49,18 +55,26 @@ class Waiter:
         deadline = time.monotonic() + deadline_s
         pending = list(refs)
         values: dict[Any, Any] = {}
-        while pending:
-            self._stop.check()
-            done, pending = ray.wait(pending, num_returns=1, timeout=_POLL_S)
-            for ref in done:
-                values[ref] = self._take(ref, what)
-            if pending and time.monotonic() > deadline:
-                raise DeadlineError(
-                    f"{what} did not end within {deadline_s:g} s; {len(pending)} of {len(refs)} parts are missing",
-                    mend="raise the deadline under limits if the work is really that slow; else read the actors' "
-                    "logs: " + ", ".join(str(path) for path in self._logs.values()),
-                )
+        with waiting(lambda: self._told(what, pending)):
+            while pending:
+                self._stop.check()
+                done, pending = ray.wait(pending, num_returns=1, timeout=_POLL_S)
+                for ref in done:
+                    values[ref] = self._take(ref, what)
+                if pending and time.monotonic() > deadline:
+                    raise DeadlineError(
+                        f"{self._told(what, pending)} did not end within {deadline_s:g} s; {len(pending)} of "
+                        f"{len(refs)} parts are missing",
+                        mend="raise the deadline under limits if the work is really that slow; else read the actors' "
+                        "logs: " + ", ".join(str(path) for path in self._logs.values()),
+                    )
         return [values[ref] for ref in refs]
+
+    def _told(self, what: str, pending: Sequence[Any]) -> str:
+        """What is waited for, and of whom."""
+        names = {self._names.get(ref.task_id().actor_id()) for ref in pending}
+        known = ", ".join(sorted(name for name in names if name is not None))
+        return f"{what} ({known})" if known else what
 
     def _take(self, ref: Any, what: str) -> Any:
         try:

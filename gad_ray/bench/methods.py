@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gad_ray.activity import activity
 from gad_ray.bench.process import exit_code
 from gad_ray.config import load_config
 from gad_ray.errors import GadError
@@ -76,7 +77,8 @@ class MethodsBench:
     def _student(self, method: str, seed: int) -> dict[str, Any]:
         kept = self.out / f"{method}-{seed}.json"
         if not kept.exists():
-            seconds, model = self._train(method, seed)
+            with activity(f"training a student by {method}, seed {seed}"):
+                seconds, model = self._train(method, seed)
             judged = self._judge(method, model, seed)
             figures = {"method": method, "seed": seed, "train_seconds": seconds, **judged}
             write_text(kept, json.dumps(figures, indent=1) + "\n")
@@ -106,7 +108,8 @@ class MethodsBench:
         overrides = [*self.overrides, *_seeds(method, seed)]
         if model is not None:
             overrides.append(f"policy.model.model={model}")
-        return asdict(judge_apart(load_config(self.recipe, overrides), seed=seed, scratch=self.out))
+        with activity(f"judging the student by {method}, seed {seed}"):
+            return asdict(judge_apart(load_config(self.recipe, overrides), seed=seed, scratch=self.out))
 
 
 def _seeds(method: str, seed: int) -> tuple[str, ...]:

@@ -36,6 +36,13 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="Keys, one a line; or set GAD_RAY_SERVE_KEYS."),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A host name, besides loopback's, that requests may be addressed to, as behind a proxy.",
+        ),
+    ] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Processes that share the requests.")] = 1,
     max_replicas: Annotated[
         int, typer.Option(min=0, help="Add replicas up to so many while work waits; 0: as --replicas.")
@@ -58,6 +65,7 @@ def serve(
     settings = {
         "name": name,
         "key_file": None if key_file is None else str(key_file.resolve()),
+        "allowed_hosts": list(allowed_host or []),
         "adapters": adapters_of(adapter or []),
         "backbone": backbone,
         "max_adapters": max_adapters,

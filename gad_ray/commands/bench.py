@@ -12,9 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from gad_ray.activity import doing, tells
 from gad_ray.errors import ConfigError
 
 
+@tells
 def bench_methods(
     recipe: str, overrides: Sequence[str], *, methods: Sequence[str], num_seeds: int, out: Path
 ) -> None:
@@ -52,6 +54,7 @@ def bench_methods(
     console.print(f"figures: {bench.out / 'methods.json'}", soft_wrap=True)
 
 
+@tells
 def bench_faults(names: Sequence[str], *, out: Path, base: Path | None, docs: Path | None) -> None:
     """Run the study of injected faults, and print its tables.
 
@@ -70,7 +73,7 @@ def bench_faults(names: Sequence[str], *, out: Path, base: Path | None, docs: Pa
     from gad_ray.bench.faults.tables import fault_table, healthy_table, rule_table
     from gad_ray.observability.files import write_text
 
-    study = FaultStudy(cases=choose(names), out=out.resolve(), base=base or BASE, tell=_tell)
+    study = FaultStudy(cases=choose(names), out=out.resolve(), base=base or BASE, tell=doing)
     verdicts = study.run()
     console = Console(highlight=False)
     for title, (head, *rows) in (
@@ -100,6 +103,7 @@ def list_faults() -> None:
     Console(highlight=False).print(shown)
 
 
+@tells
 def bench_serve(
     parts: Sequence[str], *, critic: Path | None, model: str, out: Path, docs: Path | None, **sizes: Any
 ) -> None:
@@ -132,7 +136,7 @@ def bench_serve(
     sizes["threads"] = sizes["threads"] or len(os.sched_getaffinity(0))
     made = out / f"critic-{dtype}"
     chosen = critic.resolve() if critic is not None else make_critic(made, model=model, dtype=dtype)
-    setting = Setting(critic=chosen, out=out, tell=_tell, **sizes)
+    setting = Setting(critic=chosen, out=out, tell=doing, **sizes)
     # As after Ctrl-C, what was started is ended.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     figures = ServeStudy(parts=list(parts) or list(PARTS), setting=setting).run()
@@ -147,6 +151,7 @@ def bench_serve(
     console.print(f"figures: {out / 'serve.json'}", soft_wrap=True)
 
 
+@tells
 def bench_parity(critic: Path | None, *, model: str, out: Path, **settings: Any) -> int:
     """Score the same pairs in every way there is, and print how far the scores are apart.
 
@@ -166,7 +171,7 @@ def bench_parity(critic: Path | None, *, model: str, out: Path, **settings: Any)
     from gad_ray.bench.serve.critics import make_critic
 
     chosen = critic or make_critic(out.resolve() / "critic", model=model)
-    found = ParityStudy(critic=chosen.resolve(), tell=_tell, **settings).run()
+    found = ParityStudy(critic=chosen.resolve(), tell=doing, **settings).run()
     head, *rows = found.table()
     console = Console(highlight=False)
     shortest, longest = found.tokens
@@ -189,7 +194,3 @@ def _shown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Ta
     for row in rows:
         shown.add_row(*row)
     return shown
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(f"… {line}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gad_ray.activity import activity, telling, waiting
 from gad_ray.data.collect import CollectProgress, CollectSettings, collect
 
 
@@ -25,11 +26,20 @@ def run_collection(settings: CollectSettings) -> None:
         TimeRemainingColumn(),
         TextColumn("{task.fields[trouble]}"),
     )
-    with Progress(*columns, console=console) as bar:
+    told = "the first answer"
+    with (
+        telling() as teller,
+        activity(f"asking {settings.model} for answers", told=not console.is_terminal),
+        waiting(lambda: told),
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+    ):
+        teller.shown = console.is_terminal
         task = bar.add_task("answers", total=None, trouble="")
 
         def show(progress: CollectProgress) -> None:
+            nonlocal told
             trouble = f"{progress.num_rejected} rejected, {progress.num_retries} retries"
+            told = f"answers: {progress.num_done} of {progress.num_prompts} are there, {trouble}"
             bar.update(task, completed=progress.num_done, total=progress.num_prompts, trouble=trouble)
 
         report = collect(settings, on_progress=show)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gad_ray.activity import tells
 from gad_ray.data.collect_settings import CollectSettings
 from gad_ray.errors import ConfigError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gad_ray.evaluation.judge import Judgement
 
 
+@tells
 def compare(
     targets: Sequence[str],
     overrides: Sequence[str],

@@ -13,6 +13,7 @@ from typing import cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from gad_ray.activity import activity, telling, waiting
 from gad_ray.errors import DataError
 from gad_ray.quality.html import render_html
 from gad_ray.quality.report import QualityReport, make_report
@@ -86,11 +87,21 @@ def _make(settings: ReportSettings) -> QualityReport:
         TextColumn("{task.fields[done]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    told = ""
+    with (
+        telling() as teller,
+        activity("looking at the data", told=not console.is_terminal),
+        waiting(lambda: told),
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
+        teller.shown = console.is_terminal
         task = bar.add_task("rows", total=None, done="")
 
         def show(what: str, done: int, total: int | None) -> None:
+            nonlocal told
             shown = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+            told = f"{what}, {shown} done" if done else what
             bar.update(task, description=what, completed=done, total=total, done=shown if done else "")
 
         return make_report(settings, on_progress=show)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gad_ray.activity import activity, doing, tells
 from gad_ray.demos.failures.finding import Finding
 from gad_ray.errors import ConfigError
 from gad_ray.observability.files import replacing, write_text
 
 
+@tells
 def run_toy(out: Path, *, seed: int) -> None:
     """Play the toy, print its figures, and write ``toy.json`` and ``toy.png``.
 
@@ -46,7 +47,8 @@ def run_toy(out: Path, *, seed: int) -> None:
         return shown
 
     _make(out)
-    result = play_toy(seed=seed)
+    with activity("playing the toy"):
+        result = play_toy(seed=seed)
     console = Console()
     console.print(table(result))
     try:
@@ -58,6 +60,7 @@ def run_toy(out: Path, *, seed: int) -> None:
     console.print(f"wrote {out / 'toy.png'} and {out / 'toy.json'}", soft_wrap=True)
 
 
+@tells
 def run_failures(names: Sequence[str], out: Path, *, seed: int) -> None:
     """Reproduce failures, print each as it is found, and write ``failures.json``.
 
@@ -79,7 +82,7 @@ def run_failures(names: Sequence[str], out: Path, *, seed: int) -> None:
 
     console = Console()
     chosen = choose(names)
-    bench = Bench(default_settings(seed=seed), tell=_tell)
+    bench = Bench(default_settings(seed=seed), tell=doing)
     findings: list[Finding] = []
     try:
         for finding in reproduce(chosen, bench):
@@ -117,10 +120,6 @@ def verdict_line(finding: Finding) -> str:
 def _number(value: float) -> str:
     """Four digits that mean something; an exact zero is seen to be one."""
     return "0" if value == 0.0 else f"{value:.4g}"
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(f"… {line}\n")
 
 
 def _make(out: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from gad_ray.activity import tells
+
 if TYPE_CHECKING:
     from gad_ray.evaluation.again import Evaluation
     from gad_ray.evaluation.intervals import Interval
@@ -18,6 +20,7 @@ _FIGURES = (("d_acc", "d_acc"), ("score_diff", "score_diff"), ("auc", "AUC"))
 _SHOWN_CHARACTERS = 160
 
 
+@tells
 def report_evaluation(target: str, *, step: int | None, output_dir: str, as_json: bool) -> None:
     """Evaluate and print.
 
@@ -39,6 +42,7 @@ def report_evaluation(target: str, *, step: int | None, output_dir: str, as_json
         _print_evaluation(found)
 
 
+@tells
 def report_replay(
     target: str,
     *,

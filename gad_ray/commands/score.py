@@ -9,12 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, cast
 
+from gad_ray.activity import activity, tells
 from gad_ray.data.jsonl import rows_of
 from gad_ray.errors import DataError
 
 _STANDARD = "-"
 
 
+@tells
 def score_file(
     critic: Path | None, source: str, out: str, *, endpoint: str | None = None, key_variable: str = ""
 ) -> None:
@@ -54,7 +56,7 @@ def _scored_by(
     from gad_ray.serving.remote import RemoteCritic
 
     pairs = pairs_of(rows)
-    with RemoteCritic.at(endpoint, key_variable=key_variable) as critic:
+    with activity(f"asking {endpoint}"), RemoteCritic.at(endpoint, key_variable=key_variable) as critic:
         scores = critic.score(pairs)
     for row, score in zip(rows, scores, strict=True):
         yield {**row, "score": float(score), "fingerprint": critic.fingerprint.digest}

@@ -104,7 +104,8 @@ class CustomTerm(_Term):
 
     It has to be importable in every actor: installed, or on PYTHONPATH. It must give the same number for the
     same texts, because it is asked more than once. A response for which it raises, or gives anything but a
-    number within the bounds, is counted and left out of the policy's update.
+    number within the bounds, is counted and left out of the policy's update. A dry run imports its module, and calls it
+    only if it is declared with ``@reward_function`` of ``gad_ray.core.rewards``.
     """
 
     name: Literal["custom"] = "custom"

@@ -29,6 +29,9 @@ class ServeConfig(StrictModel):
     key_file: str | None = None
     """File with one key a line, at the same path on every node; read again when it changes."""
 
+    allowed_hosts: list[str] = Field(default_factory=list[str])
+    """Names that requests may be addressed to besides loopback's, as behind a proxy; see docs/serving.md."""
+
     num_replicas: int = Field(default=1, ge=1)
     """Processes that each hold the critic and share the requests."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from gad_ray.activity import activity
 from gad_ray.actors.session import RaySession
 from gad_ray.config import FitMethod, RunConfig, fit_hash, load_config
 from gad_ray.controller.fitting import Fitting, prompt_cursor, read_position
@@ -67,13 +68,14 @@ def warm_start(
 
 
 def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopRequest) -> int:
-    directory, checkpoint = open_directory(config, resume)
-    if checkpoint is not None:
-        read_position(directory, checkpoint, config, method)
+    with activity("checking the configuration"):
+        directory, checkpoint = open_directory(config, resume)
+        if checkpoint is not None:
+            read_position(directory, checkpoint, config, method)
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
     # Too few rows are told before Ray is touched.
     prompt_cursor(config, method, data)
-    stop.check()
+    stop.abrupt = False
     with RaySession():
         # Ray handles SIGTERM by leaving at once.
         stop.listen()

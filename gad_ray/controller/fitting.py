@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ray
 
+from gad_ray.activity import activity, doing
 from gad_ray.actors.groups import ActorLogs, Groups
 from gad_ray.actors.waiting import Waiter
 from gad_ray.batch import Example, Float32, PromptBatch, RolloutBatch, SamplingSettings
@@ -112,12 +113,13 @@ class Fitting:
         """
         checkpoint = self._store.latest()
         self._take_answers(again=checkpoint is None)
-        self._progress.doing("starting the workers of the fit")
+        doing("starting the workers of the fit")
         job = self._job()
         trainer = FitTrainer(job, storage=self._directory.root.absolute() / "ray-train", stop=self._stop)
         try:
             trainer.run(self._answer)
         finally:
+            doing(None)
             self._stop.patient = False
             self._abandon()
             ray.kill(job.mailbox)
@@ -153,11 +155,11 @@ class Fitting:
             return
         groups = self._groups(self._config)
         try:
-            with self._progress.activity("starting the rollout workers"):
+            with activity("starting the rollout workers"):
                 groups.start_rollout()
             if asks_heldout:
                 assert self._heldout is not None
-                with self._progress.activity("answering the held-out prompts"):
+                with activity("answering the held-out prompts"):
                     save_rollouts(before, answer(self._config, groups, self._heldout), self._heldout)
             if wanted:
                 self._draw(groups, wanted, answered)
@@ -209,7 +211,7 @@ class Fitting:
                 self._pids[request.rank] = request.pid
                 self._progress.pids = tuple(self._pids.values())
             case Doing():
-                self._progress.doing(request.what)
+                doing(request.what)
             case NllBefore():
                 save_nll(self._directory, request.values)
             case StepDone():
@@ -217,13 +219,19 @@ class Fitting:
                 self._progress.step(step=request.step, stage=self._method, metrics=request.metrics)
                 # From here on a first signal lets the step end and saves it.
                 self._stop.patient = True
+                left = self.step < self._total_steps
+                doing(f"step {self.step + 1}" if left else "exporting the policy", told=not left)
                 return self._stop.signal_number is not None
             case SaveRequest():
-                self._progress.doing("saving a checkpoint")
+                doing("saving a checkpoint")
                 self._staging = self._store.begin(request.step)
                 return str(self._staging.path.absolute())
             case Saved():
                 self._commit(request)
+                doing(
+                    f"step {self.step + 1}" if self.step < self._total_steps else "exporting the policy",
+                    told=False,
+                )
             case Exported():
                 self._exported, self._nll_after = True, request.nll
                 self._stop.patient = False
@@ -254,7 +262,9 @@ class Fitting:
             self._progress.info(f"resumed at step {self.step} from {checkpoint}")
         self._starts += 1
         if checkpoint is None or position is None:
+            doing("step 1", told=False)
             return None
+        doing(f"step {position.step + 1}", told=False)
         return Position(checkpoint=str(checkpoint.absolute()), step=position.step, data=position.data)
 
     # -- checkpoints ------------------------------------------------------------------------------------------
@@ -315,7 +325,7 @@ class Fitting:
         policy = self._config.policy.model_copy(update={"model": model})
         groups = self._groups(self._config.model_copy(update={"policy": policy}))
         try:
-            with self._progress.activity("comparing before and after"):
+            with activity("comparing before and after"):
                 groups.start_rollout()
                 after = answer(self._config, groups, prompts)
         finally:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from gad_ray.activity import activity
 from gad_ray.actors.groups import Groups
 from gad_ray.actors.tasks import write_records
 from gad_ray.batch import Metrics, TrainStats, merge_metrics
@@ -101,15 +102,14 @@ class Controller:
         Raises:
             GadError: If something failed for good.
         """
-        with self.progress.activity("starting actors and loading models"):
-            adversarial_steps = self.total_steps - self.warmup_steps
-            fit_steps = sum(self._policy_is_fitted(step) for step in range(1, self.warmup_steps + 1))
-            per_step = self.config.prompts_per_step // self.config.mini_batch_prompts
-            self.groups.start(
-                critic_steps=self.total_steps,
-                policy_steps=adversarial_steps * per_step * self.config.policy.epochs_per_step,
-                fit_steps=fit_steps,
-            )
+        adversarial_steps = self.total_steps - self.warmup_steps
+        fit_steps = sum(self._policy_is_fitted(step) for step in range(1, self.warmup_steps + 1))
+        per_step = self.config.prompts_per_step // self.config.mini_batch_prompts
+        self.groups.start(
+            critic_steps=self.total_steps,
+            policy_steps=adversarial_steps * per_step * self.config.policy.epochs_per_step,
+            fit_steps=fit_steps,
+        )
         self.progress.pids = self.groups.pids
         self._online.open()
         self.stop.listen()
@@ -120,6 +120,10 @@ class Controller:
         self._online.publish(self.step, always=True)
         # From here on a first signal lets the step end and saves it.
         self.stop.patient = True
+        if self.step < self.warmup_steps:
+            self._tell_stage("warmup", self.step, self.warmup_steps)
+        elif self._in_game:
+            self._tell_stage("adversarial", self.step, self.total_steps)
         while self.step < self.total_steps and self.stop.signal_number is None:
             if self.step == self.warmup_steps and not self._in_game:
                 self._begin_game()
@@ -145,10 +149,10 @@ class Controller:
         return finished
 
     def _begin(self) -> None:
-        with self.progress.activity("testing that the engine takes every weight"):
+        with activity("testing that the engine takes every weight"):
             self.groups.sync(perturbation=_SELF_TEST_PERTURBATION)
-        self._sync()
-        with self.progress.activity("answering the held-out prompts"):
+            self._sync()
+        with activity("answering the held-out prompts"):
             self.heldout.take_before()
         self._tell_sampling()
 
@@ -161,12 +165,17 @@ class Controller:
     def _begin_game(self) -> None:
         """The stage border: the critic that the warm-up made is kept, and the reference is taken."""
         if self.warmup_steps > 0:
-            with self.progress.activity("exporting the warm-up's critic"):
+            with activity("exporting the warm-up's critic"):
                 self.heldout.export_critic(WARMUP_CRITIC)
-        self._wait([actor.begin_adversarial.remote() for actor in self.groups.policy], "the KL reference")
+        with activity("beginning the adversarial stage"):
+            self._wait([actor.begin_adversarial.remote() for actor in self.groups.policy], "the KL reference")
         self._in_game = True
         if self.warmup_steps > 0:
             self._save(pin=END_OF_WARMUP)
+        self._tell_stage("adversarial", self.step, self.total_steps)
+
+    def _tell_stage(self, stage: str, done: int, end: int) -> None:
+        self.progress.info(f"stage {stage}: steps {done + 1} to {end}")
 
     # -- one step -------------------------------------------------------------------------------------------
 
@@ -174,7 +183,7 @@ class Controller:
         """Consumes the oldest responses; waits for them, for the critic, for the policy, for the engines."""
         started = time.perf_counter()
         self._asking.ahead()
-        with self.progress.activity("rollout"):
+        with self._part("rollout"):
             answered = self._asking.next_step()
         receipts = answered.receipts
         staleness = self.policy_version - min(r.policy_version for r in receipts)
@@ -208,7 +217,7 @@ class Controller:
         batches = answered.batches
         update_s = self.config.limits.update_s
         if self.config.overlap and self._in_game:
-            with self._timed(timing, "score"):
+            with self._timed(timing, "score"), self._part("scores", answered.step):
                 scored = [a.score_batch.remote(answered.prompts, *batches) for a in self.groups.critic]
                 what = f"the scores of step {answered.step}"
                 self.groups.waiter.get(
@@ -223,7 +232,7 @@ class Controller:
             a.judge.remote(record and rank == 0, answered.prompts, *batches)
             for rank, a in enumerate(self.groups.critic)
         ]
-        with self._timed(timing, "update_critic"), self.progress.activity("critic"):
+        with self._timed(timing, "update_critic"), self._part("critic", answered.step):
             what = f"the critic's update of step {answered.step}"
             told = [*(r[1] for r in judged), judged[0][2]]
             critic_stats, *_, figures = self.groups.waiter.get(told, what=what, deadline_s=update_s)
@@ -244,13 +253,17 @@ class Controller:
         if not self._in_game and self._policy_is_fitted(answered.step):
             policy = [a.fit.remote(answered.prompts) for a in self.groups.policy]
         if policy:
-            with self._timed(timing, "update_actor"), self.progress.activity("policy"):
+            with self._timed(timing, "update_actor"), self._part("policy", answered.step):
                 what = f"the policy's update of step {answered.step}"
                 stats: TrainStats = self.groups.waiter.get(policy, what=what, deadline_s=update_s)[0]
             metrics = merge_metrics(metrics, stats.metrics, {"actor/skipped_steps": float(stats.num_skipped)})
-            with self._timed(timing, "sync"), self.progress.activity("weight sync"):
+            with self._timed(timing, "sync"), self._part("weight sync", answered.step):
                 metrics["sync/probe_gap"] = self._sync()
         return metrics
+
+    def _part(self, name: str, step: int | None = None) -> AbstractContextManager[None]:
+        """Part of a step: shown where there is a live line, and else told only if it is long."""
+        return activity(f"step {self.step + 1 if step is None else step}, {name}", told=False)
 
     def _policy_is_fitted(self, step: int) -> bool:
         warmup = self.config.stages.warmup
@@ -265,7 +278,7 @@ class Controller:
         border = self.step in (self.warmup_steps, self.total_steps)
         if not self.data.heldout or not (border or self._is_due(self.config.evaluation.every, self.step)):
             return {}
-        with self._timed(timing, "eval"), self.progress.activity("evaluation"):
+        with self._timed(timing, "eval"), activity("evaluating on the held-out prompts"):
             return self.heldout.evaluate(step=self.step, policy_version=self.policy_version)
 
     def _record(self, answered: Answered, scores: Any) -> None:
@@ -289,7 +302,7 @@ class Controller:
     # -- checkpoints ------------------------------------------------------------------------------------------
 
     def _save(self, pin: str | None = None) -> None:
-        with self.progress.activity("saving a checkpoint"):
+        with activity("saving a checkpoint"):
             self._finish_records()
             self._saving.save(
                 step=self.step,
@@ -304,7 +317,7 @@ class Controller:
 
     def _restore(self, checkpoint: Path) -> None:
         position = read_position(self.directory, checkpoint, self.config)
-        with self.progress.activity(f"restoring step {position.step}"):
+        with activity(f"restoring step {position.step}"):
             self._saving.restore(checkpoint)
             self._asking.load_state(position.data, step=position.step)
             self.step = position.step

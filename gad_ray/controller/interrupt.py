@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,16 +23,30 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """A context that takes over SIGINT and SIGTERM.
+    """A context that takes over SIGINT and SIGTERM, and says at once what comes of them.
+
+    Args:
+        say: Takes a line; may be called between any two instructions. Nothing is said when None.
+        ending: What happens after a first signal that is not patient.
 
     Attributes:
         signal_number: The first signal that came, or None.
         patient: While True, a first signal lets the step that is under way end; else it stops every wait.
+        abrupt: While True, a first signal raises :class:`Interrupted` wherever the program is: nothing has been started
+            that must be stopped in good order.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None] | None = None,
+        *,
+        ending: str = "ending; what was started is stopped first",
+    ) -> None:
+        self._say = say
+        self._ending = ending
         self.signal_number: int | None = None
         self.patient = False
+        self.abrupt = False
         self._urgent = False
         self._previous: dict[int, object] = {}
 
@@ -57,7 +72,22 @@ class StopRequest:
             raise Interrupted(self.signal_number)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal_number is not None:
+        again, self.signal_number = self.signal_number is not None, self.signal_number or number
+        if again:
+            if self.patient and not self._urgent:
+                self._tell(number, "leaving now")
             self._urgent = True
+        elif self.patient:
+            self._tell(
+                number,
+                "ending after the step that is under way, which is saved. To leave now and lose that step: Ctrl-C "
+                "(or the signal) once more",
+            )
+        elif self.abrupt:
+            raise Interrupted(number)
         else:
-            self.signal_number = number
+            self._tell(number, self._ending)
+
+    def _tell(self, number: int, text: str) -> None:
+        if self._say is not None:
+            self._say(f"{signal.Signals(number).name}: {text}")

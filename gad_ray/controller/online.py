@@ -19,6 +19,7 @@ from typing import Any, Self
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from gad_ray.activity import activity
 from gad_ray.actors.groups import Groups
 from gad_ray.batch import Metrics, PublishedCritic
 from gad_ray.config import RunConfig
@@ -72,7 +73,7 @@ class OnlineCritic:
         from gad_ray.serving import deploying
         from gad_ray.serving.run_channel import open_channel
 
-        with self._progress.activity("opening the critic's endpoint"):
+        with activity("opening the critic's endpoint"):
             deploying.refuse_second_serve()
             settings = settings_of_run(serve, environment=os.environ)
             self._has_begun = True
@@ -155,7 +156,7 @@ class OnlineCritic:
         self._has_begun = False
         if self._watch is not None:
             self._watch.stop()
-        with self._progress.activity("closing the critic's endpoint"):
+        with activity("closing the critic's endpoint"):
             ending = _Ending()
             ending.start()
             ending.join(self._config.serve.drain_s + _GRACE_S)

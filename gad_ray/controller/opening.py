@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ray.exceptions import RayError
 
+from gad_ray.activity import telling
 from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.config import RunConfig
 from gad_ray.controller.interrupt import Interrupted, StopRequest
@@ -28,10 +29,16 @@ def interruptible(work: Callable[[StopRequest], int]) -> int:
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     logging.getLogger("gad_ray").setLevel(logging.WARNING)
-    with StopRequest() as stop:
+    with telling("stdout") as teller, StopRequest(teller.say_soon) as stop:
+        # Until Ray is started there is nothing to stop in good order.
+        stop.abrupt = True
         try:
             return work(stop)
         except Interrupted as interrupted:
+            name = signal.Signals(interrupted.signal_number).name
+            teller.say_soon(
+                f"stopped by {name}; --resume auto goes on from the last checkpoint, if there is one"
+            )
             return interrupted.exit_code
         except SystemExit as left:
             # What Ray makes of SIGTERM while it starts.

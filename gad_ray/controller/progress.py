@@ -13,6 +13,7 @@ from typing import Self
 
 import psutil
 
+from gad_ray.activity import activity
 from gad_ray.batch import Metrics, SamplingSettings
 from gad_ray.config import RunConfig
 from gad_ray.controller.interrupt import Interrupted
@@ -145,8 +146,8 @@ class Progress:
     def pause(self, text: str) -> Generator[None]:
         """Show that the run waits for its user; meanwhile no step is missed."""
         self._watch.rest()
-        self.doing(text)
-        yield
+        with activity(text):
+            yield
         self._watch.begin()
 
     def info(self, text: str) -> None:
@@ -161,16 +162,6 @@ class Progress:
             text: What happened.
         """
         self._line.warn(what, text)
-
-    @contextmanager
-    def activity(self, text: str) -> Generator[None]:
-        """Show what is going on, for as long as it does."""
-        self.doing(text)
-        yield
-
-    def doing(self, text: str) -> None:
-        """Show what is going on, until something else does."""
-        self._line.activity(text)
 
     def event(self, name: str, **content: object) -> None:
         """Note what happened besides the steps."""

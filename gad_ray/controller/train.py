@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gad_ray.activity import activity
 from gad_ray.actors.groups import ActorLogs, Groups
 from gad_ray.actors.session import RaySession
 from gad_ray.actors.waiting import Waiter
@@ -43,17 +44,18 @@ def train(config: RunConfig, *, resume: str | None) -> int:
 
 
 def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
-    check_reward_functions(config.reward)
-    check_endpoint(config)
-    directory, checkpoint = open_directory(config, resume)
-    if checkpoint is not None:
-        # Other settings are told before anything is loaded.
-        read_position(directory, checkpoint, config)
+    with activity("checking the configuration"):
+        check_reward_functions(config.reward)
+        check_endpoint(config)
+        directory, checkpoint = open_directory(config, resume)
+        if checkpoint is not None:
+            # Other settings are told before anything is loaded.
+            read_position(directory, checkpoint, config)
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
     try_reward_functions(config.reward, data.train[0])
-    stop.check()
+    stop.abrupt = False
     logs = ActorLogs(directory.logs)
     waiter = Waiter({name: logs.path(name) for name in Groups.names(config)}, stop)
     with RaySession():
@@ -120,7 +122,7 @@ def _finish(
     config: RunConfig, directory: RunDirectory, controller: Controller, groups: Groups, progress: Progress
 ) -> RunSummary:
     """Export both models, compare before and after, and write the account of the run."""
-    with progress.activity("exporting the models"):
+    with activity("exporting the models"):
         policy = directory.exports / "policy"
         critic = controller.heldout.export_critic("critic")
         groups.waiter.get(
@@ -141,7 +143,7 @@ def _finish(
         ("summary", str(directory.summary_json)),
         ("report", str(directory.report_html)),
     ]
-    with progress.activity("comparing before and after"):
+    with activity("comparing before and after"):
         summary = controller.heldout.compare(
             policy_version=controller.policy_version,
             paths=paths,

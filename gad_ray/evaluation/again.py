@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gad_ray.activity import activity
 from gad_ray.batch import Fingerprint, Metrics, SamplingSettings
 from gad_ray.errors import ConfigError
 from gad_ray.evaluation.heldout import load_fixed_set
@@ -69,9 +70,11 @@ def evaluate_again(target: str, *, output_dir: str, step: int | None = None) -> 
     current = None if done is None else _records_of(directory.eval_current, done.step)
     if current is not None:
         batches.append([(row.example_id, row.student_response) for row in current.rows()])
-    model = chosen.load(config)
+    with activity(f"loading the critic {chosen.path}"):
+        model = chosen.load(config)
     # In one call as in the run: what is scored together decides the last bits of a score in bfloat16.
-    scored = score_texts(model, prompts, batches, micro_batch_tokens=config.critic.micro_batch_tokens)
+    with activity(f"scoring the answers to {len(prompts)} held-out prompts"):
+        scored = score_texts(model, prompts, batches, micro_batch_tokens=config.critic.micro_batch_tokens)
     verdicts = [paired_verdict(scores.teacher, scores.student) for scores in scored]
     return Evaluation(
         critic=chosen,

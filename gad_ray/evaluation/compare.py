@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gad_ray.activity import activity
 from gad_ray.config import RunConfig, load_config
 from gad_ray.data.collect_settings import CollectSettings
 from gad_ray.errors import ConfigError
@@ -63,10 +64,12 @@ def compare_runs(
     models = {"base": config.policy.model.model}
     models |= {name: _policy_of(run) for name, run in zip(names, runs, strict=True)}
     out.mkdir(parents=True, exist_ok=True)
-    judged = {
-        name: judge_apart(_with_policy(config, model), seed=seed, scratch=out)
-        for name, model in models.items()
-    }
+    judged: dict[str, Judgement] = {}
+    for number, (name, model) in enumerate(models.items(), start=1):
+        with activity(
+            f"measuring policy {number} of {len(models)}, {name}: its answers, and a fresh critic's verdict"
+        ):
+            judged[name] = judge_apart(_with_policy(config, model), seed=seed, scratch=out)
     contests: list[Contest] = []
     if judge is not None:
         examples = {
@@ -75,7 +78,8 @@ def compare_runs(
         }
         for first, second in itertools.combinations(judged, 2):
             sides = (judged[first].answers, judged[second].answers)
-            contests.append(hold_contest((first, second), sides, examples, judge=judge, out=out))
+            with activity(f"asking {judge.model} whether {first} or {second} answers better"):
+                contests.append(hold_contest((first, second), sides, examples, judge=judge, out=out))
     return Comparison(policies=judged, contests=tuple(contests))
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gad_ray.activity import activity
 from gad_ray.batch import Fingerprint, Float32
 from gad_ray.errors import ConfigError
 from gad_ray.evaluation.kept import config_of, find_critics, find_target, first_with
@@ -108,9 +109,11 @@ def replay(
     if via is not None and not isinstance(via, Path):
         records = _choose(directory, [via.fingerprint], step=step)
         rows = records.rows()
+        with activity(f"having {via.where} score the records of step {records.step}"):
+            scores = via.score(_pairs(rows))
         return _compare(
             rows,
-            via.score(_pairs(rows)),
+            scores,
             critic=via.where,
             records=records,
             found=via.fingerprint,
@@ -134,11 +137,14 @@ def replay(
     records = _choose(directory, [critic.fingerprint for critic in critics], step=step)
     critic = first_with(critics, records.fingerprint) or critics[-1]
     config = config_of(owner)
-    model = critic.load(config)
+    with activity(f"loading the critic {critic.path}"):
+        model = critic.load(config)
     rows = records.rows()
+    with activity(f"scoring the records of step {records.step}"):
+        scores = model.score(_pairs(rows), micro_batch_tokens=config.critic.micro_batch_tokens)
     return _compare(
         rows,
-        model.score(_pairs(rows), micro_batch_tokens=config.critic.micro_batch_tokens),
+        scores,
         critic=str(critic.path),
         records=records,
         found=model.fingerprint(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gad_ray.activity import activity
 from gad_ray.batch import PromptBatch, ScoreBatch
 from gad_ray.data.validate import parse_prompt
 from gad_ray.errors import DataError
@@ -32,9 +33,11 @@ def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterat
         ModelError: If the directory holds no critic.
     """
     pairs = pairs_of(rows)
-    critic = CriticModel.load(critic_dir)
-    fingerprint = critic.fingerprint().digest
-    scores = critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS)
+    with activity(f"loading the critic {critic_dir}"):
+        critic = CriticModel.load(critic_dir)
+        fingerprint = critic.fingerprint().digest
+    with activity(f"scoring {len(pairs)} pairs"):
+        scores = critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS)
     for row, score in zip(rows, scores, strict=True):
         yield {**row, "score": float(score), "fingerprint": fingerprint}
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from gad_ray.activity import waiting
 from gad_ray.actors.groups import require_resources
 from gad_ray.actors.process import log_tail, runtime_env, share_of_cores
 from gad_ray.actors.waiting import StopSignal
@@ -69,7 +70,8 @@ class FitTrainer:
                 trainer = self._build()
                 thread = threading.Thread(target=self._fit, args=(trainer,), name="ray-train", daemon=True)
                 thread.start()
-                self._serve(thread, handle)
+                with waiting(lambda: f"the workers of the fit, which write to {self._job.logs}"):
+                    self._serve(thread, handle)
         finally:
             shutil.rmtree(self._storage, ignore_errors=True)
             # Ray Train makes it where there is none, and would leave it running on the cluster.

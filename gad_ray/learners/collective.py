@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - public, and in no __all__
 
 T = TypeVar("T")
 
@@ -118,18 +123,62 @@ class TorchCollective(JoinedCollective):
             timeout_s: Deadline of joining and of every later call.
             device: Where the tensors live.
         """
+        timeout = timedelta(seconds=timeout_s)
+        host, port = _host_and_port(address)
+        _keep_to_interface(_interface_towards(host, port))
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            init_method=address,
+            store=_meeting_place(host, port, is_host=rank == 0, size=size, timeout=timeout),
             rank=rank,
             world_size=size,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timeout,
         )
         super().__init__(device)
 
     def close(self) -> None:
         """Leave the group."""
         dist.destroy_process_group()
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    parts = urlsplit(address)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
+def _meeting_place(host: str, port: int, *, is_host: bool, size: int, timeout: timedelta) -> TCPStore:
+    """Where the ranks tell one another their addresses. It listens on ``host`` alone: torch's own socket would on all."""
+    if not is_host:
+        return TCPStore(host, port, size, is_master=False, timeout=timeout)
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    with socket.create_server((host, port), family=family) as listener:
+        # The store owns the descriptor that it is given, and closes it.
+        return TCPStore(
+            host, port, size, is_master=True, timeout=timeout, master_listen_fd=os.dup(listener.fileno())
+        )
+
+
+def _interface_towards(host: str, port: int) -> str | None:
+    """Name of the network interface by which this process reaches a host; None where that is not known."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # sends nothing
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address.partition("%")[0] == own for one in addresses):
+            return name
+    return None
+
+
+def _keep_to_interface(name: str | None) -> None:
+    """Have gloo and nccl listen on one interface, unless the environment says on which."""
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")
 
 
 def _buckets(tensors: Iterable[Tensor], *, max_elements: int) -> Iterable[list[Tensor]]:

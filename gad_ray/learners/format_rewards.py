@@ -21,6 +21,7 @@ from gad_ray.config.reward import (
 )
 from gad_ray.core.rewards import (
     call_reward_function,
+    is_declared,
     leaked_control,
     length_window,
     load_reward_function,
@@ -55,19 +56,26 @@ class _Response:
     num_tokens: int
 
 
-def check_reward_functions(config: RewardConfig) -> None:
-    """Import every reward function of the user's.
+def check_reward_functions(config: RewardConfig) -> dict[str, bool]:
+    """Import every reward function of the user's, which runs its module; none is called.
+
+    Returns:
+        Name of each → whether it is declared to be a reward.
 
     Raises:
         ConfigError: If one cannot be imported, or does not take a prompt and a response.
     """
-    for term in config.format:
-        if isinstance(term, CustomTerm):
-            load_reward_function(term.function)
+    names = [term.function for term in config.format if isinstance(term, CustomTerm)]
+    return {name: is_declared(load_reward_function(name)) for name in names}
 
 
-def try_reward_functions(config: RewardConfig, example: Example) -> None:
-    """Call every reward function of the user's twice on a prompt with its teacher's response.
+def try_reward_functions(config: RewardConfig, example: Example, *, only_declared: bool = False) -> None:
+    """Call reward functions of the user's twice on a prompt with its teacher's response.
+
+    Args:
+        config: Names the functions.
+        example: The prompt.
+        only_declared: Call none but those that are declared to be rewards.
 
     Raises:
         ConfigError: If one cannot be imported, fails, gives what is no reward, or gives two different numbers.
@@ -77,6 +85,8 @@ def try_reward_functions(config: RewardConfig, example: Example) -> None:
         if not isinstance(term, CustomTerm):
             continue
         function = load_reward_function(term.function)
+        if only_declared and not is_declared(function):
+            continue
         first, second = (
             call_reward_function(function, prompt, response, low=term.low, high=term.high) for _ in range(2)
         )

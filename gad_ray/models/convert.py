@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gad_ray.activity import activity
 from gad_ray.errors import ModelError
 from gad_ray.models.facts import facts_of_gguf, read_json
 
@@ -59,13 +60,16 @@ def convert_gguf(gguf: Path, *, cache_dir: Path) -> Path:
         return found
     from filelock import FileLock
 
+    from gad_ray.models.load import without_progress_bars
+
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         index = _index_file(gguf, cache_dir)
         directory = cache_dir / f"{gguf.stem}-{_sha256(gguf)[:12]}"
         with FileLock(cache_dir / f".{directory.name}.lock"):
             if not _is_whole(directory):
-                _convert_into(gguf, directory)
+                with activity(f"converting {gguf.name}, once for this machine"), without_progress_bars():
+                    _convert_into(gguf, directory)
             _write_atomically(index, {"source": str(gguf), "directory": directory.name})
     except OSError as error:
         raise ModelError(

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -114,15 +115,20 @@ def empty_backbone(model_dir: Path, *, dtype: torch.dtype) -> PreTrainedModel:
 
 
 @contextmanager
-def _without_progress_bar() -> Generator[None]:
-    """transformers draws one for every model it loads, across whatever the terminal shows."""
+def without_progress_bars() -> Generator[None]:
+    """transformers draws them for every model it reads or writes, across whatever the terminal or the log shows."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
-    enabled = logging.is_progress_bar_enabled()
+    enabled, module = logging.is_progress_bar_enabled(), cast("Any", gguf)
+    bar = module.tqdm
     logging.disable_progress_bar()
+    # The reader of GGUF files draws its own, which nothing else switches off.
+    module.tqdm = partial(bar, disable=True)
     try:
         yield
     finally:
+        module.tqdm = bar
         if enabled:
             logging.enable_progress_bar()
 
@@ -135,7 +141,7 @@ def _load(
         {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     )
     try:
-        with _without_progress_bar():
+        with without_progress_bars():
             model, info = loader(
                 str(model_dir),
                 dtype=dtype,

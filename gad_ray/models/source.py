@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from gad_ray.activity import activity
 from gad_ray.errors import ModelError
 from gad_ray.models.facts import ModelFacts, check_model_directory, facts_of_directory, facts_of_gguf
 
@@ -151,8 +154,13 @@ def _hub_snapshot_on_disk(name: str) -> Path | None:
 def _fetch_from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    from gad_ray.models.load import without_progress_bars
+
+    # How much of a long download is done is worth a bar, where a bar can be drawn.
+    quietly = nullcontext() if sys.stderr.isatty() else without_progress_bars()
     try:
-        path = Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS))
+        with activity(f"looking for {name} on the hub, and fetching what is not here yet"), quietly:
+            path = Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS))
     except _hub_failures() as error:
         raise _hub_error(name, error) from error
     check_model_directory(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
@@ -15,10 +14,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gad_ray.activity import current
+from gad_ray.errors import printable
 from gad_ray.observability.summary import RunSummary, SummaryRow
 
 _MEDIAN_OVER = 20
 """Steps of a stage whose median time predicts the rest."""
+
+_LONG_S = 30.0
+"""From here on the live line also says what is waited for."""
 
 _SHORT = 400
 """Characters of a text that the summary shows."""
@@ -106,22 +110,26 @@ class LiveLine:
         self._clock = StepClock(stage_steps)
         self._console = console or Console(highlight=False)
         self._line = Text("starting")
-        self._activity: tuple[str, float] | None = None
         self._live: Live | None = None
+        self._ended = False
 
     def __enter__(self) -> Self:
         """Begin to show the line."""
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
             self._live.start()
+            if (teller := current()) is not None:
+                teller.shown = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the last line standing and give the terminal back."""
-        self._activity = None
+        self._ended = True
         if self._live is not None:
+            if (teller := current()) is not None:
+                teller.shown = False
             self._live.stop()
             self._live = None
 
@@ -140,17 +148,10 @@ class LiveLine:
         shown = _IN_FITS.get(stage, _IN_THE_GAME)
         parts += [f"{label} {_number(metrics.get(name), spec)}{unit}" for label, name, spec, unit in shown]
         self._line = Text("  ".join(parts))
-        self._activity = None
         if self._live is not None:
             self._live.refresh()
         else:
             self._print(self._line)
-
-    def activity(self, text: str) -> None:
-        """Show what is going on at the moment, with its running time; on a terminal only."""
-        self._activity = (text, time.monotonic())
-        if self._live is not None:
-            self._live.refresh()
 
     def warn(self, rule: str, text: str) -> None:
         """Print a warning above the line.
@@ -166,14 +167,20 @@ class LiveLine:
         self._print(Text(text))
 
     def _print(self, text: Text) -> None:
+        if (teller := current()) is not None:
+            teller.heard()
+        text.plain = printable(text.plain)
         # Without a terminal nobody knows its width: a line stays one line.
         self._console.print(text, soft_wrap=not self._console.is_terminal)
 
     def _render(self) -> Text:
         line = self._line.copy()
-        if self._activity is not None:
-            what, since = self._activity
-            line.append(f"  | {what} {time.monotonic() - since:.0f} s", style="dim")
+        teller = None if self._ended else current()
+        if teller is not None and (now := teller.now()) is not None:
+            what, seconds, wait = now
+            line.append(f"  | {what} {seconds:.0f} s", style="dim")
+            if seconds >= _LONG_S and wait:
+                line.append(f", waiting {wait}", style="dim")
         line.no_wrap = True
         line.overflow = "ellipsis"
         return line
@@ -260,5 +267,5 @@ def _duration(seconds: float | None) -> str:
 
 
 def _shorten(text: str) -> str:
-    text = text.strip()
+    text = printable(text.strip())
     return text if len(text) <= _SHORT else text[: _SHORT - 2].rstrip() + " …"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,9 @@ def prepare_environment(config: RolloutConfig) -> None:
     # In one process: the engine's core must share this process for an update of its weights in place.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # Its warnings are about choices made here (eager mode, no tokenizer, one process), and some come with a traceback.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     # On a CPU: leave placement of threads to the operating system, several actors share the cores.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.kv_cache_gib))
@@ -66,6 +69,7 @@ class VllmEngine:
             logprobs_mode="processed_logprobs",
             seed=seed,
             disable_log_stats=True,
+            use_tqdm_on_load=False,
         )
 
     def generate(

@@ -74,6 +74,7 @@ def settings_of_run(config: ServeConfig, *, environment: Mapping[str, str]) -> S
         channel=_UNKNOWN,
         name=config.name,
         key_file=None if config.key_file is None else str(Path(config.key_file).expanduser().resolve()),
+        allowed_hosts=list(config.allowed_hosts),
         num_replicas=config.num_replicas,
         cpus_per_replica=config.cpus_per_replica,
         gpus_per_replica=config.gpus_per_replica,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
@@ -43,7 +43,7 @@ _MAX_PARAM_CHARACTERS = 80
 _REFUSALS = {
     400: "The request is wrong.",
     401: "The key is missing or wrong.",
-    403: "No key is set, and the request does not come from this machine.",
+    403: "No key is set and the request does not come from this machine, or it is addressed to another host.",
     404: "Another model is served.",
     408: "The request was too slow, or its answer did not come in time.",
     413: "The request is too long.",
@@ -69,6 +69,7 @@ def build_app(
     limits: Limits,
     metrics: ServingMetrics,
     echo_request_id: bool,
+    allowed_hosts: Sequence[str] = (),
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> FastAPI:
     """The application, with its guard before it.
@@ -79,6 +80,7 @@ def build_app(
         limits: How much they may bring.
         metrics: Is told of every request.
         echo_request_id: Send the request's id back; Ray Serve's proxy does that itself.
+        allowed_hosts: Names that requests may be addressed to besides loopback's.
         close: Called when the application ends, after its last request.
     """
 
@@ -100,7 +102,12 @@ def build_app(
     app.include_router(_routes(service, limits))
     app.openapi = partial(document, app, open_to_all=OPEN_TO_ALL)
     app.add_middleware(
-        cast("Any", Guard), keys=keys, limits=limits, metrics=metrics, echo_request_id=echo_request_id
+        cast("Any", Guard),
+        keys=keys,
+        limits=limits,
+        metrics=metrics,
+        echo_request_id=echo_request_id,
+        allowed_hosts=allowed_hosts,
     )
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar, cast
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from gad_ray.addresses import warn_of_plain_key
 from gad_ray.batch import Message
 from gad_ray.models.pairs import Pair, deduplicate
 from gad_ray.serving.exchange import (
@@ -93,6 +94,7 @@ class ScoreClient:
         async_transport: httpx.AsyncBaseTransport | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        warn_of_plain_key(url, key)
         self._url = url.rstrip("/")
         self._settings = settings or ClientSettings()
         self._jitter = jitter

@@ -146,6 +146,7 @@ class CriticReplica:
             limits=self._settings.limits,
             metrics=self._metrics,
             echo_request_id=False,
+            allowed_hosts=self._settings.allowed_hosts,
             close=self.close,
         )
 

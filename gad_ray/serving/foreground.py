@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import ray
 
+from gad_ray.activity import activity, telling
 from gad_ray.actors.session import RaySession
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.errors import GadError
@@ -38,19 +39,26 @@ def serve_until_signal(
     """
     settings = check_address(host, port, settings=settings, environment=os.environ, names=SettingNames())
     prepare_cluster()
-    with StopRequest() as stop, RaySession():
+    with (
+        telling() as teller,
+        StopRequest(teller.say_soon, ending="ending; requests under way are answered first") as stop,
+        RaySession(),
+    ):
         stop.listen()
         refuse_second_serve()
         try:
-            listen(host, port, limits=settings.limits)
-            deploy(settings, wait=True)
+            with activity("starting Ray Serve"):
+                listen(host, port, limits=settings.limits)
+            with activity("loading the critic"):
+                deploy(settings, wait=True)
             stop.listen()
             on_ready(url_of(host, port))
             while stop.signal_number is None:
                 time.sleep(_LOOK_EVERY_S)
                 _check_alive()
         finally:
-            end()
+            with activity("ending Ray Serve"):
+                end()
     return 0
 
 

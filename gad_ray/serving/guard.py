@@ -9,12 +9,13 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from gad_ray.addresses import is_loopback, is_own_name
 from gad_ray.serving.body import ClientGoneError, Message, Receive, read_body
 from gad_ray.serving.envelope import AUTHENTICATION, ApiError, queue_full, send_refusal, unforeseen
-from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing, is_loopback
+from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.watch import SCORING_ROUTES, ServingMetrics, Work, log_access, route_of
 
@@ -63,6 +64,8 @@ class Guard:
     Args:
         app: What it stands before.
         keys: Who may come in.
+        allowed_hosts: Names that requests may be addressed to besides loopback's. Without them, requests with a key may
+            be addressed to any name: a page in a browser has no key.
         limits: How much they may bring.
         metrics: Is told of every request.
         echo_request_id: Send the request's id back; Ray Serve's proxy does that itself.
@@ -77,10 +80,12 @@ class Guard:
         limits: Limits,
         metrics: ServingMetrics,
         echo_request_id: bool,
+        allowed_hosts: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._keys = keys
+        self._allowed_hosts = tuple(allowed_hosts)
         self._limits = limits
         self._metrics = metrics
         self._echo = echo_request_id
@@ -124,9 +129,14 @@ class Guard:
 
     async def _serve(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if scope["path"] in OPEN_TO_ALL:
+            # Probes from elsewhere come by address; a page that had its name turned to loopback comes by loopback.
+            if not self._keys.required and _is_on_loopback(scope):
+                _check_names(scope, self._allowed_hosts)
             await self._pass_on(scope, receive, answer)
             return
         self._check_caller(scope)
+        if not self._keys.required or self._allowed_hosts:
+            _check_names(scope, self._allowed_hosts)
         # Bodies take memory before anything is known of them.
         if self._num_inside >= _INSIDE_PER_QUEUED * self._limits.max_queued_requests:
             raise queue_full("too many requests are waiting")
@@ -173,12 +183,32 @@ def _request_id(scope: Scope) -> str:
 
 def _check_loopback(scope: Scope) -> None:
     """Without a key, only this machine is served: however the proxy was bound."""
-    server = scope.get("server")
-    if server is not None and server[1] is not None and not is_loopback(str(server[0])):
+    if not _is_on_loopback(scope):
         raise ApiError(
             f"this service has no key and answers on loopback alone; set keys with {KEYS_VARIABLE} or a key file",
             status=403,
             code="no_key_set",
+            kind=AUTHENTICATION,
+        )
+
+
+def _is_on_loopback(scope: Scope) -> bool:
+    """Whether a request came to this machine's own address, or by no address at all."""
+    server = scope.get("server")
+    return server is None or server[1] is None or is_loopback(str(server[0]))
+
+
+def _check_names(scope: Scope, allowed: Sequence[str]) -> None:
+    """Refuse what a page of another site has a browser send."""
+    hosts = _headers(scope, b"host")
+    origins = [origin.rpartition(b"://")[2] for origin in _headers(scope, b"origin")]
+    # No browser leaves Host out.
+    if len(hosts) > 1 or not all(is_own_name(one.decode("latin-1"), allowed) for one in hosts + origins):
+        raise ApiError(
+            "the Host or Origin header names another host than this service; a name of its own, as behind a proxy, is "
+            "allowed with --allowed-host or allowed_hosts",
+            status=403,
+            code="host_not_allowed",
             kind=AUTHENTICATION,
         )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gad_ray.addresses import is_loopback
 from gad_ray.errors import ConfigError
 
 KEYS_VARIABLE = "GAD_RAY_SERVE_KEYS"
@@ -91,18 +91,6 @@ def digests_from(environment: Mapping[str, str]) -> list[str]:
     """
     keys = environment.get(KEYS_VARIABLE, "").replace(",", " ").split()
     return [digest.hex() for digest in _digests(enumerate(keys, start=1), where=KEYS_VARIABLE)]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address. A name counts only if it is ``localhost``."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 def require_key(

@@ -15,6 +15,10 @@ from gad_ray.serving.limits import Limits
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 
 
+HostName = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)$", max_length=255)]
+"""Without a port."""
+
+
 class ReplicaSettings(StrictModel):
     """How a replica answers, whatever critic it has."""
 
@@ -26,6 +30,10 @@ class ReplicaSettings(StrictModel):
 
     key_digests: list[str] = Field(default_factory=list[str])
     """SHA-256 (hex) of further keys."""
+
+    allowed_hosts: list[HostName] = Field(default_factory=list[str])
+    """Names that requests may be addressed to besides loopback's, as behind a proxy (Host and Origin headers). While it is
+    empty, requests with a key may be addressed to any name, and those to a service without keys to loopback's alone."""
 
     limits: Limits = Limits()
     """Bounds of requests and of what may wait."""

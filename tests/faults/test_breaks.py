@@ -64,6 +64,9 @@ def test_a_signal_ends_the_run_with_its_own_exit_code_and_says_how_to_go_on(
 ) -> None:
     outcome = breaks[name]
     assert outcome.code == code, outcome.err
+    # Said when the signal comes, not when the step has ended.
+    told = outcome.out.index(f"{name}: ending after the step that is under way, which is saved. To leave now")
+    assert told < outcome.out.index(f"continue with --resume {outcome.root}")
     assert f"continue with --resume {outcome.root}" in outcome.out
     assert "Traceback" not in outcome.err
 
@@ -139,6 +142,9 @@ def test_ctrl_c_again_and_again_leaves_a_long_rollout_at_once(game: Game) -> Non
         return process is not None and "generate" in " ".join(process.cmdline())
 
     run.wait_for(is_generating, "the first rollout")
+    run.interrupt()
+    answer = "SIGINT: ending after the step that is under way, which is saved. To leave now and lose that step: Ctrl-C"
+    run.wait_for(lambda: run.said(answer), "the answer to the first signal, minutes before the step ends")
     run.interrupt_until_it_ends()
     outcome = run.wait()
     # The last signal may find nothing left but the interpreter: a shell calls both 130.

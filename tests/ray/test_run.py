@@ -75,6 +75,30 @@ def test_the_run_ends_with_success_and_every_step_logged(whole_run: Outcome) -> 
     assert stages == ["warmup"] * WARMUP + ["adversarial"] * (TOTAL - WARMUP)
 
 
+def test_without_a_terminal_each_activity_is_a_line_when_it_begins(whole_run: Outcome) -> None:
+    begun = [
+        "checking the configuration",
+        "reading the data",
+        "connecting to Ray at ",
+        "starting the processes of rollout-0, critic-0, policy-0",
+        "loading the models",
+        "testing that the engine takes every weight",
+        "answering the held-out prompts",
+        f"stage warmup: steps 1 to {WARMUP}",
+        "exporting the warm-up's critic",
+        f"stage adversarial: steps {WARMUP + 1} to {TOTAL}",
+        "exporting the models",
+        "comparing before and after",
+    ]
+    lines = whole_run.out.splitlines()
+    places = [next(i for i, line in enumerate(lines) if line.startswith(text)) for text in begun]
+    assert places == sorted(places)
+    assert "evaluating on the held-out prompts" in lines
+    assert "saving a checkpoint" in lines
+    # Nothing besides that a user could do nothing about.
+    assert whole_run.err == ""
+
+
 def test_each_stage_logs_all_its_metrics_under_registered_names(whole_run: Outcome) -> None:
     for row in whole_run.metrics:
         wanted = IN_EVERY_STAGE | (IN_THE_GAME if row["stage"] == "adversarial" else set())

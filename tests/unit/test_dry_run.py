@@ -208,12 +208,35 @@ def test_a_reward_function_that_cannot_be_used_is_a_problem(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rewards_to_try.py").write_text(
-        "def nothing(prompt, response):\n    return None\ndef short(text):\n    return 0.0\n"
+        "from gad_ray.core.rewards import reward_function\n"
+        "@reward_function\ndef nothing(prompt, response):\n    return None\ndef short(text):\n    return 0.0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     for function, told in (("nothing", "gave a NoneType"), ("short", "has the arguments (text)")):
         found = run(recipe, f"reward.format=[{{name: custom, function: 'rewards_to_try:{function}'}}]")
         assert told in problem_of(found)
+
+
+def test_a_function_that_is_not_declared_a_reward_is_imported_and_not_called(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rewards_not_to_try.py").write_text(
+        "from pathlib import Path\n"
+        "from gad_ray.core.rewards import reward_function\n"
+        "def touch(prompt, response):\n    Path(__file__).with_name('touched').touch()\n    return 0.0\n"
+        "@reward_function\ndef declared(prompt, response):\n    return touch(prompt, response)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    function = "reward.format=[{{name: custom, function: '{}'}}]"
+    for name in ("shutil:move", "rewards_not_to_try:touch"):
+        found = run(recipe, function.format(name))
+        assert found.problems == []
+        (told,) = found.sections["reward functions"]
+        assert told.startswith(f"{name}: imported (which runs its module); it takes a prompt and a response")
+        assert "not called here" in told
+    assert not (tmp_path / "touched").exists()
+    assert run(recipe, function.format("rewards_not_to_try:declared")).problems == []
+    assert (tmp_path / "touched").exists()
 
 
 def test_unusable_rows_are_kept_to_be_looked_at(recipe: Path, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ PACKAGE = ROOT / "gad_ray"
 
 FLOORS: dict[str, int] = {
     "errors": 0,
+    "addresses": 0,
+    "activity": 1,
     "batch": 1,
     "config": 1,
     "machine": 1,
@@ -58,7 +60,19 @@ MAY_IMPORT_RAY = {
 SERVING_WITH_RAY = {
     f"gad_ray.serving.{name}" for name in ("deploying", "deployment", "foreground", "run_channel")
 }
-WITHOUT_TORCH = {"errors", "batch", "config", "machine", "health", "doctor", "data", "report", "cli"}
+WITHOUT_TORCH = {
+    "errors",
+    "addresses",
+    "activity",
+    "batch",
+    "config",
+    "machine",
+    "health",
+    "doctor",
+    "data",
+    "report",
+    "cli",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -1,6 +1,12 @@
 """Format rewards: functions of a response's text, one file each."""
 
-from gad_ray.core.rewards.custom import RewardFunction, call_reward_function, load_reward_function
+from gad_ray.core.rewards.custom import (
+    RewardFunction,
+    call_reward_function,
+    is_declared,
+    load_reward_function,
+    reward_function,
+)
 from gad_ray.core.rewards.language import main_script, same_language
 from gad_ray.core.rewards.leaked_control import control_token_in, leaked_control, timestamp_in
 from gad_ray.core.rewards.length_window import length_window
@@ -12,6 +18,7 @@ __all__ = [
     "RewardFunction",
     "call_reward_function",
     "control_token_in",
+    "is_declared",
     "leaked_control",
     "length_window",
     "load_reward_function",
@@ -19,6 +26,7 @@ __all__ = [
     "no_repetition",
     "parsed_json",
     "required_pattern",
+    "reward_function",
     "same_language",
     "timestamp_in",
 ]

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from functools import cache
 from numbers import Real
+from typing import TypeVar
 
 from gad_ray.errors import ConfigError
 
@@ -14,9 +15,25 @@ RewardFunction = Callable[[str, str], object]
 """(prompt, response) → a number."""
 
 
+_DECLARED = "gad_ray_reward"
+
+_F = TypeVar("_F", bound=RewardFunction)
+
+
+def reward_function(function: _F) -> _F:
+    """Declare a function to be a reward: a dry run may call it. A run calls any function that its config names."""
+    setattr(function, _DECLARED, True)
+    return function
+
+
+def is_declared(function: RewardFunction) -> bool:
+    """Whether a function is declared by :func:`reward_function`."""
+    return getattr(function, _DECLARED, False) is True
+
+
 @cache
 def load_reward_function(path: str) -> RewardFunction:
-    """The function that ``module:function`` names.
+    """The function that ``module:function`` names. Its module is imported, which runs it; the function is not called.
 
     Raises:
         ConfigError: If the module cannot be imported or has no such function, or it does not take two texts.

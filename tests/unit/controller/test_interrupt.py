@@ -51,6 +51,38 @@ def test_a_second_signal_stops_at_once_and_the_first_is_the_one_reported():
     assert caught.value.signal_number == signal.SIGTERM
 
 
+@BOTH
+def test_a_first_signal_in_a_step_says_at_once_what_happens_and_how_to_leave_now(number: signal.Signals):
+    said: list[str] = []
+    with StopRequest(said.append) as stop:
+        stop.patient = True
+        signal.raise_signal(number)
+        (line,) = said
+        assert line.startswith(f"{number.name}: ending after the step that is under way, which is saved")
+        assert "To leave now" in line
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+    # However often it comes.
+    assert said[1:] == [f"{number.name}: leaving now"]
+
+
+def test_outside_of_steps_a_first_signal_says_that_the_run_ends():
+    said: list[str] = []
+    with StopRequest(said.append, ending="ending; requests under way are answered first"):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert said == ["SIGTERM: ending; requests under way are answered first"]
+
+
+@BOTH
+def test_where_nothing_has_been_started_a_first_signal_ends_whatever_is_done(number: signal.Signals):
+    with StopRequest() as stop:
+        stop.abrupt = True
+        with pytest.raises(Interrupted) as caught:
+            signal.raise_signal(number)
+    assert caught.value.signal_number == number
+
+
 def test_what_handles_failures_does_not_swallow_an_interruption():
     assert not issubclass(Interrupted, Exception)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +33,18 @@ class Outcomes:
 def outcomes(tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """One pair of processes plays all the cases: importing torch takes longer than any of them."""
     out = tmp_path_factory.mktemp("ranks")
-    ranks = torch.multiprocessing.spawn(
-        run_rank, args=(2, f"file://{out / 'rendezvous'}", tied_model, out), nprocs=2, join=False
-    )
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    ranks = torch.multiprocessing.spawn(run_rank, args=(2, address, tied_model, out), nprocs=2, join=False)
     alone = {name: play(tied_model, LocalCollective()) for name, play in CASES.items()}
     while not ranks.join():
         pass
     return Outcomes(out, alone)
+
+
+def test_ranks_listen_on_the_interface_of_their_meeting_place_alone(outcomes: Outcomes):
+    for rank in (0, 1):
+        assert json.loads((outcomes.directory / f"listening-{rank}.json").read_text()) == ["127.0.0.1"]
 
 
 @EACH

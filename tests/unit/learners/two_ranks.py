@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +19,8 @@ def run_rank(rank: int, size: int, address: str, model_dir: Path, out_dir: Path)
     group = TorchCollective(
         rank=rank, size=size, address=address, timeout_s=600.0, device=torch.device("cpu")
     )
+    listening = {one.laddr.ip for one in psutil.Process().net_connections("inet") if one.status == "LISTEN"}
+    (out_dir / f"listening-{rank}.json").write_text(json.dumps(sorted(listening)))
     for number, play in enumerate(CASES.values()):
         save(play(model_dir, group), out_dir / f"{number}-of-rank-{rank}")
     group.close()

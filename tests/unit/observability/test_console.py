@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 
 import pytest
 from rich.console import Console
 
+from gad_ray.activity import Teller, activity
 from gad_ray.observability.console import LiveLine, StepClock, print_summary
 from gad_ray.observability.summary import RunSummary, SampleRow, SummaryRow
+from tests.processes import wait_until
 
 STEP = {
     "timing_s/step": 10.0,
@@ -34,7 +37,6 @@ def test_without_a_terminal_each_step_is_one_plain_line_however_narrow() -> None
     console, out = plain()
     with LiveLine(stage_steps={"warmup": 2, "adversarial": 3}, console=console) as line:
         line.info("reading [rows]")
-        line.activity("rollout")
         line.step(step=1, stage="warmup", metrics=STEP)
         line.warn("critic-overconfident", "d_acc 0.97. Try critic.loss.temperature.value=7.0.")
         line.step(step=2, stage="warmup", metrics={})
@@ -85,14 +87,34 @@ def test_a_narrow_terminal_never_breaks_the_line() -> None:
 
 def test_what_goes_on_is_shown_until_the_step_is_done() -> None:
     console, out = terminal()
-    with LiveLine(stage_steps={"warmup": 1}, console=console) as line:
-        line.activity("loading models")
-        assert "loading models" in out.getvalue()
+    said: list[str] = []
+    with (
+        Teller(said.append, clock=itertools.count(0, 20).__next__) as teller,
+        LiveLine(stage_steps={"warmup": 1}, console=console) as line,
+    ):
+        with activity("loading models"), teller.waiting(lambda: "the models (policy-0)"):
+            wait_until(
+                lambda: "for the models (policy-0)" in out.getvalue(), what="the line", deadline_s=60.0
+            )
+            assert "loading models" in out.getvalue()
         line.step(step=1, stage="warmup", metrics=STEP)
         out.seek(0)
         out.truncate()
         line.info("done")
     assert "loading models" not in out.getvalue()
+    # The line shows it: nothing is said besides.
+    assert said == []
+
+
+def test_what_a_model_or_an_endpoint_says_does_not_steer_the_terminal() -> None:
+    console, out = plain()
+    with LiveLine(stage_steps={"warmup": 1}, console=console) as line:
+        line.warn("endpoint", "it says \x1b]0;owned\x07")
+    sample = dataclasses.replace(SUMMARY.samples[0], after="\x1b[2Jgone")
+    print_summary(dataclasses.replace(SUMMARY, samples=(sample,)), console)
+    assert "\x1b" not in out.getvalue()
+    assert "\x07" not in out.getvalue()
+    assert "it says \\x1b]0;owned" in out.getvalue()
 
 
 def test_the_terminal_is_given_back_when_the_run_fails() -> None:

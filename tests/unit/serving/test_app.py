@@ -3,7 +3,7 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,7 @@ def use(
     keys: KeyRing | None = None,
     metrics: MetricLibrary | None = None,
     host: str = "127.0.0.1",
+    allowed_hosts: Sequence[str] = (),
     **limits: Any,
 ) -> T:
     async def run() -> T:
@@ -64,6 +65,7 @@ def use(
             limits=bounds,
             metrics=ServingMetrics(metrics or MetricLibrary()),
             echo_request_id=True,
+            allowed_hosts=allowed_hosts,
         )
         client = Client(app, service, host)
         try:
@@ -364,6 +366,67 @@ def test_two_keys_at_once_are_no_key(served: ServedCritic, keys: KeyRing):
 def test_without_keys_only_loopback_is_answered_and_others_are_told_why(served: ServedCritic):
     assert_refused(use(served, lambda c: c.send("/v1/score", ASKED), host="10.0.0.7"), 403, "no_key_set")
     assert use(served, lambda c: c.http.get("/health"), host="10.0.0.7").status_code == 200
+
+
+ALL_ROUTES = (
+    "/v1/score", "/v1/rerank", "/v1/compare", "/get_reward", "/v1/models", "/health", "/ready", "/openapi.json", "/nothing",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example:8000"},
+        {"host": "localhost.evil.example"},
+        {"host": "evil.example@localhost"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"host": "localhost:8000", "origin": "http://localhost.evil.example:8000"},
+    ],
+)
+def test_without_keys_no_route_answers_a_page_that_has_its_name_turned_to_this_machine(
+    served: ServedCritic, headers: dict[str, str]
+):
+    async def ask(client: Client) -> list[httpx.Response]:
+        methods = {path: "GET" if path in ALL_ROUTES[4:] else "POST" for path in ALL_ROUTES}
+        return [await client.http.request(method, path, headers=headers) for path, method in methods.items()]
+
+    for answer in use(served, ask):
+        error = assert_refused(answer, 403, "host_not_allowed")
+        assert "--allowed-host" in error["message"]
+        assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "[::1]:8000", "127.0.0.1", "critic.example.org"])
+def test_without_keys_loopback_and_allowed_names_are_answered(served: ServedCritic, host: str):
+    headers = {"host": host, "origin": f"https://{host}"}
+    answer = use(
+        served, lambda c: c.send("/v1/score", ASKED, **headers), allowed_hosts=["critic.example.org"]
+    )
+    assert answer.status_code == 200
+
+
+def test_two_host_headers_are_refused(served: ServedCritic):
+    headers = [("host", "localhost"), ("host", "evil.example")]
+    answer = use(served, lambda c: c.http.get("/v1/models", headers=headers))
+    assert_refused(answer, 403, "host_not_allowed")
+
+
+def test_with_keys_any_name_will_do_until_names_are_set(served: ServedCritic, keys: KeyRing):
+    headers = {
+        "authorization": f"Bearer {KEY}",
+        "host": "critic.internal",
+        "origin": "https://critic.internal",
+    }
+
+    async def ask(client: Client) -> list[int]:
+        paths = ("/v1/models", "/health")
+        return [(await client.http.get(path, headers=headers)).status_code for path in paths]
+
+    assert use(served, ask, keys=keys) == [200, 200]
+    assert use(served, ask, keys=keys, allowed_hosts=["critic.internal"]) == [200, 200]
+    # Whether it lives is told to probes, which come by address.
+    assert use(served, ask, keys=keys, allowed_hosts=["critic.example.org"]) == [403, 200]
 
 
 # --- Seen from outside
