@@ -19,8 +19,8 @@ from gad_ray.batch import Example
 from gad_ray.config.curriculum import DifficultyCurriculum
 from gad_ray.config.data import DataConfig
 from gad_ray.data.difficulty import difficulty_flaw, refuse_missing_difficulty, within_bounds
-from gad_ray.data.quarantine import Quarantine, QuarantineReport
 from gad_ray.data.layout import Layout
+from gad_ray.data.quarantine import Quarantine, QuarantineReport
 from gad_ray.data.read import read_rows, unused_columns
 from gad_ray.data.rows import Place, RawRow, Reason, Rejection, excerpt_of
 from gad_ray.data.sources import Input, resolve_sources

@@ -30,7 +30,17 @@ CONVERSATION_FIELD = "conversations"
 ALPACA_FIELDS = ("instruction", "input", "output")
 
 BESIDE_FIELDS = (
-    *("system", "system_prompt", "instruction", "input", "history", "context", "documents", "tools", "functions"),
+    *(
+        "system",
+        "system_prompt",
+        "instruction",
+        "input",
+        "history",
+        "context",
+        "documents",
+        "tools",
+        "functions",
+    ),
     *("image", "images", "video", "videos", "audio", "audios"),
 )
 """Columns that a teacher may have seen beside the prompt: a row that fills one is not used until it is said what it is."""
@@ -43,7 +53,9 @@ _ROLE_OF = {
     "assistant": "assistant",
     "system": "system",
 }
-_STORED = re.compile(r"\s*(?:array\()?\s*\[?\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:.*[}\])]\s*", re.DOTALL)
+_STORED = re.compile(
+    r"\s*(?:array\()?\s*\[?\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:.*[}\])]\s*", re.DOTALL
+)
 _SPELLED_TURNS = re.compile(r"['\"](?:role|from)['\"]\s*:\s*['\"](?:user|human|system|assistant|gpt)['\"]")
 _LONGEST_STORED = 2**20
 _OPEN = r"<(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]"
@@ -81,7 +93,9 @@ class Layout:
             LayoutError: If something stands in the row that would be dropped, or that can be read in two ways.
         """
         made: list[str] = []
-        row = {name: value for name, value in fields.items() if not _is_empty(value) or name not in BESIDE_FIELDS}
+        row = {
+            name: value for name, value in fields.items() if not _is_empty(value) or name not in BESIDE_FIELDS
+        }
         extra = self._take_mapped(row, made)
         _take_alpaca(row, extra, made)
         if beside := [name for name in BESIDE_FIELDS if name in row]:
@@ -93,7 +107,7 @@ class Layout:
         _take_conversation(row, made)
         for name in PROMPT_FIELDS:
             if isinstance(value := row.get(name), str):
-                row[name] = _unstored(name, value, made)
+                row[name] = unstored(name, value, made)
         row[RESPONSE_FIELD] = self._response(_sole_answer(row.get(RESPONSE_FIELD), made), made)
         _put_around(row, extra)
         return row, tuple(made)
@@ -151,7 +165,9 @@ def opened_thought(rendered: str) -> str | None:
 
 def read_columns(columns: Iterable[str]) -> frozenset[str]:
     """All columns that a row may be made of: the known ones and those that are mapped."""
-    return frozenset({*PROMPT_FIELDS, RESPONSE_FIELD, CONVERSATION_FIELD, *ALPACA_FIELDS, *BESIDE_FIELDS, *columns})
+    return frozenset(
+        {*PROMPT_FIELDS, RESPONSE_FIELD, CONVERSATION_FIELD, *ALPACA_FIELDS, *BESIDE_FIELDS, *columns}
+    )
 
 
 def _is_empty(value: object) -> bool:
@@ -175,7 +191,9 @@ def _take_alpaca(row: dict[str, object], around: dict[Role, object], made: list[
     row["content"], row[RESPONSE_FIELD] = row.pop("instruction"), row.pop("output")
     if "input" in row:
         if "input" in around:
-            raise LayoutError(Reason.CONFLICTING_PROMPTS, "input is given, and another column is mapped to it")
+            raise LayoutError(
+                Reason.CONFLICTING_PROMPTS, "input is given, and another column is mapped to it"
+            )
         around["input"] = row.pop("input")
     made.append("instruction, input, output → prompt and response")
 
@@ -186,10 +204,11 @@ def _take_conversation(row: dict[str, object], made: list[str]) -> None:
         return
     if given := [name for name in PROMPT_FIELDS if not _is_empty(row.get(name))]:
         raise LayoutError(
-            Reason.CONFLICTING_PROMPTS, f"{given[0]} and {CONVERSATION_FIELD} are both given; map one to ignore"
+            Reason.CONFLICTING_PROMPTS,
+            f"{given[0]} and {CONVERSATION_FIELD} are both given; map one to ignore",
         )
     if isinstance(value, str):
-        value = _unstored(CONVERSATION_FIELD, value, made)
+        value = unstored(CONVERSATION_FIELD, value, made)
     messages = _messages_in(value)
     if messages is None:
         raise LayoutError(
@@ -227,7 +246,7 @@ def _messages_in(value: object) -> list[dict[str, object]] | None:
     return messages
 
 
-def _unstored(name: str, text: str, made: list[str]) -> object:
+def unstored(name: str, text: str, made: list[str]) -> object:
     """The messages of a conversation that is stored as JSON or as Python's repr; the text itself if it is none."""
     if not _STORED.fullmatch(text[:64] + text[-8:] if len(text) > 72 else text):
         return text
@@ -243,7 +262,8 @@ def _unstored(name: str, text: str, made: list[str]) -> object:
     elif not _SPELLED_TURNS.search(text):
         return text
     raise LayoutError(
-        Reason.STORED_CONVERSATION, f"{name} looks like a conversation stored as text, and cannot be read as one"
+        Reason.STORED_CONVERSATION,
+        f"{name} looks like a conversation stored as text, and cannot be read as one",
     )
 
 
@@ -269,7 +289,7 @@ def _parsed(text: str) -> tuple[str, object] | None:
 
 def _sole_answer(value: object, made: list[str]) -> object:
     """The text of a response that is a list of one message of the assistant, stored as text or not."""
-    given = _unstored(RESPONSE_FIELD, value, []) if isinstance(value, str) else value
+    given = unstored(RESPONSE_FIELD, value, []) if isinstance(value, str) else value
     messages = _messages_in(given)
     if messages is None or len(messages) != 1 or messages[0]["role"] != "assistant":
         if messages is not None:
@@ -288,7 +308,9 @@ def _put_around(row: dict[str, object], around: Mapping[Role, object]) -> None:
         return  # whoever checks the prompt says what is wrong
     value = row[given[0]]
     messages: list[object] = (
-        [{"role": "user", "content": value}] if isinstance(value, str) else list(cast("list[object]", value))
+        [{"role": "user", "content": value}]
+        if isinstance(value, str)
+        else list(cast("list[object]", value))
         if isinstance(value, list)
         else []
     )
@@ -299,18 +321,24 @@ def _put_around(row: dict[str, object], around: Mapping[Role, object]) -> None:
         turns[-1]["content"] = f"{turns[-1]['content']}\n\n{_text_of('input', around['input'])}"
     if "history" in around:
         if len(turns) > 1:
-            raise LayoutError(Reason.CONFLICTING_PROMPTS, "history is mapped, and the prompt has earlier turns too")
+            raise LayoutError(
+                Reason.CONFLICTING_PROMPTS, "history is mapped, and the prompt has earlier turns too"
+            )
         turns = [*_history_of(around["history"]), *turns]
     if "system" in around:
         if turns[0]["role"] == "system":
-            raise LayoutError(Reason.CONFLICTING_PROMPTS, "system is mapped, and the prompt has a system message too")
+            raise LayoutError(
+                Reason.CONFLICTING_PROMPTS, "system is mapped, and the prompt has a system message too"
+            )
         turns = [{"role": "system", "content": _text_of("system", around["system"])}, *turns]
     row[given[0]] = turns
 
 
 def _text_of(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise LayoutError(Reason.NOT_TEXT, f"what is mapped to {name} is a {type(value).__name__}, not a string")
+        raise LayoutError(
+            Reason.NOT_TEXT, f"what is mapped to {name} is a {type(value).__name__}, not a string"
+        )
     return value
 
 

@@ -59,7 +59,9 @@ def read_rows(
 def unused_columns(row: RawRow) -> list[str]:
     """Columns of text that no prompt or response is made of: not read at all, or passed over."""
     known = read_columns(_KNOWN_FIELDS)
-    passed = [name for name, value in row.fields.items() if name not in known and isinstance(value, str) and value]
+    passed = [
+        name for name, value in row.fields.items() if name not in known and isinstance(value, str) and value
+    ]
     return [*row.unread, *passed]
 
 

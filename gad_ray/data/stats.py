@@ -60,7 +60,9 @@ def _layout(report: DataReport) -> list[str]:
     if report.unused_columns:
         names = ", ".join(repr(name) for name in report.unused_columns[:_SOURCES_NAMED])
         more = len(report.unused_columns) - _SOURCES_NAMED
-        told.append(f"columns of text that are not used: {names}{f' and {more} more' if more > 0 else ''}; data.columns maps them")
+        told.append(
+            f"columns of text that are not used: {names}{f' and {more} more' if more > 0 else ''}; data.columns maps them"
+        )
     return told
 
 

@@ -144,7 +144,9 @@ class AnyOf:
     parts: tuple[Condition, ...]
 
 
-_OfOne = Above | Below | StaysAbove | Near | VariationAbove | VariationBelow | DriftBelow | Rises | Falls | Known
+_OfOne = (
+    Above | Below | StaysAbove | Near | VariationAbove | VariationBelow | DriftBelow | Rises | Falls | Known
+)
 _OfTwo = GapAbove | RatioAbove | RatioBelow
 Comparison = _OfOne | _OfTwo
 Condition = Comparison | Not | AllOf | AnyOf

@@ -293,9 +293,7 @@ class HealthMonitor:
         return windows
 
     def _numbers(self, signal: Signal, length: int) -> list[tuple[int, float]]:
-        return self._history[signal].latest(
-            length, row=self._steps_in_stage, sparse=SOURCES[signal].sparse
-        )
+        return self._history[signal].latest(length, row=self._steps_in_stage, sparse=SOURCES[signal].sparse)
 
     def _finding(self, rule: Rule, windows: Mapping[Signal, Sequence[float]], *, judged_on: int) -> Finding:
         assert self._stage is not None

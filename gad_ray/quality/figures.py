@@ -223,6 +223,8 @@ class Figures:
         num_prompts: Distinct prompts.
         num_with_history: Items with earlier turns.
         num_with_system: Items with a system message.
+        conversions: Name of a conversion → rows that were brought to a prompt and a response by it.
+        unused_columns: Columns of text that neither is made of.
         rejected: Why the others cannot be used.
         prompt_lengths: Of the prompts: in tokens with the chat template, in characters without.
         answer_lengths: Of the teacher's answers.
@@ -247,6 +249,8 @@ class Figures:
     num_prompts: int
     num_with_history: int
     num_with_system: int
+    conversions: Mapping[str, int]
+    unused_columns: tuple[str, ...]
     rejected: Mapping[Reason, Found]
     prompt_lengths: Lengths
     answer_lengths: Lengths

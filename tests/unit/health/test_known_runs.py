@@ -69,7 +69,9 @@ def test_the_policy_that_stands_still_is_told_its_causes_and_what_rank_advantage
     assert squeezed.advice == ("policy.advantage.name=grpo",)
     # 0.15 × 0.074 beside 0.00092 of loss is 92 %. The loss of fresh samples is small whatever drives it: beside the
     # advantages' deviation of 0.0062 it is 64 %, and a little more over the three epochs.
-    assert found["kl-drowns-the-loss"].values["KL term's share of the gradient"] == pytest.approx(0.665, abs=1e-3)
+    assert found["kl-drowns-the-loss"].values["KL term's share of the gradient"] == pytest.approx(
+        0.665, abs=1e-3
+    )
     assert found["kl-drowns-the-loss"].advice == ("policy.kl.coefficient=0.05",)
     assert found["lr-too-small"].advice == ("policy.optimizer.lr=5.0e-05",)
 
