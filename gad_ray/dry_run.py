@@ -159,14 +159,9 @@ def _check_rewards(config: RunConfig, data: LoadedData | None, found: DryRun) ->
 
 def _check_thoughts(chat: ChatFormat, found: DryRun) -> None:
     """Warn where the policy's answers would begin inside a thought, which the teacher's text does not."""
-    from gad_ray.batch import Message
     from gad_ray.data.layout import opened_thought
 
-    try:
-        rendered = chat.prompt_text((Message(role="user", content="a"),))
-    except GadError:
-        return  # told where the rows are rendered
-    if mark := opened_thought(rendered):
+    if mark := opened_thought(chat.prompt_text):
         found.warnings.append(
             f"the policy's chat template ends a prompt with {mark}: every answer begins inside a thought, and a "
             "teacher's text does not; name a template that opens none with policy.model.chat_template"

@@ -11,13 +11,15 @@ import ast
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from gad_ray.batch import Message
 from gad_ray.config.data import ColumnRole as Role
 from gad_ray.config.data import Thoughts
 from gad_ray.data.rows import Reason
+from gad_ray.errors import GadError
 
 PROMPT_FIELDS = ("content", "prompt", "messages")
 """Names under which a row may carry its prompt."""
@@ -157,8 +159,12 @@ def holds_thought(text: str) -> bool:
     return _THOUGHT.search(text) is not None
 
 
-def opened_thought(rendered: str) -> str | None:
-    """The mark with which a rendered prompt opens a thought that the answer would begin in; None if it opens none."""
+def opened_thought(render: Callable[[tuple[Message, ...]], str]) -> str | None:
+    """The mark with which rendered prompts open a thought that the answer would begin in; None if they open none."""
+    try:
+        rendered = render((Message(role="user", content="a"),))
+    except GadError:
+        return None  # told where the rows are rendered
     found = _OPENED_THOUGHT.search(rendered)
     return found.group().strip() if found else None
 

@@ -92,7 +92,14 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
     comparison = compare_sides(
         survey, students, critic=scored_by, num_too_long=num_too_long, seed=settings.seed
     )
-    figures = _figures(settings, inputs, survey, leakage=leakage, comparison=comparison)
+    figures = _figures(
+        settings,
+        inputs,
+        survey,
+        leakage=leakage,
+        comparison=comparison,
+        opened_thought=side and side.opened_thought(),
+    )
     return QualityReport(figures=figures, findings=judge(figures))
 
 
@@ -103,6 +110,7 @@ def _figures(
     *,
     leakage: Leakage | None,
     comparison: Comparison | None,
+    opened_thought: str | None,
 ) -> Figures:
     items = survey.items
     answers = np.asarray(items.answer_length, dtype=np.float64)
@@ -118,6 +126,7 @@ def _figures(
         num_with_system=survey.num_with_system,
         conversions=dict(survey.conversions.most_common()),
         unused_columns=tuple(survey.unused),
+        opened_thought=opened_thought,
         rejected={
             reason: Found(count=box.count, total=survey.num_rows, samples=box.samples)
             for reason, box in survey.rejected.items()

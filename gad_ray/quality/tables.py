@@ -68,6 +68,13 @@ def _rows(figures: Figures) -> TextTable:
         rows=(
             *((name, f"{count:,}") for name, count in kinds),
             *((f"a column of text that is not used: {name}", "") for name in figures.unused_columns),
+            *(
+                (
+                    f"the policy's template ends every prompt with {mark}: its answers begin inside a thought",
+                    "",
+                )
+                for mark in filter(None, [figures.opened_thought])
+            ),
         ),
     )
 

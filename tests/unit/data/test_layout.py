@@ -188,8 +188,8 @@ def test_a_text_about_the_tag_is_no_thought() -> None:
 
 
 def test_a_prompt_that_opens_a_thought_is_seen() -> None:
-    assert opened_thought("<|im_start|>assistant\n<think>\n") == "<think>"
-    assert opened_thought("<|im_start|>assistant\n<think>\n\n</think>\n\n") is None
+    assert opened_thought(lambda _: "<|im_start|>assistant\n<think>\n") == "<think>"
+    assert opened_thought(lambda _: "<|im_start|>assistant\n<think>\n\n</think>\n\n") is None
 
 
 def test_conversions_and_unused_columns_are_counted_and_told(write_jsonl: WriteJsonl, load: Load) -> None:
