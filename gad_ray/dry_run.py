@@ -22,6 +22,7 @@ from gad_ray.errors import ConfigError, DataError, GadError, ModelError
 from gad_ray.machine import GIB
 from gad_ray.memory_estimate import ActorMemory, estimate_fit_memory, estimate_memory
 from gad_ray.models.facts import ModelFacts
+from gad_ray.precision import resolve_precision
 
 if TYPE_CHECKING:
     from gad_ray.data.dataset import LoadedData
@@ -38,11 +39,13 @@ class DryRun:
     """What was found.
 
     Attributes:
+        config: The configuration, in which every precision is settled.
         sections: Title → sentences.
         warnings: What the run could do with, or what could not be checked.
         problems: Errors with which the run would not start.
     """
 
+    config: RunConfig
     sections: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     warnings: list[str] = field(default_factory=list[str])
     problems: list[GadError] = field(default_factory=list[GadError])
@@ -60,7 +63,9 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
         config: The run.
         fit: The method of an offline fit, in which there is no critic; a game when None.
     """
-    found = DryRun()
+    resolved = resolve_precision(config)
+    config = resolved.config
+    found = DryRun(config, sections={"precision": resolved.lines}, warnings=resolved.warnings)
     found.warnings.extend(config.accepted if fit is None else [])
     engine = _check_engine(config, found)
     roles = _POLICY_AND_CRITIC if fit is None else _POLICY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 2**30
+_CPUINFO = Path("/proc/cpuinfo")
 CGROUPS = Path("/sys/fs/cgroup")
 _NVIDIA_SMI_DEADLINE_S = 30.0
 
@@ -29,6 +31,31 @@ class Gpu:
     name: str
     total: int
     free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """A processor as it names itself, and the sets of instructions that it has."""
+
+    model: str
+    flags: frozenset[str]
+
+
+def cpu(*, cpuinfo: Path = _CPUINFO) -> Cpu:
+    """This machine's processor; without flags where nothing lists them."""
+    entries: dict[str, str] = {}
+    for line in _lines(cpuinfo):
+        name, _, value = line.partition(":")
+        entries.setdefault(name.strip(), value.strip())
+    return Cpu(
+        model=entries.get("model name") or platform.processor() or platform.machine(),
+        flags=frozenset((entries.get("flags") or entries.get("Features") or "").split()),
+    )
+
+
+def share_of_cores(count: int) -> int:
+    """Threads for each of ``count`` processes that compute at the same time."""
+    return max(1, len(os.sched_getaffinity(0)) // count)
 
 
 def usable_cores(*, cgroups: Path = CGROUPS) -> float:
@@ -66,14 +93,26 @@ def shared_memory() -> Memory | None:
 
 def gpus() -> tuple[Gpu, ...]:
     """The NVIDIA GPUs that nvidia-smi lists; none where it is missing or fails."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
+    return tuple(_gpu(line) for line in _nvidia_smi("name,memory.total,memory.free"))
+
+
+def gpu_capabilities() -> tuple[float, ...]:
+    """Compute capability of each GPU, as 8.0; none where nvidia-smi does not tell."""
+    try:
+        return tuple(float(line) for line in _nvidia_smi("compute_cap"))
+    except ValueError:
+        return ()
+
+
+def _nvidia_smi(query: str) -> list[str]:
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_NVIDIA_SMI_DEADLINE_S, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(_gpu(line) for line in done.stdout.splitlines() if line.strip())
+        return []
+    return [line for line in done.stdout.splitlines() if line.strip()]
 
 
 def _gpu(line: str) -> Gpu:

@@ -117,7 +117,7 @@ def _endpoint(config: RunConfig, facts: ModelFacts) -> tuple[ActorMemory, ...]:
     serve = config.serve
     if not serve.enabled:
         return ()
-    weights = facts.num_parameters * _BYTES[config.critic.model.compute]
+    weights = facts.num_parameters * _BYTES[config.critic.model.dtype]
     return (
         ActorMemory(
             role="serve",
@@ -138,7 +138,7 @@ def _reference(config: RunConfig, facts: ModelFacts) -> int:
         return 0
     if model.lora is not None:
         return _adapter_parameters(facts, model.lora) * _BYTES["float32"]
-    return facts.num_parameters * _BYTES[model.compute]
+    return facts.num_parameters * _BYTES[model.dtype]
 
 
 def _replay(config: RunConfig) -> int:
@@ -159,7 +159,7 @@ def _packing(config: RunConfig, facts: ModelFacts, tokens: int) -> int:
         return 0
     model = config.critic.model
     layers = 1 if model.gradient_checkpointing else facts.num_layers
-    return tokens * tokens * (1 + layers * _BYTES[model.compute])
+    return tokens * tokens * (1 + layers * _BYTES[model.dtype])
 
 
 def estimate_fit_memory(config: RunConfig, *, policy: ModelFacts, engine: str) -> tuple[ActorMemory, ...]:
@@ -187,7 +187,7 @@ def estimate_fit_memory(config: RunConfig, *, policy: ModelFacts, engine: str) -
 
 
 def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: bool) -> dict[str, int]:
-    compute, master = _BYTES[model.compute], _BYTES[model.master]
+    compute, master = _BYTES[model.dtype], _BYTES[model.master]
     trained = facts.num_parameters if model.lora is None else _adapter_parameters(facts, model.lora)
     copies = (
         0 if compute == master else 1
@@ -206,7 +206,7 @@ def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: 
 
 
 def _activations(facts: ModelFacts, model: ModelConfig, tokens: int) -> int:
-    layer = tokens * facts.hidden_size * _BYTES[model.compute]
+    layer = tokens * facts.hidden_size * _BYTES[model.dtype]
     if model.gradient_checkpointing:  # the input of every layer, and one layer in full at a time
         return layer * (facts.num_layers + _ACTIVATION_WIDTHS)
     return layer * facts.num_layers * _ACTIVATION_WIDTHS
@@ -222,7 +222,7 @@ def _adapter_parameters(facts: ModelFacts, lora: LoraConfig) -> int:
 
 def _engine(config: RunConfig, facts: ModelFacts, engine: str) -> dict[str, int]:
     rollout = config.rollout
-    number = _BYTES[rollout.precision]
+    number = _BYTES[rollout.dtype]
     if engine == "vllm" and rollout.gpus_per_worker == 0:
         cache = rollout.kv_cache_gib * GIB
     else:

@@ -14,12 +14,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from gad_ray.activity import activity
 from gad_ray.actors.critic import CriticActor
 from gad_ray.actors.policy import PolicyActor
-from gad_ray.actors.process import runtime_env, share_of_cores
+from gad_ray.actors.process import runtime_env
 from gad_ray.actors.rollout import RolloutActor
 from gad_ray.actors.waiting import Waiter
 from gad_ray.batch import PromptBatch, RolloutReceipt, SamplingSettings
 from gad_ray.config.run import RunConfig
 from gad_ray.errors import GadError
+from gad_ray.machine import share_of_cores
 
 Ref = Any
 """An object reference. Ray's own types of them do not tell what a method with two results returns."""

@@ -73,7 +73,7 @@ class PolicyActor(LearnerActor):
         """The weights for the rollout engines; the second value is their version."""
         probe = probe_row(self.learner.model.chat)
         weights = self.learner.snapshot(
-            dtype=self._config.rollout.precision, probe=probe, perturbation=perturbation
+            dtype=self._config.rollout.dtype, probe=probe, perturbation=perturbation
         )
         return weights, weights.version
 
@@ -85,4 +85,4 @@ class PolicyActor(LearnerActor):
     @ray.method
     def export(self, directory: str) -> None:
         """Write the policy as a Hugging Face directory."""
-        self.learner.export(Path(directory), dtype=TORCH_DTYPES[self._config.policy.model.compute])
+        self.learner.export(Path(directory), dtype=TORCH_DTYPES[self._config.policy.model.dtype])

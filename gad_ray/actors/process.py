@@ -53,8 +53,3 @@ def log_tail(path: Path, *, lines: int = 15) -> str:
     except OSError:
         return "(no log was written)"
     return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
-
-
-def share_of_cores(count: int) -> int:
-    """Threads for each of ``count`` processes that compute at the same time."""
-    return max(1, len(os.sched_getaffinity(0)) // count)

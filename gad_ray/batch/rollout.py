@@ -38,7 +38,8 @@ class RolloutBatch:
         stop_reasons: [R] why each generation ended.
         policy_version: Version of the weights that drew these samples.
         sampling: The settings they were drawn with.
-        teacher_lengths: [R] int32 length of the teacher's response to the same prompt, in the policy's tokens.
+        teacher_lengths: [R] int32 length of the teacher's response to the same prompt, in the policy's tokens and
+            without an end-of-turn token: compare it with ``text_lengths``.
         num_failed: Responses left out because their generation failed even when retried.
         num_retried: Generations that had to be repeated.
         seconds: Wall time of the generation.
@@ -83,8 +84,14 @@ class RolloutBatch:
         return len(self.example_ids)
 
     @property
+    def text_lengths(self) -> Int32:
+        """[R] tokens of each response's text: without the end-of-turn token, as the teacher's are counted."""
+        ended = np.asarray([reason is StopReason.STOP for reason in self.stop_reasons], dtype=np.int32)
+        return np.asarray(self.response_tokens.lengths - ended, dtype=np.int32)
+
+    @property
     def num_tokens(self) -> int:
-        """Response tokens in the batch."""
+        """Response tokens in the batch, with the end-of-turn tokens."""
         return len(self.response_tokens.values)
 
     def groups(self) -> list[tuple[int, int]]:

@@ -49,6 +49,9 @@ class RunPosition(StrictModel):
     stage_step: int = Field(ge=0)
     """Steps completed in this stage."""
 
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Length of the warm-up, where it ended before its time or its end was seen to; absent: what the config says."""
+
     policy_version: int = Field(ge=0)
     """Version of the policy's weights."""
 

@@ -165,10 +165,28 @@ def diagnose(
         ),
     ] = "never",
     rules: Annotated[bool, typer.Option("--rules", help="Print the table of all rules and leave.")] = False,
+    critic: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Judge this exported critic by itself, on --data.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rows with a teacher's answer, and a student's if there is one; score records.",
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of --data that are looked at.")] = 200,
 ) -> None:
-    """Say what is wrong with a run, ours or another's, what it means, and which settings mend it."""
-    from gad_ray.commands.diagnose import run_diagnosis
+    """Say what is wrong with a run or with a critic, what it means, and which settings mend it."""
+    from gad_ray.commands.diagnose import run_critic_diagnosis, run_diagnosis
 
+    if critic is not None or data is not None:
+        others = {"RUN": source, "--facts": facts, "--stage": stage, "--rules": rules}
+        raise typer.Exit(
+            run_critic_diagnosis(
+                critic, data, rows=rows, lang=lang, as_json=as_json, fail_on=fail_on, others=others
+            )
+        )
     raise typer.Exit(
         run_diagnosis(
             source, lang=lang, as_json=as_json, facts=facts, stage=stage, fail_on=fail_on, show_rules=rules

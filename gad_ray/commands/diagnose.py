@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -64,15 +65,64 @@ def run_diagnosis(
     told = None if facts is None else read_facts(facts)
     diagnosis = diagnose(read_history(source, facts=told, stage=stage), language=language)
     if as_json:
-        sys.stdout.write(json.dumps(to_json(diagnosis), ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.write(json.dumps(findings_to_json(diagnosis.fired), ensure_ascii=False, indent=2) + "\n")
     else:
         print_diagnosis(diagnosis)
-    lasting = [item.finding.severity for item in diagnosis.fired if item.lasting]
+    return exit_code(diagnosis.fired, fail_on=fail_on)
+
+
+def run_critic_diagnosis(
+    critic: Path | None,
+    data: str | None,
+    *,
+    rows: int,
+    lang: str,
+    as_json: bool,
+    fail_on: str,
+    others: Mapping[str, object],
+) -> int:
+    """Judge a critic by itself on one's own data, and print what was found.
+
+    Args:
+        critic: An exported critic.
+        data: File of rows.
+        rows: Rows that are looked at.
+        lang: Language of the texts.
+        as_json: Print figures and findings as JSON.
+        fail_on: Least severity of a finding for which the exit code is 1.
+        others: What else was given on the command line, which only a run's log has use for.
+
+    Returns:
+        0 when the critic was judged, 1 where ``fail_on`` asks for it.
+
+    Raises:
+        GadError: If there is nothing to judge.
+    """
+    language = cast("Language", _one_of("--lang", lang, LANGUAGES))
+    _one_of("--fail-on", fail_on, _FAIL_ON)
+    if critic is None or data is None:
+        raise ConfigError(
+            "--critic and --data go together", mend="give an exported critic, and a file of rows to try it on"
+        )
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} is of a run's log, and --critic judges a critic by itself",
+            mend="leave one of the two out",
+        )
+    from gad_ray.commands.diagnose_critic import diagnose_critic
+
+    return diagnose_critic(critic, data, rows=rows, language=language, as_json=as_json, fail_on=fail_on)
+
+
+def exit_code(fired: Sequence[Fired], *, fail_on: str) -> int:
+    """1 where a finding of the asked-for severity holds at the end, else 0."""
+    lasting = [item.finding.severity for item in fired if item.lasting]
     failed = bool(lasting) if fail_on == Severity.WARNING else Severity.CRITICAL in lasting
     return _FIRED if fail_on != "never" and failed else 0
 
 
-def to_json(diagnosis: Diagnosis) -> list[dict[str, object]]:
+def findings_to_json(fired: Sequence[Fired]) -> list[dict[str, object]]:
     """The rules that fired, as ``--json`` prints them."""
     return [
         {
@@ -90,7 +140,7 @@ def to_json(diagnosis: Diagnosis) -> list[dict[str, object]]:
             "meaning": item.finding.meaning,
             "advice": list(item.finding.advice),
         }
-        for item in diagnosis.fired
+        for item in fired
     ]
 
 
@@ -113,24 +163,26 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
         soft_wrap=True,
     )
     if diagnosis.fired:
-        out.print(_table(diagnosis))
-        _print_overrides(diagnosis, out)
+        out.print(findings_table(diagnosis.fired, language))
+        print_overrides(diagnosis.fired, language, out)
     else:
         out.print(Text(say("nothing-fired", language)))
     for line in diagnosis.observations:
         out.print(Text(f"+ {line}", style="green"))
+    for line in diagnosis.course:
+        out.print(Text(f"· {line}"), soft_wrap=not out.is_terminal)
     for line in diagnosis.notes:
         out.print(Text(f"· {line}", style="dim"), soft_wrap=not out.is_terminal)
     out.print(Text(say("verdict", language, verdict=diagnosis.verdict), style="bold"), soft_wrap=True)
 
 
-def _table(diagnosis: Diagnosis) -> Table:
-    language = diagnosis.language
+def findings_table(fired: Sequence[Fired], language: Language) -> Table:
+    """The findings with steps, evidence and meaning."""
     table = Table(show_lines=True)
     table.add_column(say("column-rule", language), no_wrap=True)
     for column in ("steps", "evidence", "meaning"):
         table.add_column(say(f"column-{column}", language), overflow="fold")
-    for item in diagnosis.fired:
+    for item in fired:
         finding = item.finding
         critical = finding.severity is Severity.CRITICAL
         style = "bold red" if critical else "bold yellow"
@@ -149,14 +201,14 @@ def _steps(item: Fired, language: Language) -> str:
     return held if item.lasting else f"{held}\n{say('over', language, last=item.steps[-1])}"
 
 
-def _print_overrides(diagnosis: Diagnosis, out: Console) -> None:
+def print_overrides(fired: Sequence[Fired], language: Language, out: Console) -> None:
     """The overrides, each on a line of its own, to be copied; of those that several rules give, the first alone."""
     told: dict[str, list[str]] = {}
-    for item in diagnosis.fired:
+    for item in fired:
         for override in item.finding.advice:
             told.setdefault(override, []).append(item.finding.rule)
     if told:
-        out.print(Text(f"{say('column-overrides', diagnosis.language)}:"))
+        out.print(Text(f"{say('column-overrides', language)}:"))
     width = min(60, max((len(_quoted(override)) for override in told), default=0))
     for override, rules in told.items():
         line = Text.assemble(f"  {_quoted(override):<{width}}", (f"  # {', '.join(rules)}", "dim"))

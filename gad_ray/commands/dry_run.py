@@ -19,9 +19,9 @@ def report(config: RunConfig, fit: FitMethod | None = None) -> int:
     Returns:
         The exit code: 0 if the run can start, else 2.
     """
-    typer.echo("# the configuration, resolved")
-    typer.echo(to_yaml(config))
     found = dry_run(config, fit=fit)
+    typer.echo("# the configuration, resolved")
+    typer.echo(to_yaml(found.config))
     for title, lines in found.sections.items():
         typer.echo(title)
         for line in lines:

@@ -30,6 +30,7 @@ def serve_critic(
         GadError: If the critic cannot be served there.
     """
     from gad_ray.observability.run_dir import find_run
+    from gad_ray.precision import warn_of_slow_critic
     from gad_ray.serving.foreground import serve_until_signal
     from gad_ray.serving.settings import settings_from
 
@@ -44,6 +45,8 @@ def serve_critic(
         "follow": None if follow is None else str(find_run(follow).root.resolve()),
     }
     chosen = settings_from({**source, **settings})
+    if critic is not None:
+        warn_of_slow_critic(critic, on_gpu=chosen.gpus_per_replica > 0)
 
     def ready(url: str) -> None:
         typer.echo(f"serving {critic or follow} at {url} (Ctrl-C ends it)")

@@ -1,6 +1,6 @@
 """Configuration: strict, frozen models; YAML files, packaged recipes and ``key=value`` overrides."""
 
-from gad_ray.config.base import Precision, StrictModel
+from gad_ray.config.base import Precision, PrecisionChoice, StrictModel
 from gad_ray.config.critic import BradleyTerryLoss, CriticConfig, MeanPooling, ScoreReg
 from gad_ray.config.curriculum import (
     CurriculumConfig,
@@ -77,6 +77,7 @@ __all__ = [
     "PolicyConfig",
     "PpoLoss",
     "Precision",
+    "PrecisionChoice",
     "RankAdvantage",
     "RefillConfig",
     "ReinforceLoss",

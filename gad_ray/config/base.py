@@ -6,7 +6,12 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from gad_ray.errors import ConfigError
+
 Precision = Literal["float32", "bfloat16"]
+
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]
+"""``auto``: what this machine is faster in (:mod:`gad_ray.precision`)."""
 
 
 class StrictModel(BaseModel):
@@ -34,3 +39,19 @@ def unnamed_means(name: str) -> BeforeValidator:
         return settings if "name" in settings else {"name": name, **settings}
 
     return BeforeValidator(with_name)
+
+
+def resolved(choice: PrecisionChoice, *, key: str) -> Precision:
+    """A precision that is no longer open.
+
+    Raises:
+        ConfigError: If it is ``auto`` still.
+    """
+    if choice == "auto":
+        raise ConfigError(
+            "the precision is still 'auto'",
+            where=key,
+            mend="settle it first: config = gad_ray.precision.resolve_precision(config).config; "
+            "or set float32 or bfloat16",
+        )
+    return choice

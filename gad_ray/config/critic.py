@@ -145,7 +145,8 @@ class BradleyTerryLoss(StrictModel):
 
     score_reg: ScoreReg = ScoreReg()
     batch_norm: bool = False
-    """Normalise teacher and student scores together by the batch's mean and standard deviation."""
+    """Normalise teacher and student scores by the mean and standard deviation over all pairs of the batch, a
+    teacher's score counting once for each response to its prompt."""
 
     @property
     def needs_whole_batch(self) -> bool:

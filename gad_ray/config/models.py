@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import Precision, StrictModel
+from gad_ray.config.base import Precision, PrecisionChoice, StrictModel, resolved
 
 
 class LoraConfig(StrictModel):
@@ -39,8 +39,9 @@ class ModelConfig(StrictModel):
     chat_template: str | None = None
     """A Jinja file or a packaged template's name; needed when the tokenizer has none of its own."""
 
-    compute: Precision = "bfloat16"
-    """Precision of the forward and backward passes. Scores and losses are float32 always."""
+    compute: PrecisionChoice = "auto"
+    """Precision of the forward and backward passes; ``auto``: the one that this machine is faster in, measured when a run
+    begins. Scores and losses are float32 always."""
 
     master: Precision = "float32"
     """Precision of the trained weights and of the optimiser's state."""
@@ -50,6 +51,15 @@ class ModelConfig(StrictModel):
 
     lora: LoraConfig | None = None
     """Train adapters only; absent: train all weights."""
+
+    @property
+    def dtype(self) -> Precision:
+        """``compute``, once it is settled.
+
+        Raises:
+            ConfigError: If it is ``auto`` still.
+        """
+        return resolved(self.compute, key="compute")
 
 
 class OptimizerConfig(StrictModel):

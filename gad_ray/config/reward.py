@@ -63,7 +63,7 @@ class LeakedControl(_Term):
 
 
 class LengthWindow(_Term):
-    """0 for a length within the window, down to −1 outside it, in the policy's tokens.
+    """0 for a length within the window, down to −1 outside it, in the policy's tokens without the end of turn.
 
     Towards ``max_tokens`` the penalty grows over the last ``soft_tokens`` (the soft overlong punishment of
     DAPO, 2503.14476); below ``min_tokens`` it grows evenly down to an empty response.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gad_ray.config.base import Precision, StrictModel
+from gad_ray.config.base import Precision, PrecisionChoice, StrictModel, resolved
 
 
 class RolloutConfig(StrictModel):
@@ -35,8 +35,8 @@ class RolloutConfig(StrictModel):
     max_response_tokens: int = Field(default=1536, ge=1)
     """Longest response; a longer one is cut and marked as such."""
 
-    precision: Precision = "bfloat16"
-    """Precision of the engine's weights."""
+    precision: PrecisionChoice = "auto"
+    """Precision of the engine's weights; ``auto``: the one that this machine is faster in, measured when a run begins."""
 
     num_workers: int = Field(default=1, ge=1)
     """Rollout actors; each answers its share of a step's prompts."""
@@ -60,3 +60,12 @@ class RolloutConfig(StrictModel):
 
     kv_cache_gib: int = Field(default=1, ge=1)
     """vLLM on CPU: GiB of key-value cache."""
+
+    @property
+    def dtype(self) -> Precision:
+        """``precision``, once it is settled.
+
+        Raises:
+            ConfigError: If it is ``auto`` still.
+        """
+        return resolved(self.precision, key="rollout.precision")

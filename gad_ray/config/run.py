@@ -25,8 +25,26 @@ from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.serve import ServeConfig
 
 
+class ReadyGate(StrictModel):
+    """The warm-up ends when the critic is ready: the step after its figures have met the band for five steps.
+
+    The band: d_acc 0.65 to 0.95, score_diff 1 to 5, gradient norm 0.3 to 5, and the loss not saturated.
+    """
+
+    min_steps: int = Field(default=10, ge=1)
+    """Fewest steps of the warm-up."""
+
+    otherwise: Literal["continue", "stop"] = "continue"
+    """What happens if the critic is not ready after the warm-up's ``steps``: begin the game with a warning, or stop
+    with the state saved."""
+
+
 class WarmupStage(StageLength):
     """The critic learns to rank before its score is used as a reward."""
+
+    until_ready: ReadyGate | None = None
+    """End the warm-up as soon as the critic is ready; ``steps`` or ``epochs`` are then the most that it takes, and what
+    learning-rate schedules reckon with. Absent: all of them."""
 
     policy: Literal["frozen", "cross_entropy"] = "frozen"
     """What the policy does meanwhile: stand still, or be fitted to the teacher's text (SeqKD warm start)."""
@@ -61,6 +79,10 @@ class EvaluationConfig(StrictModel):
     resample: bool = True
     """Also have the policy of the moment answer the held-out prompts, with the same settings and seed: then a
     critic that got worse and a policy that got better can be told apart."""
+
+    greedy_prompts: int = Field(default=16, ge=0)
+    """Held-out prompts that the policy also answers greedily before training and at its end: the share of answers
+    that stayed the same (``eval/greedy_unchanged``) tells a policy that stands still from one that moved. 0: none."""
 
     sample_rows: int = Field(default=3, ge=0)
     """Rows shown at the end of the run."""

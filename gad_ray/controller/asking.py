@@ -89,6 +89,10 @@ class Asking:
         self._queue: deque[_Asked] = deque()
         self._last_asked = 0
 
+    def take_lengths(self, *, warmup_steps: int, total_steps: int) -> None:
+        """Go by other lengths of the stages from now on."""
+        self._warmup_steps, self._total_steps = warmup_steps, total_steps
+
     def ahead(self) -> None:
         """Ask for responses until ``max_staleness`` steps are under way besides the one to be trained."""
         while len(self._queue) <= self._config.max_staleness and self._last_asked < self._total_steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gad_ray.activity import activity
@@ -10,7 +11,7 @@ from gad_ray.actors.session import RaySession
 from gad_ray.config import FitMethod, RunConfig, fit_hash, load_config
 from gad_ray.controller.fitting import Fitting, prompt_cursor, read_position
 from gad_ray.controller.interrupt import StopRequest
-from gad_ray.controller.opening import interruptible, open_directory
+from gad_ray.controller.opening import interruptible, open_run
 from gad_ray.controller.progress import Progress
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
@@ -69,9 +70,8 @@ def warm_start(
 
 def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopRequest) -> int:
     with activity("checking the configuration"):
-        directory, checkpoint = open_directory(config, resume)
-        if checkpoint is not None:
-            read_position(directory, checkpoint, config, method)
+        opened = open_run(config, resume, check=partial(read_position, method=method))
+        config, directory = opened.config, opened.directory
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
     # Too few rows are told before Ray is touched.
     prompt_cursor(config, method, data)
@@ -79,7 +79,7 @@ def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopReq
     with RaySession():
         # Ray handles SIGTERM by leaving at once.
         stop.listen()
-        summary = _run(config, method, directory, data, stop)
+        summary = _run(config, method, directory, data, stop, precision=opened.precision)
     if summary is None:
         assert stop.signal_number is not None
         return 128 + stop.signal_number
@@ -95,6 +95,7 @@ def _run(
     stop: StopRequest,
     *,
     resumable: Path | None = None,
+    precision: Sequence[str] = (),
 ) -> RunSummary | None:
     """Fit, and give the account of it; None if a signal ended it early.
 
@@ -105,13 +106,14 @@ def _run(
         data: The prompts.
         stop: Tells when a signal asks for the end.
         resumable: The run that this is the warm start of. Its game answers the held-out prompts again.
+        precision: How the precision came about.
     """
     steps = config.fit.of(method).in_steps(
         num_prompts=len(data.train), prompts_per_step=config.prompts_per_fit_step(method)
     )
     with Progress(config, directory, stage_steps={method: steps}) as progress:
         if resumable is None:
-            for line in describe(data):
+            for line in (*precision, *describe(data)):
                 progress.info(line)
         fitting = Fitting(
             config, method, directory=directory, data=data, progress=progress, stop=stop, total_steps=steps

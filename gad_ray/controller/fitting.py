@@ -22,13 +22,27 @@ from gad_ray.actors.waiting import Waiter
 from gad_ray.batch import Example, Float32, PromptBatch, RolloutBatch, SamplingSettings
 from gad_ray.checkpoint.store import CheckpointStore, RunPosition, Staging
 from gad_ray.config import FitMethod, RunConfig, fit_hash
-from gad_ray.controller.heldout import answer, load_answers_before, save_nll, save_samples, spread_out
+from gad_ray.controller.heldout import (
+    GreedyAnswers,
+    answer,
+    load_answers_before,
+    save_nll,
+    save_samples,
+    spread_out,
+)
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.data.cursor import PromptCursor
 from gad_ray.data.dataset import LoadedData
 from gad_ray.errors import CheckpointError
-from gad_ray.evaluation.heldout import TextAnswers, nll_row, sample_rows, save_rollouts, text_rows
+from gad_ray.evaluation.heldout import (
+    TextAnswers,
+    nll_row,
+    sample_rows,
+    save_rollouts,
+    text_rows,
+    unchanged_row,
+)
 from gad_ray.fitting.job import FitJob
 from gad_ray.fitting.mailbox import (
     Begin,
@@ -161,6 +175,7 @@ class Fitting:
                 assert self._heldout is not None
                 with activity("answering the held-out prompts"):
                     save_rollouts(before, answer(self._config, groups, self._heldout), self._heldout)
+                    self._greedy(self._config).take_before(groups=groups)
             if wanted:
                 self._draw(groups, wanted, answered)
         finally:
@@ -307,8 +322,11 @@ class Fitting:
             before = load_answers_before(self._directory)
             rows = (nll_row(before.nll, self._nll_after),)
             if answer_again:
-                after = TextAnswers(rollouts=self._answer_again(self._heldout), nll=self._nll_after)
+                rollouts, unchanged = self._answer_again(self._heldout)
+                after = TextAnswers(rollouts=rollouts, nll=self._nll_after)
                 rows, samples = text_rows(before, after), sample_rows(self._heldout, before, after)
+                if unchanged is not None:
+                    rows = (*rows, unchanged_row(unchanged))
                 save_samples(self._directory, samples)
         return RunSummary(
             name=self._directory.name,
@@ -319,19 +337,28 @@ class Fitting:
             peak_memory_gib=self._progress.peak_memory_gib,
         )
 
-    def _answer_again(self, prompts: PromptBatch) -> RolloutBatch:
-        """The fitted policy's answers, by an engine that has loaded what was exported."""
+    def _greedy(self, config: RunConfig) -> GreedyAnswers:
+        examples = () if self._heldout is None else self._heldout.examples
+        return GreedyAnswers(config, directory=self._directory, examples=examples)
+
+    def _answer_again(self, prompts: PromptBatch) -> tuple[RolloutBatch, float | None]:
+        """The fitted policy's answers, and the share of greedy ones that are as before.
+
+        By an engine that has loaded what was exported.
+        """
         model = self._config.policy.model.model_copy(update={"model": str(self.export.absolute())})
         policy = self._config.policy.model_copy(update={"model": model})
-        groups = self._groups(self._config.model_copy(update={"policy": policy}))
+        config = self._config.model_copy(update={"policy": policy})
+        groups = self._groups(config)
         try:
             with activity("comparing before and after"):
                 groups.start_rollout()
                 after = answer(self._config, groups, prompts)
+                unchanged = self._greedy(config).share_unchanged(groups=groups)
         finally:
             groups.stop()
         save_rollouts(self._directory.answers_after, after, self._heldout)
-        return after
+        return after, unchanged
 
     def _paths(self) -> tuple[tuple[str, str], ...]:
         directory = self._directory

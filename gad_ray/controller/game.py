@@ -32,7 +32,7 @@ from gad_ray.controller.online import OnlineCritic
 from gad_ray.controller.progress import Progress
 from gad_ray.controller.saving import Saving, read_position
 from gad_ray.data.dataset import LoadedData
-from gad_ray.errors import TrainingError
+from gad_ray.errors import HealthError, TrainingError
 from gad_ray.health import Finding
 from gad_ray.observability.run_dir import RunDirectory
 
@@ -75,6 +75,7 @@ class Controller:
         self._online = online
         sizes = {"num_prompts": len(data.train), "prompts_per_step": config.prompts_per_step}
         self.warmup_steps = config.stages.warmup.in_steps(**sizes)
+        self._most_warmup_steps = self.warmup_steps
         self.total_steps = self.warmup_steps + config.stages.adversarial.in_steps(**sizes)
         self.step = 0
         self._saving = Saving(config, directory=directory, groups=groups)
@@ -162,8 +163,43 @@ class Controller:
         if sampling is not None:
             self.progress.evaluated_with(sampling)
 
+    def _end_warmup_if_ready(self) -> None:
+        """Let this step be the warm-up's last if the critic was ready before it, where that is asked for."""
+        gate = self.config.stages.warmup.until_ready
+        if gate is None or not gate.min_steps <= self.step < self.warmup_steps or not self.progress.ready:
+            return
+        self._take_warmup(self.step)
+        self.progress.event("ready", step=self.step)
+        self.progress.info(f"the critic is ready: the warm-up ends with step {self.step}")
+
+    def _take_warmup(self, steps: int) -> None:
+        """Go by this length of the warm-up; the game keeps its own."""
+        self.total_steps += steps - self.warmup_steps
+        self.warmup_steps = steps
+        self._asking.take_lengths(warmup_steps=steps, total_steps=self.total_steps)
+        self.progress.take_lengths({"warmup": steps, "adversarial": self.total_steps - steps})
+
+    def _check_ready(self) -> None:
+        """What is done where the warm-up took all of its steps and the critic is not ready.
+
+        Raises:
+            HealthError: If the run is to stop; the state is saved.
+        """
+        gate = self.config.stages.warmup.until_ready
+        if gate is None or self.step < self._most_warmup_steps or self.progress.ready:
+            return
+        text = f"the critic is not ready for the game after {self.step} steps of warm-up"
+        mend = f"give it more steps (stages.warmup.steps), or look at what gad-ray diagnose {self.directory.root} says"
+        self.progress.event("not_ready", step=self.step)
+        if gate.otherwise == "continue":
+            self.progress.warn("not-ready", f"{text}; {mend}")
+            return
+        self._save()
+        raise HealthError(text, where=f"step {self.step}", mend=mend)
+
     def _begin_game(self) -> None:
         """The stage border: the critic that the warm-up made is kept, and the reference is taken."""
+        self._check_ready()
         if self.warmup_steps > 0:
             with activity("exporting the warm-up's critic"):
                 self.heldout.export_critic(WARMUP_CRITIC)
@@ -199,6 +235,7 @@ class Controller:
         metrics["perf/rollout_tokens_per_s"] = num_tokens / answered.generation_s
         learned = self._learn(answered, timing)
         self.step = answered.step
+        self._end_warmup_if_ready()
         metrics = merge_metrics(
             metrics,
             learned,
@@ -279,7 +316,9 @@ class Controller:
         if not self.data.heldout or not (border or self._is_due(self.config.evaluation.every, self.step)):
             return {}
         with self._timed(timing, "eval"), activity("evaluating on the held-out prompts"):
-            return self.heldout.evaluate(step=self.step, policy_version=self.policy_version)
+            return self.heldout.evaluate(
+                step=self.step, policy_version=self.policy_version, last=self.step == self.total_steps
+            )
 
     def _record(self, answered: Answered, scores: Any) -> None:
         self._finish_records()
@@ -308,6 +347,7 @@ class Controller:
                 step=self.step,
                 stage="adversarial" if self._in_game else "warmup",
                 stage_step=self.step - (self.warmup_steps if self._in_game else 0),
+                warmup_steps=self.warmup_steps,
                 policy_version=self.policy_version,
                 data=self._asking.state(),
                 answers=self._answering.state(),
@@ -322,6 +362,8 @@ class Controller:
             self._asking.load_state(position.data, step=position.step)
             self.step = position.step
             self._in_game = position.stage == "adversarial"
+            if position.warmup_steps is not None:
+                self._take_warmup(position.warmup_steps)
             self._sync()
             self.heldout.load_before(step=position.step)
             self._tell_sampling()

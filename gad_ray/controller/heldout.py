@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -32,13 +32,17 @@ from gad_ray.evaluation.heldout import (
     load_rollouts,
     sample_rows,
     save_rollouts,
+    share_unchanged,
     summary_rows,
     teacher_answers,
+    unchanged_row,
 )
 from gad_ray.observability.files import write_text
 from gad_ray.observability.records import ScoreRecordWriter, find_records
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary, SampleRow
+
+T = TypeVar("T")
 
 WARMUP_CRITIC = "critic-warmup"
 
@@ -62,6 +66,8 @@ class HeldOut:
         self._prompts = PromptBatch(step=0, examples=tuple(examples)) if examples else None
         self._before: TextAnswers | None = None
         self._current: TextAnswers | None = None
+        self._greedy = GreedyAnswers(config, directory=directory, examples=examples)
+        self._share: tuple[int, float | None] | None = None
         self._judged: tuple[list[TextAnswers], list[ScoreBatch]] = ([], [])
         self._judge: Fingerprint | None = None
 
@@ -77,6 +83,7 @@ class HeldOut:
         self._before = self._answer(self._prompts)
         save_rollouts(self._directory.answers_before, self._before.rollouts, self._prompts)
         save_nll(self._directory, self._before.nll)
+        self._greedy.take_before(groups=self._groups)
 
     def load_before(self, *, step: int) -> None:
         """Take the answers of an earlier part of the run from disk, and which critic it had evaluated last.
@@ -93,7 +100,7 @@ class HeldOut:
             evaluated = [one for one in find_records(self._directory.eval_fixed) if one.step == step]
             self._judge = evaluated[0].fingerprint if evaluated else None
 
-    def evaluate(self, *, step: int, policy_version: int) -> Metrics:
+    def evaluate(self, *, step: int, policy_version: int, last: bool = False) -> Metrics:
         """``eval/*``: the fixed answers under the critic of the moment, and the policy's answers of the moment.
 
         What was compared is recorded under ``eval/fixed`` and ``eval/current``, with the critic's fingerprint.
@@ -101,6 +108,7 @@ class HeldOut:
         Args:
             step: The step that has just been done.
             policy_version: Version of the weights that the engines hold.
+            last: Whether training is over: then the greedy answers are compared with those before it.
         """
         assert self._prompts is not None
         assert self._before is not None
@@ -117,7 +125,8 @@ class HeldOut:
         if self._config.evaluation.resample:
             self._keep(self._directory.eval_current, step, scores[1], answered[1].rollouts)
             metrics |= current_metrics(scores[1], answered[1])
-        return metrics
+        unchanged = self._unchanged(policy_version) if last else None
+        return metrics if unchanged is None else metrics | {"eval/greedy_unchanged": unchanged}
 
     def same_critic(self, metrics: Metrics) -> Metrics:
         """Whether the critic that scored a step is the one that was evaluated right before it; asked once.
@@ -181,11 +190,13 @@ class HeldOut:
             Answers(rollouts=base.rollouts, frozen=by_frozen[0], last=by_last[0], nll=base.nll),
             Answers(rollouts=after.rollouts, frozen=by_frozen[1], last=by_last[1], nll=after.nll),
         ]
+        unchanged = self._unchanged(policy_version)
+        rows = summary_rows(*sides, warmed_up=frozen is not None)
         samples = sample_rows(self._prompts, *sides)
         save_samples(self._directory, samples)
         return RunSummary(
             name=summary.name,
-            rows=summary_rows(*sides, warmed_up=frozen is not None),
+            rows=rows if unchanged is None else (*rows, unchanged_row(unchanged)),
             samples=spread_out(samples, self._config.evaluation.sample_rows),
             paths=summary.paths,
             timing=timing,
@@ -201,6 +212,13 @@ class HeldOut:
                 return known
         self._current = self._answer(self._prompts)
         return self._current
+
+    def _unchanged(self, policy_version: int) -> float | None:
+        """The share of greedy answers that are as before training, asked once for each version of the policy."""
+        if self._share is None or self._share[0] != policy_version:
+            share = self._greedy.share_unchanged(groups=self._groups, policy_version=policy_version)
+            self._share = (policy_version, share)
+        return self._share[1]
 
     def _answer(self, prompts: PromptBatch) -> TextAnswers:
         """One answer to every prompt, and how likely the teacher's text is."""
@@ -230,11 +248,53 @@ class HeldOut:
         return self._groups.waiter.get(refs, what=what, deadline_s=self._config.limits.score_s)[0]
 
 
-def answer(config: RunConfig, groups: Groups, prompts: PromptBatch) -> RolloutBatch:
+class GreedyAnswers:
+    """What the policy answers to some held-out prompts where nothing is left to chance, before training and after.
+
+    Args:
+        config: The run.
+        directory: Where those before training are kept.
+        examples: The held-out prompts; there may be none.
+    """
+
+    def __init__(self, config: RunConfig, *, directory: RunDirectory, examples: Sequence[Example]) -> None:
+        self._config = config
+        self._file = directory.greedy_before
+        asked = spread_out(examples, config.evaluation.greedy_prompts)
+        self._prompts = PromptBatch(step=0, examples=asked) if asked else None
+
+    def take_before(self, *, groups: Groups) -> None:
+        """Keep the answers of the policy as it is."""
+        if self._prompts is not None:
+            before = answer(self._config, groups, self._prompts, greedy=True)
+            save_rollouts(self._file, before, self._prompts)
+
+    def share_unchanged(self, *, groups: Groups, policy_version: int | None = None) -> float | None:
+        """Share of the answers that are as before training.
+
+        None where none were kept: without held-out prompts, or in a run that began with an earlier release.
+
+        Args:
+            groups: The actors that answer.
+            policy_version: Of the policy as it is: where it is the one that answered before, nobody is asked.
+        """
+        if self._prompts is None or not self._file.is_file():
+            return None
+        before = load_rollouts(self._file)
+        if before.policy_version == policy_version:
+            return 1.0
+        return share_unchanged(before, answer(self._config, groups, self._prompts, greedy=True))
+
+
+def answer(config: RunConfig, groups: Groups, prompts: PromptBatch, *, greedy: bool = False) -> RolloutBatch:
     """One answer of the policy to every held-out prompt, always drawn in the same way."""
     sampling = SamplingSettings.of(config.rollout, num_responses=1, seed=config.evaluation.seed)
+    if greedy:
+        # No penalty and no nucleus: of what the model itself holds likeliest.
+        sampling = replace(sampling, temperature=0.0, top_p=1.0, repetition_penalty=1.0)
     refs = groups.generate(prompts, sampling)
-    groups.receipts(refs, what="the answers to the held-out prompts")
+    kind = "greedy answers" if greedy else "answers"
+    groups.receipts(refs, what=f"the {kind} to the held-out prompts")
     return RolloutBatch.concat(ray.get(list(refs.batches)))
 
 
@@ -260,7 +320,7 @@ def load_answers_before(directory: RunDirectory) -> TextAnswers:
     return TextAnswers(rollouts=rollouts, nll=nll)
 
 
-def spread_out(samples: Sequence[SampleRow], limit: int) -> tuple[SampleRow, ...]:
-    """``limit`` samples from all over the set: files are often sorted by kind."""
+def spread_out(samples: Sequence[T], limit: int) -> tuple[T, ...]:
+    """``limit`` of them from all over the set: files are often sorted by kind."""
     limit = min(limit, len(samples))
     return tuple(samples[i * len(samples) // limit] for i in range(limit))

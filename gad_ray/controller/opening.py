@@ -6,16 +6,20 @@ import logging
 import signal
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray.exceptions import RayError
 
 from gad_ray.activity import telling
 from gad_ray.checkpoint.store import CheckpointStore
-from gad_ray.config import RunConfig
+from gad_ray.config import RunConfig, load_config
 from gad_ray.controller.interrupt import Interrupted, StopRequest
 from gad_ray.errors import CheckpointError, GadError
-from gad_ray.observability.run_dir import RunDirectory, find_run
+from gad_ray.observability.run_dir import RunDirectory, find_run, latest_run
+from gad_ray.precision import resolve_precision
+
+_logger = logging.getLogger(__name__)
 
 
 def interruptible(work: Callable[[StopRequest], int]) -> int:
@@ -52,24 +56,75 @@ def interruptible(work: Callable[[StopRequest], int]) -> int:
             ) from error
 
 
-def open_directory(config: RunConfig, resume: str | None) -> tuple[RunDirectory, Path | None]:
-    """The run's directory, and the checkpoint to go on from.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A run about to begin or to go on.
+
+    Attributes:
+        config: Its configuration, in which every precision is settled.
+        directory: Where it is written.
+        checkpoint: What it goes on from; None where it begins.
+        precision: How its precision came about, a line for each setting.
+    """
+
+    config: RunConfig
+    directory: RunDirectory
+    checkpoint: Path | None
+    precision: tuple[str, ...]
+
+
+def open_run(
+    config: RunConfig, resume: str | None, *, check: Callable[[RunDirectory, Path, RunConfig], object]
+) -> Opened:
+    """Find or make the run's directory, settle what ``auto`` comes to, and warn of what will be slow.
+
+    A resumed run keeps the precision with which it began, on whatever machine.
+
+    Args:
+        config: The run, as it was asked for.
+        resume: None for a new run, ``auto`` for the newest of the config's name, or a run's name or path.
+        check: Raises if a checkpoint was made with other settings; asked before anything is written.
 
     Raises:
-        CheckpointError: If a run that was named has nothing to go on from.
+        CheckpointError: If a run that was named has nothing to go on from, or has other settings.
         ConfigError: If there is no such run, or no directory can be made.
     """
-    if resume is None:
-        return RunDirectory.create(config, resume=False), None
-    if resume == "auto":
-        directory = RunDirectory.create(config, resume=True)
-    else:
-        directory = find_run(resume, config.output_dir)
+    directory = _earlier(config, resume)
+    resolved = resolve_precision(config, earlier=None if directory is None else _as_begun(directory))
+    for warning in resolved.warnings:
+        _logger.warning("warning: %s", warning)
+    config, lines = resolved.config, resolved.lines
+    if directory is None:
+        return Opened(
+            config=config,
+            directory=RunDirectory.create(config, precision=lines),
+            checkpoint=None,
+            precision=tuple(lines),
+        )
     checkpoint = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep).latest()
-    if checkpoint is None and resume != "auto" and not directory.warm_start.config_yaml.is_file():
+    if checkpoint is not None:
+        check(directory, checkpoint, config)
+    elif resume != "auto" and not directory.warm_start.config_yaml.is_file():
         raise CheckpointError(
             "the run has no checkpoint to go on from",
             where=str(directory.root),
             mend="start it anew, without --resume",
         )
-    return directory, checkpoint
+    if resume == "auto":
+        directory.prepare(config, precision=lines)
+    return Opened(config=config, directory=directory, checkpoint=checkpoint, precision=tuple(lines))
+
+
+def _earlier(config: RunConfig, resume: str | None) -> RunDirectory | None:
+    """The directory of the run to go on with; None for a new one."""
+    if resume is None:
+        return None
+    if resume == "auto":
+        return latest_run(config.output_dir, config.name)
+    return find_run(resume, config.output_dir)
+
+
+def _as_begun(directory: RunDirectory) -> RunConfig:
+    """The configuration with which a run began. What a warm start was fitted with counts first: it cannot be changed."""
+    fitted = directory.warm_start.config_yaml
+    return load_config(str(fitted if fitted.is_file() else directory.config_yaml))

@@ -21,6 +21,7 @@ from gad_ray.controller.live_report import LiveReport
 from gad_ray.controller.stall import StallWatch
 from gad_ray.errors import HealthError
 from gad_ray.health import Finding, HealthMonitor, Severity
+from gad_ray.health.course import READY, READY_OVER
 from gad_ray.health.facts import SamplingFacts, facts_of
 from gad_ray.health.monitor import STEP_TIME_RATIO
 from gad_ray.observability.console import LiveLine
@@ -130,6 +131,17 @@ class Progress:
     def steps_per_epoch(self) -> int | None:
         """Steps that take the prompts once around; None where that is not known."""
         return self._facts.steps_per_epoch
+
+    @property
+    def ready(self) -> bool:
+        """Whether the critic is ready for the game, after the last step."""
+        with self._lock:
+            return self._health.meets(READY, over=READY_OVER)
+
+    def take_lengths(self, stage_steps: Mapping[str, int]) -> None:
+        """Go by other lengths of the stages from now on."""
+        self._line.take(stage_steps)
+        self._last_step = sum(stage_steps.values())
 
     @property
     def active_rules(self) -> frozenset[str]:

@@ -35,6 +35,7 @@ class Saving:
         step: int,
         stage: str,
         stage_step: int,
+        warmup_steps: int,
         policy_version: int,
         data: dict[str, JsonValue],
         answers: dict[str, JsonValue],
@@ -47,6 +48,7 @@ class Saving:
             step: Steps of the run.
             stage: The stage it is in.
             stage_step: Steps of that stage.
+            warmup_steps: Length of the warm-up, as far as is known.
             policy_version: Version of the policy's weights.
             data: Where the data stand.
             answers: Settings that health rules have changed.
@@ -69,6 +71,7 @@ class Saving:
             stage=stage,
             step=step,
             stage_step=stage_step,
+            warmup_steps=warmup_steps,
             policy_version=policy_version,
             data=data,
             answers=answers,

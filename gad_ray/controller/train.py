@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gad_ray.activity import activity
 from gad_ray.actors.groups import ActorLogs, Groups
 from gad_ray.actors.session import RaySession
@@ -13,7 +11,7 @@ from gad_ray.controller.game import Controller
 from gad_ray.controller.heldout import WARMUP_CRITIC
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.online import OnlineCritic, check_endpoint
-from gad_ray.controller.opening import interruptible, open_directory
+from gad_ray.controller.opening import Opened, interruptible, open_run
 from gad_ray.controller.progress import Progress
 from gad_ray.controller.saving import read_position
 from gad_ray.data.dataset import LoadedData
@@ -47,10 +45,9 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     with activity("checking the configuration"):
         check_reward_functions(config.reward)
         check_endpoint(config)
-        directory, checkpoint = open_directory(config, resume)
-        if checkpoint is not None:
-            # Other settings are told before anything is loaded.
-            read_position(directory, checkpoint, config)
+        # Other settings than the checkpoint's, and slow ones, are told before anything is loaded.
+        opened = open_run(config, resume, check=read_position)
+        config, directory = opened.config, opened.directory
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
@@ -73,19 +70,13 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
             playing = started
         groups = Groups(playing, logs, waiter)
         try:
-            return _play(config, directory, data, groups, stop, checkpoint)
+            return _play(opened, data, groups, stop)
         finally:
             groups.stop()
 
 
-def _play(
-    config: RunConfig,
-    directory: RunDirectory,
-    data: LoadedData,
-    groups: Groups,
-    stop: StopRequest,
-    checkpoint: Path | None,
-) -> int:
+def _play(opened: Opened, data: LoadedData, groups: Groups, stop: StopRequest) -> int:
+    config, directory = opened.config, opened.directory
     sizes = {"num_prompts": len(data.train), "prompts_per_step": config.prompts_per_step}
     stage_steps = {
         "warmup": config.stages.warmup.in_steps(**sizes),
@@ -96,7 +87,8 @@ def _play(
         Progress(config, directory, stage_steps=stage_steps, steps_per_epoch=epoch) as progress,
         OnlineCritic(config, groups=groups, progress=progress) as online,
     ):
-        for line in [*describe(data), *(f"warning: {told}" for told in config.accepted)]:
+        accepted = [f"warning: {told}" for told in config.accepted]
+        for line in (*opened.precision, *describe(data), *accepted):
             progress.info(line)
         controller = Controller(
             config,
@@ -107,7 +99,7 @@ def _play(
             stop=stop,
             online=online,
         )
-        finished = controller.run(checkpoint)
+        finished = controller.run(opened.checkpoint)
         if not finished:
             progress.info(f"stopped at step {controller.step}; continue with --resume {directory.root}")
             assert stop.signal_number is not None

@@ -161,11 +161,29 @@ def current_metrics(scores: ScoreBatch, answers: TextAnswers) -> Metrics:
         **paired_verdict(scores.teacher, scores.student).metrics("eval/current_"),
         "eval/reward": float(scores.student.mean()),
         "eval/teacher_nll": float(answers.nll.mean()),
-        "eval/response_length": float(rollouts.response_tokens.lengths.mean()),
+        "eval/response_length": float(rollouts.text_lengths.mean()),
         "eval/teacher_length": float(rollouts.teacher_lengths.mean()),
         "eval/distinct_1": distinct_n(rollouts.texts, 1),
         "eval/distinct_2": distinct_n(rollouts.texts, 2),
     }
+
+
+def share_unchanged(before: RolloutBatch, after: RolloutBatch) -> float | None:
+    """Share of the prompts answered both times whose text is the same; None where there are none."""
+    texts = dict(zip(after.example_ids, after.texts, strict=True))
+    same = [
+        text == texts[example_id]
+        for example_id, text in zip(before.example_ids, before.texts, strict=True)
+        if example_id in texts
+    ]
+    return float(np.mean(same)) if same else None
+
+
+def unchanged_row(share: float) -> SummaryRow:
+    """The share of greedy answers that training left as they were."""
+    return _row(
+        "greedy answers that are the same as before the first step", [100.0, 100.0 * share], None, "%", 1
+    )
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
@@ -234,7 +252,7 @@ def summary_rows(before: Answers, after: Answers, *, warmed_up: bool) -> tuple[S
 def text_rows(before: TextAnswers, after: TextAnswers) -> tuple[SummaryRow, ...]:
     """The rows of the table that need no critic."""
     sides = (before, after)
-    lengths = [side.rollouts.response_tokens.lengths.mean() for side in sides]
+    lengths = [side.rollouts.text_lengths.mean() for side in sides]
     cut = [100 * np.mean([r is StopReason.LENGTH for r in s.rollouts.stop_reasons]) for s in sides]
     teacher = before.rollouts.teacher_lengths.mean()
     return (

@@ -20,6 +20,7 @@ from gad_ray.evaluation.heldout import distinct_n
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.run_data import load_run_data
+from gad_ray.precision import resolve_precision
 from gad_ray.rollout.worker import RolloutWorker
 
 _HELDOUT_RESPONSES = 4
@@ -34,7 +35,7 @@ class Judgement:
 
     Attributes:
         nll: Mean negative log-likelihood (nats a token) of the teacher's text, over prompts.
-        length_ratio: Mean response length over the teacher's, both in the student's tokens.
+        length_ratio: Mean response length over the teacher's, both in the student's tokens without end of turn.
         cut: Share of responses that reached the token limit.
         distinct_1: Distinct words over all words of the responses.
         distinct_2: The same of pairs of words.
@@ -62,6 +63,7 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     Raises:
         GadError: If data or models cannot be used.
     """
+    config = resolve_precision(config).config
     data = load_run_data(config, quarantine_path=scratch / "quarantine.jsonl")
     train, heldout = _answer(config, data, seed=seed)
     learner = PolicyLearner(
@@ -85,7 +87,7 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     )
     return Judgement(
         nll=nll,
-        length_ratio=float(heldout.response_tokens.lengths.mean() / heldout.teacher_lengths.mean()),
+        length_ratio=float(heldout.text_lengths.mean() / heldout.teacher_lengths.mean()),
         cut=float(np.mean([reason is StopReason.LENGTH for reason in heldout.stop_reasons])),
         distinct_1=distinct_n(heldout.texts, 1),
         distinct_2=distinct_n(heldout.texts, 2),

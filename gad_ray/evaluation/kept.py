@@ -18,6 +18,7 @@ from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_meta import exported_fingerprint, exported_training
 from gad_ray.observability.run_dir import RunDirectory, find_run
+from gad_ray.precision import warn_of_slow_critic
 
 FINGERPRINT_FILE = "fingerprint.json"
 """Beside the critic's state in a checkpoint."""
@@ -61,11 +62,10 @@ class KeptCritic:
         Raises:
             GadError: If it cannot be loaded.
         """
-        return (
-            CriticModel.load(self.path)
-            if self.kind == "export"
-            else _from_checkpoint(self.path, config).model
-        )
+        if self.kind == "checkpoint":
+            return _from_checkpoint(self.path, config).model
+        warn_of_slow_critic(self.path)
+        return CriticModel.load(self.path)
 
 
 def find_critics(directory: RunDirectory) -> list[KeptCritic]:

@@ -13,6 +13,7 @@ from gad_ray.data.validate import parse_prompt
 from gad_ray.errors import DataError
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
+from gad_ray.precision import warn_of_slow_critic
 
 _RESPONSE_FIELDS = ("response", "teacher_response")
 _MICRO_BATCH_TOKENS = 8192
@@ -34,6 +35,7 @@ def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterat
     """
     pairs = pairs_of(rows)
     with activity(f"loading the critic {critic_dir}"):
+        warn_of_slow_critic(critic_dir)
         critic = CriticModel.load(critic_dir)
         fingerprint = critic.fingerprint().digest
     with activity(f"scoring {len(pairs)} pairs"):

@@ -15,12 +15,13 @@ import ray
 
 from gad_ray.activity import waiting
 from gad_ray.actors.groups import require_resources
-from gad_ray.actors.process import log_tail, runtime_env, share_of_cores
+from gad_ray.actors.process import log_tail, runtime_env
 from gad_ray.actors.waiting import StopSignal
 from gad_ray.errors import ActorDiedError, DeadlineError
 from gad_ray.fitting.job import FitJob
 from gad_ray.fitting.mailbox import Request
 from gad_ray.fitting.worker import fit_worker
+from gad_ray.machine import share_of_cores
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer

@@ -157,7 +157,7 @@ class FitWorker:
     def _export(self) -> None:
         nll = self._nll() if self._heldout else None
         if self._rank == 0:
-            dtype = TORCH_DTYPES[self._job.config.policy.model.compute]
+            dtype = TORCH_DTYPES[self._job.config.policy.model.dtype]
             self._learner.export(self._job.export, dtype=dtype)
         self._tell(Exported(nll=nll))
 

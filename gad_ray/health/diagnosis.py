@@ -16,10 +16,11 @@ from gad_ray.health.conditions import (
     holds,
     signals_of,
 )
+from gad_ray.health.course import course_of
 from gad_ray.health.findings import Finding, worst_first
 from gad_ray.health.history import History, Note
 from gad_ray.health.monitor import HealthMonitor
-from gad_ray.health.phrases import say
+from gad_ray.health.phrases import say, signal_name
 from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule, Severity
 from gad_ray.health.signals import SOURCES, Signal, read_signals
 from gad_ray.health.texts import Language
@@ -121,6 +122,7 @@ class Diagnosis:
         history: The log.
         fired: The rules that fired, in the table's order.
         observations: What is well, in words.
+        course: How the run stands beside the expected course, in words.
         verdict: All of it in a sentence.
         notes: What the reader must know of the source, in words.
         language: Of the texts.
@@ -129,6 +131,7 @@ class Diagnosis:
     history: History
     fired: tuple[Fired, ...]
     observations: tuple[str, ...]
+    course: tuple[str, ...]
     verdict: str
     notes: tuple[str, ...]
     language: Language
@@ -187,9 +190,26 @@ def diagnose(history: History, *, language: Language = "en", rules: Sequence[Rul
         history=history,
         fired=fired,
         observations=tuple(say(name, language) for name in seen),
+        course=_course(history, language),
         verdict=_verdict(history, fired, seen, language, rules),
         notes=tuple(note.text(language) for note in _notes(history, fired)),
         language=language,
+    )
+
+
+def _course(history: History, language: Language) -> tuple[str, ...]:
+    length = None if history.config is None else history.config.stages.warmup.steps
+    return tuple(
+        say(
+            "course",
+            language,
+            step=one.step,
+            field_step=one.field_step,
+            found=", ".join(f"{signal_name(s, language)} {value:.3g}" for s, value in one.found.items()),
+            standing=say(one.standing.value, language),
+            expected=say(one.expected, language),
+        )
+        for one in course_of(history.rows, history.facts, warmup_steps=length)
     )
 
 

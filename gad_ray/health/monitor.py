@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gad_ray.config import RunConfig
-from gad_ray.health.conditions import holds, signals_of
+from gad_ray.health.conditions import Condition, holds, signals_of
 from gad_ray.health.facts import RunFacts, SamplingFacts, facts_of
 from gad_ray.health.findings import Finding, make_finding
 from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule
@@ -152,6 +152,15 @@ class HealthMonitor:
         for signal, value in found.items():
             self._history[signal].take(self._steps_in_stage, step, value)
         return self._take({rule.name: self._judge(rule) for rule in self._rules})
+
+    def meets(self, condition: Condition, *, over: int) -> bool:
+        """Whether a condition holds over the last steps of the stage, with a number of each in every one of them."""
+        windows = {
+            signal: [value for _, value in self._numbers(signal, over)] for signal in signals_of(condition)
+        }
+        # What a log does not tell at all leaves a condition's negation standing; too little of it does not.
+        known = {signal: values for signal, values in windows.items() if values}
+        return all(len(values) >= over for values in known.values()) and holds(condition, known)
 
     def conclude(self) -> list[Finding]:
         """Judge the rules whose windows are not full on what there is of them: nothing more will come.

@@ -95,6 +95,29 @@ PHRASES: Mapping[str, Mapping[Language, str]] = {
         "en": "The reward rises and score_diff shrinks, as in a healthy game.",
         "zh": "奖励上升，score_diff 缩小，符合健康对抗训练的走势。",
     },
+    # -- the course
+    "course": {
+        "en": "course at step {step} (the field's {field_step}): {found}: {standing}; expected: {expected}",
+        "zh": "第 {step} 步的走势（对应现场的第 {field_step} 步）：{found}：{standing}；预期：{expected}",
+    },
+    "course-ranks": {
+        "en": "the critic begins to rank (d_acc 0.60 to 0.95, score_diff 0.5 to 5)",
+        "zh": "判别器开始能够排序（d_acc 0.60 至 0.95，score_diff 0.5 至 5）",
+    },
+    "course-band": {
+        "en": "the target band (d_acc 0.65 to 0.95, score_diff 1 to 5)",
+        "zh": "目标区间（d_acc 0.65 至 0.95，score_diff 1 至 5）",
+    },
+    "course-closer": {
+        "en": "score_diff on its way from 1.8 over 1.0 to 0.5",
+        "zh": "score_diff 由 1.8 经 1.0 降向 0.5",
+    },
+    "as-expected": {"en": "as expected", "zh": "符合预期"},
+    "behind": {"en": "behind", "zh": "落后"},
+    "ahead": {
+        "en": "ahead: too easy for the critic, or too hard by now",
+        "zh": "超前：对判别器过于容易，或已过于困难",
+    },
     # -- the verdict
     "healthy-warm-up-ready": {
         "en": "healthy warm-up, ready for the adversarial stage",

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gad_ray.batch import Fingerprint, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
+from gad_ray.batch import Fingerprint, Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
 from gad_ray.config.critic import CriticConfig, FixedTemperature
 from gad_ray.core.discriminator import DiscriminatorStats
 from gad_ray.core.packing import plan_group_batches
@@ -30,12 +30,19 @@ from gad_ray.learners.critic_batch import (
     past_responses,
     replayed_groups,
 )
-from gad_ray.learners.critic_metrics import CriticLosses, critic_metrics, update_metrics
+from gad_ray.learners.critic_metrics import (
+    CriticLosses,
+    critic_metrics,
+    mix_metrics,
+    trained_metrics,
+    update_metrics,
+)
 from gad_ray.learners.critic_objective import (
     discriminator_loss,
     first_temperature,
     losses_from,
     losses_of,
+    shares_of,
 )
 from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
@@ -144,12 +151,16 @@ class CriticLearner:
             groups, scores, collective=self.collective, num_responses=len(rollouts), version=version
         )
         batch = replace(batch, token_values=watch.collected(prompts, rollouts, self.model.encoder.chat))
-        if past:
-            # What is logged tells of the fresh responses alone, at the temperature that was trained with.
-            trained_with = None if losses is None else losses.temperature
-            losses = losses_of(self.config.loss, batch, rollouts, learned, temperature=trained_with)
+        trained: Metrics = {}
+        if past and losses is not None:
+            # What was trained on is told under names of its own; all else tells of the fresh responses alone, at
+            # the temperature that was trained with.
+            trained = trained_metrics(losses, self.config)
+            losses = losses_of(self.config.loss, batch, rollouts, learned, temperature=losses.temperature)
         metrics = {
             **critic_metrics(batch, rollouts, losses=losses, config=self.config),
+            **trained,
+            **mix_metrics(groups, batch, collective=self.collective, pooling=self.config.pooling),
             **update_metrics(results),
             "timing_s/score": self._forward_seconds,
         }
@@ -288,7 +299,7 @@ class CriticLearner:
     ) -> tuple[list[NDArray[np.float32]], CriticLosses]:
         """Gradients where the loss is a sum over groups, or one micro-batch holds them all: one pass."""
         scores = no_scores(groups)
-        rank = reg = 0.0
+        parts: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)]
         whole: DiscriminatorStats | None = None
         for members in micro_batches:
             part = [groups[i] for i in members]
@@ -297,12 +308,12 @@ class CriticLearner:
             loss, stats = discriminator_loss(self.config.loss, teacher, student, index, totals)
             loss.backward()
             self.optimizer.accumulate()
-            rank, reg = rank + float(stats.rank), reg + float(stats.reg)
+            parts.append(shares_of(stats))
             whole = stats
             keep_scores(scores, groups, members, flat)
-        shares = torch.tensor([rank, reg], dtype=torch.float64)
+        shares = torch.tensor(parts, dtype=torch.float64).sum(dim=0)
         self.collective.add_up([shares])
-        return scores, losses_from(self.config.loss, whole, rank=float(shares[0]), reg=float(shares[1]))
+        return scores, losses_from(self.config.loss, whole, shares=shares.tolist())
 
     def _backward_in_two_passes(
         self, groups: Sequence[Group], micro_batches: Sequence[Sequence[int]]
@@ -339,7 +350,7 @@ class CriticLearner:
                 ],
             )
             self.optimizer.accumulate()
-        return scores, losses_from(self.config.loss, stats, rank=float(stats.rank), reg=float(stats.reg))
+        return scores, losses_from(self.config.loss, stats)
 
     def _join(self, own: Tensor) -> Tensor:
         """The scores of all ranks in rank order, this rank's with its gradient."""

@@ -167,14 +167,7 @@ def collect_scores(
     Raises:
         TrainingError: If a score is not finite.
     """
-    positions = [p for g in groups for p in g.positions]
-    own_teacher = [s[g.teacher] for g, s in zip(groups, scores, strict=True) for _ in g.students]
-    own_student = [s[k] for g, s in zip(groups, scores, strict=True) for k in g.students]
-    # float32 holds every position exactly up to 2**24 responses.
-    where = np.concatenate(collective.gather(np.asarray(positions, dtype=np.float32))).astype(np.int64)
-    student, teacher = np.empty(num_responses, np.float32), np.empty(num_responses, np.float32)
-    student[where] = np.concatenate(collective.gather(np.asarray(own_student, dtype=np.float32)))
-    teacher[where] = np.concatenate(collective.gather(np.asarray(own_teacher, dtype=np.float32)))
+    teacher, student = in_order(groups, scores, collective=collective, num_responses=num_responses)
     finite = np.isfinite(student) & np.isfinite(teacher)
     if not finite.all():
         raise TrainingError(
@@ -183,6 +176,32 @@ def collect_scores(
             mend="lower critic.optimizer.lr or critic.head_lr, or set critic.model.compute=float32",
         )
     return ScoreBatch(student=student, teacher=teacher, critic_version=version)
+
+
+def in_order(
+    groups: Sequence[Group],
+    values: Sequence[NDArray[np.float32]],
+    *,
+    collective: Collective,
+    num_responses: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """[R] values of the teacher's row and of its own for every fresh response of all ranks, in their order.
+
+    Args:
+        groups: This rank's groups.
+        values: A number for every row of every group.
+        collective: The ranks that share the batch.
+        num_responses: Fresh responses of all ranks.
+    """
+    positions = [p for g in groups for p in g.positions]
+    own_teacher = [v[g.teacher] for g, v in zip(groups, values, strict=True) for _ in g.students]
+    own_student = [v[k] for g, v in zip(groups, values, strict=True) for k in g.students]
+    # float32 holds every position exactly up to 2**24 responses.
+    where = np.concatenate(collective.gather(np.asarray(positions, dtype=np.float32))).astype(np.int64)
+    student, teacher = np.empty(num_responses, np.float32), np.empty(num_responses, np.float32)
+    student[where] = np.concatenate(collective.gather(np.asarray(own_student, dtype=np.float32)))
+    teacher[where] = np.concatenate(collective.gather(np.asarray(own_teacher, dtype=np.float32)))
+    return teacher, student
 
 
 def _tokenise(

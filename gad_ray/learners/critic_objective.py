@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,15 +56,29 @@ def discriminator_loss(
 
 
 def losses_from(
-    loss: DiscriminatorLoss, stats: DiscriminatorStats | None, *, rank: float, reg: float
+    loss: DiscriminatorLoss,
+    stats: DiscriminatorStats | None,
+    *,
+    shares: Sequence[float] | None = None,
 ) -> CriticLosses:
-    """The parts of a loss; what concerns the whole batch is taken where the loss looks at the whole batch."""
+    """The parts of a loss; what concerns the whole batch is taken where the loss looks at the whole batch.
+
+    Args:
+        loss: Which loss, and its settings.
+        stats: Of the whole batch, where the loss looks at it or it was seen at once.
+        shares: Sums over all parts of the batch of :func:`shares_of`; those of ``stats`` when None.
+    """
+    if shares is None:
+        assert stats is not None
+        shares = shares_of(stats)
+    rank, reg, sigmoid = shares
     if stats is None or not loss.needs_whole_batch:
-        return CriticLosses(rank=rank, reg=reg, batch_mean=0.0, batch_std=1.0)
+        return CriticLosses(rank=rank, reg=reg, sigmoid=sigmoid, batch_mean=0.0, batch_std=1.0)
     adaptive = isinstance(loss.temperature, AdaptiveTemperature)
     return CriticLosses(
         rank=rank,
         reg=reg,
+        sigmoid=sigmoid,
         batch_mean=float(stats.batch_mean),
         batch_std=float(stats.batch_std),
         temperature=float(stats.temperature) if adaptive else None,
@@ -94,7 +109,12 @@ def losses_of(
     _, stats = discriminator_loss(
         loss, teacher, student, torch.from_numpy(index), totals, temperature=temperature
     )
-    return losses_from(loss, stats, rank=float(stats.rank), reg=float(stats.reg))
+    return losses_from(loss, stats)
+
+
+def shares_of(stats: DiscriminatorStats) -> tuple[float, float, float]:
+    """What one part of a batch adds to the ranking loss, to the penalty and to the mean sigmoid."""
+    return float(stats.rank), float(stats.reg), float(stats.sigmoid)
 
 
 def first_temperature(loss: DiscriminatorLoss) -> float:

@@ -235,8 +235,8 @@ def _spread(rewards: Rewards, start: int, stop: int) -> float:
 
 
 def response_metrics(rollouts: RolloutBatch) -> Metrics:
-    """Lengths of the policy's and the teacher's responses in the policy's tokens, and how many were cut."""
-    lengths = rollouts.response_tokens.lengths
+    """Lengths of the policy's and the teacher's responses in the policy's tokens without end of turn, and how many were cut."""
+    lengths = rollouts.text_lengths
     firsts = [start for start, _ in rollouts.groups()]
     cut = [reason is StopReason.LENGTH for reason in rollouts.stop_reasons]
     return {

@@ -116,7 +116,7 @@ def format_terms(rollouts: RolloutBatch, config: RewardConfig, prompts: PromptBa
     responses = [
         _Response(asked[example_id], text, int(length))
         for example_id, text, length in zip(
-            rollouts.example_ids, rollouts.texts, rollouts.response_tokens.lengths, strict=True
+            rollouts.example_ids, rollouts.texts, rollouts.text_lengths, strict=True
         )
     ]
     total = np.zeros(len(rollouts), dtype=np.float32)

@@ -253,6 +253,7 @@ class PolicyLearner:
                         rows, temperature=temperature, reference=self._kl.reference
                     ).logprobs
                 kl = self._kl.mean(out.logprobs, ref, out.mask, num_tokens=totals.tokens)
+                sums.add_pushes(loss, self._kl.coefficient * kl, out.logprobs)
                 loss = loss + self._kl.coefficient * kl
                 sums.kl_loss += float(kl.detach())
             entropy = torch.where(out.mask, out.entropy, 0.0).sum()

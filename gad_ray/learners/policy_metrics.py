@@ -25,6 +25,8 @@ _SHARES = (
     "mismatch_kl",
     "weight_mean",
     "weight_clipped",
+    "pg_push",
+    "kl_push",
 )
 
 
@@ -40,6 +42,8 @@ class PolicySums:
     mismatch_kl: float = 0.0
     weight_mean: float = 0.0
     weight_clipped: float = 0.0
+    pg_push: float = 0.0
+    kl_push: float = 0.0
     num_rejected: int = 0
     max_ratio_gap: float = 0.0
     results: list[StepResult] = field(default_factory=list[StepResult])
@@ -49,6 +53,15 @@ class PolicySums:
         self.pg_loss += float(stats.pg_loss)
         self.clip_fraction += float(stats.clip_fraction)
         self.max_ratio_gap = max(self.max_ratio_gap, float(stats.max_ratio_gap))
+
+    def add_pushes(self, pg_loss: Tensor, kl_term: Tensor, logprobs: Tensor) -> None:
+        """Add how hard both terms of the loss push the log-probabilities: Σ |∂term/∂log π| of one micro-batch.
+
+        The terms' values do not tell: that of the policy gradient is near 0 on fresh samples, whatever drives it.
+        Nothing goes through the model for this.
+        """
+        self.pg_push += _push(pg_loss, logprobs)
+        self.kl_push += _push(kl_term, logprobs)
 
     def add_mismatch(self, old: Tensor, sampled: Tensor, mask: Tensor, *, num_tokens: int) -> None:
         """Add the gap between the trainer's and the rollout's log-probabilities of one micro-batch."""
@@ -87,13 +100,13 @@ class PolicySums:
         collective.add_up([totals])
         mean = dict(zip(_SHARES, (totals / len(self.results)).tolist(), strict=False))
         gap = max(float(g[0]) for g in collective.gather(np.asarray([self.max_ratio_gap], dtype=np.float32)))
-        penalty = abs(kl.coefficient * mean["kl_loss"]) if kl.in_loss else 0.0
+        pushes = mean["pg_push"] + mean["kl_push"]
         last = self.results[-1]
         metrics: Metrics = {
             "actor/pg_loss": mean["pg_loss"],
             "actor/kl_loss": mean["kl_loss"],
             "actor/kl_coef": kl.coefficient,
-            "actor/kl_share": penalty / (abs(mean["pg_loss"]) + penalty) if penalty > 0.0 else 0.0,
+            "actor/kl_share": mean["kl_push"] / pushes if pushes > 0.0 else 0.0,
             "actor/entropy": mean["entropy"],
             "actor/clipfrac": mean["clip_fraction"],
             "actor/ratio_gap_max": gap,
@@ -109,3 +122,8 @@ class PolicySums:
             if not isinstance(importance, TruncatedImportance):
                 metrics["actor/importance_rejected_tokens"] = float(totals[-1])
         return metrics
+
+
+def _push(term: Tensor, logprobs: Tensor) -> float:
+    (gradient,) = torch.autograd.grad(term, logprobs, retain_graph=True)
+    return float(gradient.abs().sum())

@@ -102,7 +102,7 @@ class CriticModel(nn.Module):
     def build(
         cls, config: ModelConfig, *, pooling: AnyPooling, max_tokens: int, seed: int, packing: bool = False
     ) -> CriticModel:
-        """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.compute``.
+        """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.dtype``.
 
         Args:
             config: The backbone.
@@ -115,7 +115,7 @@ class CriticModel(nn.Module):
             ModelError: If the model cannot be found or loaded.
         """
         directory = resolve_model(config.model)
-        dtype = TORCH_DTYPES[config.compute]
+        dtype = TORCH_DTYPES[config.dtype]
         backbone: nn.Module = load_backbone(
             directory, dtype=dtype, gradient_checkpointing=config.gradient_checkpointing
         )
@@ -133,7 +133,7 @@ class CriticModel(nn.Module):
             chat=load_chat_format(directory, chat_template=config.chat_template),
             pooling=pooling,
             max_tokens=max_tokens,
-            dtype=config.compute,
+            dtype=config.dtype,
             packing=packing,
         )
 

@@ -27,6 +27,7 @@ class ModelFacts:
         vocab_size: Rows of the embedding.
         max_positions: Longest sequence it was made for, in tokens; 0 where its config does not say.
         hidden_size: Width of the residual stream.
+        intermediate_size: Width of the feed-forward layers; 0 where its config does not say.
         num_layers: Transformer blocks.
         tied_embeddings: Whether the output head shares the embedding's weights.
         has_chat_template: Whether its tokenizer brings a chat template.
@@ -44,6 +45,7 @@ class ModelFacts:
     tied_embeddings: bool
     has_chat_template: bool
     num_bytes: int
+    intermediate_size: int = 0
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,7 +128,14 @@ def facts_of_directory(directory: Path, *, name: str) -> ModelFacts:
         tied_embeddings=tied,
         has_chat_template=has_chat_template(directory),
         num_bytes=sum(file.stat().st_size for file in weights),
+        intermediate_size=width_of_feed_forward(config),
     )
+
+
+def width_of_feed_forward(config: Mapping[str, Any]) -> int:
+    """Width of the feed-forward layers; 0 where a config does not say, or has one for each layer."""
+    width = config.get("intermediate_size")
+    return width if isinstance(width, int) else 0
 
 
 def has_chat_template(directory: Path) -> bool:
@@ -196,6 +205,7 @@ def facts_of_gguf(path: Path, *, name: str) -> ModelFacts:
         tied_embeddings="output.weight" not in tensors,
         has_chat_template=bool(values.get("tokenizer.chat_template")),
         num_bytes=path.stat().st_size,
+        intermediate_size=_gguf_int(values, f"{architecture}.feed_forward_length"),
     )
 
 

@@ -97,7 +97,7 @@ class PolicyModel(nn.Module):
         directory = resolve_model(config.model)
         lm: nn.Module = load_causal_lm(
             directory,
-            dtype=TORCH_DTYPES[config.compute],
+            dtype=TORCH_DTYPES[config.dtype],
             gradient_checkpointing=config.gradient_checkpointing,
         )
         if config.lora is not None:

@@ -171,7 +171,7 @@ def _describe_on_hub(name: str) -> ModelFacts:
     from huggingface_hub import get_safetensors_metadata, snapshot_download
     from huggingface_hub.errors import NotASafetensorsRepoError
 
-    from gad_ray.models.facts import has_chat_template, read_json
+    from gad_ray.models.facts import has_chat_template, read_json, width_of_feed_forward
 
     try:
         directory = Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja"]))
@@ -197,6 +197,7 @@ def _describe_on_hub(name: str) -> ModelFacts:
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         has_chat_template=has_chat_template(directory),
         num_bytes=sum(info.data_offsets[1] - info.data_offsets[0] for info in tensors),
+        intermediate_size=width_of_feed_forward(config),
     )
 
 

@@ -73,6 +73,10 @@ class StepClock:
         """Steps of all stages together."""
         return sum(self._stage_steps.values())
 
+    def take(self, stage_steps: Mapping[str, int]) -> None:
+        """Go by other lengths of the same stages from now on."""
+        self._stage_steps = dict(stage_steps)
+
     def observe(self, *, stage: str, seconds: float) -> None:
         """Take the wall time of one step."""
         if math.isfinite(seconds):
@@ -112,6 +116,10 @@ class LiveLine:
         self._line = Text("starting")
         self._live: Live | None = None
         self._ended = False
+
+    def take(self, stage_steps: Mapping[str, int]) -> None:
+        """Go by other lengths of the same stages from now on."""
+        self._clock.take(stage_steps)
 
     def __enter__(self) -> Self:
         """Begin to show the line."""

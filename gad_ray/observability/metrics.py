@@ -79,7 +79,19 @@ _CRITIC = (
     _gauge("critic/sigmoid_mean", "Mean sigmoid(d / temperature); near 1 the loss is saturated", Unit.RATIO),
     *_spread("critic/teacher_score_", "the teacher's raw scores, before the update"),
     *_spread("critic/student_score_", "the student's raw scores, before the update"),
-    _gauge("critic/score_range", "Largest minus smallest raw score of both sides"),
+    _gauge("critic/score_range", "Largest minus smallest of the teacher's raw scores, before the update"),
+    _gauge("critic/score_range_both", "Largest minus smallest raw score of both sides, before the update"),
+    _gauge(
+        "critic/score_separation",
+        "Difference of the sides' mean raw scores over the root of the mean of their variances",
+    ),
+    _gauge(
+        "critic/mix_raw_score_diff", "Pooling mix: mean of teacher's minus student's score by the last token"
+    ),
+    _gauge(
+        "critic/mix_norm_score_diff",
+        "Pooling mix: the same of the last token's score divided by the length in scored tokens",
+    ),
     _gauge(
         "critic/rounded_scores",
         "Share of the step's scores that bfloat16 holds exactly; near 0 unless something rounds them",
@@ -89,6 +101,17 @@ _CRITIC = (
     _gauge("critic/temperature", "Temperature of the ranking loss"),
     _gauge("critic/batch_mean", "Mean that batch normalisation removed from the scores"),
     _gauge("critic/batch_std", "Standard deviation that batch normalisation divided the scores by"),
+    *(
+        _gauge(f"critic/trained_{name}", f"{what}, over fresh and replayed responses as trained with", unit)
+        for name, what, unit in (
+            ("d_loss", "Discriminator loss", Unit.NONE),
+            ("ranking_loss", "Ranking loss", Unit.NONE),
+            ("score_reg", "Score regularisation", Unit.NONE),
+            ("sigmoid_mean", "Mean sigmoid(d / temperature)", Unit.RATIO),
+            ("batch_mean", "Mean that batch normalisation removed", Unit.NONE),
+            ("batch_std", "Standard deviation that batch normalisation divided by", Unit.NONE),
+        )
+    ),
     _counter(
         "critic/truncated_excluded", "Responses cut at the token limit that the critic did not learn from"
     ),
@@ -139,7 +162,11 @@ _ACTOR = (
     _gauge("actor/pg_loss", "Policy-gradient loss"),
     _gauge("actor/kl_loss", "KL divergence from the reference policy, before its coefficient", Unit.NATS),
     _gauge("actor/kl_coef", "Coefficient of the KL term"),
-    _gauge("actor/kl_share", "Size of the KL term as a share of all terms' sizes", Unit.RATIO),
+    _gauge(
+        "actor/kl_share",
+        "Share of the KL term in the sum of absolute gradients of the loss by log-probabilities",
+        Unit.RATIO,
+    ),
     _gauge("actor/ce_loss", "Cross-entropy of the teacher's text under the policy, per token", Unit.NATS),
     _gauge("actor/entropy", "Mean entropy of the policy per response token", Unit.NATS),
     _gauge("actor/grad_norm", "Global gradient norm of the policy after clipping"),
@@ -187,13 +214,13 @@ _PREFERENCE = (
 )
 
 _ROLLOUT = (
-    _gauge("response_length/mean", "Mean length of the policy's responses", Unit.TOKENS),
+    _gauge("response_length/mean", "Mean length of the policy's responses, without end of turn", Unit.TOKENS),
     _gauge("response_length/min", "Shortest of the policy's responses", Unit.TOKENS),
     _gauge("response_length/max", "Longest of the policy's responses", Unit.TOKENS),
     _gauge("response_length/clip_ratio", "Share of responses cut at the token limit", Unit.RATIO),
     _gauge(
         "response_length/teacher_mean",
-        "Mean length of the teacher's responses to the same prompts, in the policy's tokens",
+        "Mean length of the teacher's responses to the same prompts, in the policy's tokens without end of turn",
         Unit.TOKENS,
     ),
     _gauge("prompt_length/mean", "Mean length of the rendered prompts", Unit.TOKENS),
@@ -289,6 +316,11 @@ _EVAL = (
     _gauge("eval/distinct_1", "Distinct words as a share of all words in new held-out responses", Unit.RATIO),
     _gauge(
         "eval/distinct_2", "Distinct word pairs as a share of all pairs in new held-out responses", Unit.RATIO
+    ),
+    _gauge(
+        "eval/greedy_unchanged",
+        "Share of held-out prompts whose greedy answer is the same as before training; 1: the policy stood still",
+        Unit.RATIO,
     ),
     _gauge(
         "eval/identical_text_diff",

@@ -41,7 +41,8 @@ RECORD_SCHEMA = pa.schema(
     ],
     metadata={"gad_ray.format": "score-records/1"},
 )
-"""Columns of a record file. ``prompt`` is the conversation as JSON, ``response_tokens`` a length in tokens.
+"""Columns of a record file. ``prompt`` is the conversation as JSON, ``response_tokens`` the length of the
+response in the policy's tokens, without the end of turn.
 
 The last four are null but for the rows whose tokens' values were kept: the critic's value of every token of the
 response's text, in the critic's tokenizer, and the index behind its last character.
@@ -82,7 +83,7 @@ class ScoreRecordWriter:
         if unknown:
             raise ValueError(f"a response answers '{min(unknown)}', which is not among the step's prompts")
         sampling = rollouts.sampling
-        lengths = rollouts.response_tokens.lengths
+        lengths = rollouts.text_lengths
         values = {one.position: one for one in scores.token_values}
         rows = [
             {

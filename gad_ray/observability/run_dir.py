@@ -10,12 +10,14 @@ import logging
 import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 import gad_ray
+from gad_ray import machine
 from gad_ray.config import RunConfig, to_yaml
 from gad_ray.errors import ConfigError
 from gad_ray.observability.files import write_text
@@ -117,6 +119,11 @@ class RunDirectory:
         return self.root / "eval" / "after.parquet"
 
     @property
+    def greedy_before(self) -> Path:
+        """The greedy answers to some held-out prompts before training."""
+        return self.root / "eval" / "greedy_before.parquet"
+
+    @property
     def nll_before(self) -> Path:
         """How likely the teacher's text to the held-out prompts was before training."""
         return self.root / "eval" / "nll_before.json"
@@ -137,32 +144,31 @@ class RunDirectory:
         return RunDirectory(root=self.root / "warm_start")
 
     @classmethod
-    def create(cls, config: RunConfig, *, resume: bool) -> RunDirectory:
-        """Make the directory of a run, or take up that of one to be continued.
+    def create(cls, config: RunConfig, *, precision: Sequence[str] = ()) -> RunDirectory:
+        """Make the directory of a new run.
 
-        A fresh run never writes into a directory that holds something: NAME-2, NAME-3, … is taken instead,
-        and a log message says so. A resumed run continues in the newest of them, if there is one.
+        It is never one that holds something: NAME-2, NAME-3, … is taken instead, and a log message says so.
 
         Args:
             config: The resolved configuration; ``name`` and ``output_dir`` decide the place.
-            resume: Continue the newest run of that name.
+            precision: As for :meth:`prepare`.
 
         Raises:
             ConfigError: If no directory can be made there.
         """
         parent = Path(config.output_dir)
-        directory = latest_run(parent, config.name) if resume else None
-        if directory is None:
-            directory = cls(root=_claim(parent, config.name))
-            if directory.name != config.name:
-                _logger.warning(
-                    "%s exists already: this run is called %s", parent / config.name, directory.name
-                )
-        directory.prepare(config)
+        directory = cls(root=_claim(parent, config.name))
+        if directory.name != config.name:
+            _logger.warning("%s exists already: this run is called %s", parent / config.name, directory.name)
+        directory.prepare(config, precision=precision)
         return directory
 
-    def prepare(self, config: RunConfig) -> None:
+    def prepare(self, config: RunConfig, *, precision: Sequence[str] = ()) -> None:
         """Make the subdirectories and write ``config.yaml`` (under the directory's name) and ``versions.json``.
+
+        Args:
+            config: The resolved configuration.
+            precision: How its precision came about, for ``versions.json``.
 
         Raises:
             ConfigError: If the directory cannot be written.
@@ -171,7 +177,8 @@ class RunDirectory:
             for path in (self.tensorboard, self.records, self.checkpoints, self.exports, self.logs):
                 path.mkdir(parents=True, exist_ok=True)
             write_text(self.config_yaml, to_yaml(config.model_copy(update={"name": self.name})))
-            write_text(self.versions_json, json.dumps(collect_versions(), indent=2) + "\n")
+            versions = {**collect_versions(), "precision": "; ".join(precision) or None}
+            write_text(self.versions_json, json.dumps(versions, indent=2, ensure_ascii=False) + "\n")
         except OSError as error:
             raise _unwritable(self.root, error) from None
 
@@ -220,6 +227,7 @@ def collect_versions() -> dict[str, str | int | float | None]:
         "gad_ray": gad_ray.__version__,
         **{package: _version(package) for package in _PACKAGES},
         "platform": platform.platform(),
+        "cpu": machine.cpu().model,
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
     }

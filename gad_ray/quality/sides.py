@@ -20,6 +20,7 @@ from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
 from gad_ray.models.source import describe_model, resolve_model
+from gad_ray.precision import warn_of_slow_critic
 from gad_ray.quality.settings import Engine, PolicySettings
 from gad_ray.rollout.worker import RolloutWorker, open_engine
 
@@ -145,6 +146,7 @@ class CriticSide:
     def __init__(self, directory: Path) -> None:
         import torch
 
+        warn_of_slow_critic(directory, on_gpu=torch.cuda.is_available())
         self._critic = CriticModel.load(directory)
         self.fingerprint = self._critic.fingerprint().digest
         if torch.cuda.is_available():

@@ -107,7 +107,17 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Chart(
                 title="Spread of the scores",
-                metrics=("critic/teacher_score_std", "critic/student_score_std", "critic/score_range"),
+                metrics=(
+                    "critic/teacher_score_std",
+                    "critic/student_score_std",
+                    "critic/score_range",
+                    "critic/score_range_both",
+                ),
+            ),
+            Chart(title="Separation in units of the scatter", metrics=("critic/score_separation",)),
+            Chart(
+                title="Parts of the mixed score's difference",
+                metrics=("critic/mix_raw_score_diff", "critic/mix_norm_score_diff"),
             ),
             Chart(
                 title="Discriminator loss",
@@ -132,6 +142,24 @@ SECTIONS: tuple[Section, ...] = (
             ),
             Chart(title="Temperature of the loss", metrics=("critic/temperature",)),
             Chart(title="Batch normalisation", metrics=("critic/batch_mean", "critic/batch_std")),
+            Chart(
+                title="With replay: the loss that was trained with",
+                metrics=(
+                    "critic/trained_d_loss",
+                    "critic/trained_ranking_loss",
+                    "critic/trained_score_reg",
+                    "critic/ranking_loss",
+                ),
+                log=True,
+            ),
+            Chart(
+                title="With replay: saturation as trained with",
+                metrics=("critic/trained_sigmoid_mean", "critic/sigmoid_mean"),
+            ),
+            Chart(
+                title="With replay: batch normalisation as trained with",
+                metrics=("critic/trained_batch_mean", "critic/trained_batch_std"),
+            ),
             Chart(title="Critic's learning rate", metrics=("critic/lr",), log=True),
             Chart(title="Replay buffer", metrics=("critic/replay_size", "critic/replay_age")),
         ),
@@ -308,6 +336,7 @@ SECTIONS: tuple[Section, ...] = (
             Chart(title="Likelihood of the teacher's text", metrics=("eval/teacher_nll",)),
             Chart(title="Length of the answers", metrics=("eval/response_length", "eval/teacher_length")),
             Chart(title="Diversity of the answers", metrics=("eval/distinct_1", "eval/distinct_2")),
+            Chart(title="Same greedy answers as before training", metrics=("eval/greedy_unchanged",)),
             Chart(
                 title="Score difference of identical text",
                 metrics=("eval/identical_text_diff",),

@@ -58,7 +58,7 @@ class VllmEngine:
         self._stop = list(stop_token_ids)
         self._llm: Any = LLM(
             model=str(model_dir),
-            dtype=config.precision,
+            dtype=config.dtype,
             skip_tokenizer_init=True,
             enforce_eager=config.gpus_per_worker == 0.0,
             max_model_len=max_prompt_tokens + config.max_response_tokens,

@@ -87,7 +87,7 @@ def open_engine(
 
     return TransformersEngine(
         model_dir,
-        precision=config.precision,
+        precision=config.dtype,
         stop_token_ids=chat.stop_token_ids,
         batch_sequences=config.batch_sequences,
         device=torch.device("cuda" if config.gpus_per_worker > 0 else "cpu"),

@@ -18,8 +18,9 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
 
-from gad_ray.actors.process import runtime_env, share_of_cores
+from gad_ray.actors.process import runtime_env
 from gad_ray.errors import ModelError
+from gad_ray.machine import share_of_cores
 from gad_ray.models.packed import PACKED_ENV
 from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.app import build_app

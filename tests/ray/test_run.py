@@ -121,6 +121,21 @@ def test_an_evaluation_reads_both_sides_alike_and_is_of_the_critic_that_goes_on(
     assert all(value is None for step, value in told.items() if step - 1 not in evaluated)
 
 
+def test_the_last_evaluation_tells_how_many_greedy_answers_training_left_as_they_were(
+    whole_run: Outcome,
+) -> None:
+    told = {
+        row["step"]: row["eval/greedy_unchanged"]
+        for row in whole_run.metrics
+        if "eval/greedy_unchanged" in row
+    }
+    assert set(told) == {TOTAL}
+    rows = {row["label"]: row for row in json.loads((whole_run.root / "summary.json").read_text())["rows"]}
+    row = rows["greedy answers that are the same as before the first step"]
+    assert (row["before"], row["after"]) == (100.0, pytest.approx(100 * told[TOTAL]))
+    assert told[TOTAL] < 1.0, "the game moved the policy"
+
+
 def test_without_a_format_reward_the_reward_is_the_discriminators(whole_run: Outcome) -> None:
     for row in whole_run.metrics:
         assert row["critic/rewards/mean"] == row["reward/discriminator_mean"]

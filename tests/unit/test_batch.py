@@ -5,7 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gad_ray.batch import PromptBatch, Ragged, RolloutBatch, RolloutReceipt, ScoreBatch, merge_metrics
+from gad_ray.batch import (
+    PromptBatch,
+    Ragged,
+    RolloutBatch,
+    RolloutReceipt,
+    ScoreBatch,
+    StopReason,
+    merge_metrics,
+)
 from gad_ray.models.chat import ChatFormat
 from tests.unit.builders import prompt_batch, rollout_batch, sampling, score_batch
 
@@ -62,6 +70,18 @@ def test_shards_hold_every_prompt_once_and_there_is_none_where_there_are_too_few
 def test_sampling_settings_that_draw_nothing_are_refused(changed: dict[str, int]):
     with pytest.raises(ValueError, match=next(iter(changed))):
         sampling(**changed)
+
+
+def test_the_length_of_a_text_is_the_same_on_both_sides(chat: ChatFormat):
+    """The policy's own end-of-turn token is none of its text; a response that was cut has none."""
+    prompts = prompt_batch(2)
+    same = [(example.teacher_response,) for example in prompts.examples]
+    batch = rollout_batch(chat, prompts, texts=same)
+    assert batch.text_lengths.tolist() == batch.teacher_lengths.tolist()
+    assert (batch.response_tokens.lengths == batch.teacher_lengths + 1).all()
+    cut = dataclasses.replace(batch, stop_reasons=(StopReason.LENGTH, StopReason.STOP))
+    assert (cut.text_lengths - batch.text_lengths).tolist() == [1, 0]
+    assert batch.num_tokens == sum(batch.teacher_lengths) + 2, "what was generated counts all of it"
 
 
 def without_last(rows: Ragged) -> Ragged:

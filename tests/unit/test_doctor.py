@@ -12,6 +12,7 @@ from gad_ray import doctor, machine
 from gad_ray.cli import main
 from gad_ray.doctor import Finding, Verdict, examine
 from gad_ray.machine import GIB, Gpu, Memory
+from gad_ray.precision import Rates, Shape
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,8 @@ def good_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "memory", lambda: Memory(total=64 * GIB, available=60 * GIB))
     monkeypatch.setattr(machine, "shared_memory", lambda: Memory(total=32 * GIB, available=32 * GIB))
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "auth_token"))
+    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: Rates(float32=130.0, bfloat16=870.0))
+    monkeypatch.setattr(doctor, "_measure", lambda shape, threads: Rates(float32=120.0, bfloat16=12.0))
 
 
 def finding(name: str, *, output_dir: Path = Path("runs")) -> Finding:
@@ -168,3 +171,56 @@ def test_only_a_failure_makes_the_command_fail_and_json_says_the_same(
         main(["doctor"])
     assert left.value.code == code
     assert "→ mend it" in capsys.readouterr().out
+
+
+def test_the_processors_rates_are_told_with_what_auto_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = finding("precision")
+    assert found.verdict is Verdict.OK
+    assert found.found.startswith("870 GFLOP/s in bfloat16, 130 in float32")
+    assert found.found.endswith("auto takes bfloat16")
+    monkeypatch.setattr(machine, "gpus", lambda: (Gpu(name="A GPU", total=80 * GIB, free=70 * GIB),))
+    monkeypatch.setattr(machine, "gpu_capabilities", lambda: (7.5,))
+    assert finding("precision").found.endswith("bfloat16 begins at 8: float32")
+
+
+def test_what_is_not_kept_is_measured_and_a_deep_examination_measures_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "_imports", list)
+    (deep,) = [f for f in examine(deep=True) if f.name == "precision"]
+    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: None)
+    for found in (deep, finding("precision")):
+        assert found.found.startswith("12 GFLOP/s in bfloat16, 120 in float32")
+        assert found.found.endswith("auto takes float32")
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(870.0, "13 GiB in bfloat16"), (12.0, "14 GiB in float32")])
+def test_the_memory_that_is_asked_for_follows_the_precision(
+    monkeypatch: pytest.MonkeyPatch, rate: float, needed: str
+) -> None:
+    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=rate))
+    monkeypatch.setattr(machine, "memory", lambda: Memory(total=16 * GIB, available=12 * GIB))
+    assert needed in (finding("memory").mend or "")
+
+
+def test_a_measurement_happens_in_a_process_of_its_own_and_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("GAD_RAY_CACHE", str(tmp_path))
+    found = doctor._measure(Shape(tokens=4, hidden=8, columns=8), threads=1)
+    assert isinstance(found, Rates)
+    assert len(json.loads((tmp_path / "precision.json").read_text())) == 1
+
+
+def test_a_measurement_that_fails_is_told_with_its_last_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    (tmp_path / "torch.py").write_text("raise ImportError('libgomp.so.1 is missing')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(doctor.__file__).parents[1]}")
+    monkeypatch.setenv("GAD_RAY_CACHE", str(tmp_path))
+    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: None)
+    found = finding("precision")
+    assert found.verdict is Verdict.WARN
+    assert "libgomp.so.1 is missing" in found.found

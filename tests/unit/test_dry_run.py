@@ -35,6 +35,7 @@ from gad_ray.models.facts import ModelFacts
 from gad_ray.models.pairs import TokenRow
 from gad_ray.models.policy import PolicyModel
 from gad_ray.models.source import describe_model
+from gad_ray.precision import Rates, Shape, choice
 from tests.tiny import make_tiny_model
 
 
@@ -64,9 +65,14 @@ def recipe(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
             "max_prompt_tokens": 128,
             "max_teacher_tokens": 64,
         },
-        "policy": {"model": {"model": str(model)}},
-        "critic": {"model": {"model": str(model)}, "max_tokens": 256},
-        "rollout": {"engine": "transformers", "responses_per_prompt": 2, "max_response_tokens": 32},
+        "policy": {"model": {"model": str(model), "compute": "bfloat16"}},
+        "critic": {"model": {"model": str(model), "compute": "bfloat16"}, "max_tokens": 256},
+        "rollout": {
+            "engine": "transformers",
+            "precision": "bfloat16",
+            "responses_per_prompt": 2,
+            "max_response_tokens": 32,
+        },
         "stages": {"warmup": {"steps": 1}, "adversarial": {"steps": 1}},
     }
     path.write_text(yaml.safe_dump(settings))
@@ -87,7 +93,14 @@ def test_a_run_that_can_start_has_no_problem_and_is_told_in_full(recipe: Path, t
     found = run(recipe)
     assert found.problems == []
     assert found.warnings == []
-    assert list(found.sections) == ["engine", "models", "data", "batches", "memory, roughly"]
+    assert list(found.sections) == [
+        "precision",
+        "engine",
+        "models",
+        "data",
+        "batches",
+        "memory, roughly",
+    ]
     assert found.sections["data"][0].startswith("10 rows to train on, of 12 read")
     assert (
         "each step: 4 prompts × 2 responses = 8 responses of at most 32 tokens" in found.sections["batches"]
@@ -100,7 +113,14 @@ def test_a_fit_needs_neither_a_critic_nor_both_models_at_a_time(recipe: Path) ->
     settings = ["critic.model.model=/no/such/model", "fit.soda.steps=3", "prompts_per_step=2"]
     found = dry_run(load_config(str(recipe), settings), fit="soda")
     assert found.problems == []
-    assert list(found.sections) == ["engine", "models", "data", "fit by soda", "memory, roughly"]
+    assert list(found.sections) == [
+        "precision",
+        "engine",
+        "models",
+        "data",
+        "fit by soda",
+        "memory, roughly",
+    ]
     assert "6 prompts × 1 response = 6 responses" in found.sections["fit by soda"][0]
     roles = [line.partition(":")[0] for line in found.sections["memory, roughly"]]
     assert roles[:2] == ["policy", "rollout"]
@@ -410,7 +430,11 @@ def num_bytes(tensors: Iterable[Tensor]) -> int:
 
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
-    [({}, 0.01), ({"compute": "float32"}, 0.01), ({"lora": {"rank": 4, "alpha": 8.0}}, 0.3)],
+    [
+        ({"compute": "bfloat16"}, 0.01),
+        ({"compute": "float32"}, 0.01),
+        ({"compute": "bfloat16", "lora": {"rank": 4, "alpha": 8.0}}, 0.3),
+    ],
 )
 def test_the_reference_is_as_large_as_estimated(
     recipe: Path, model: Path, settings: dict[str, Any], tolerance: float
@@ -499,3 +523,34 @@ def test_activations_weights_and_gradients_are_about_what_is_estimated(recipe: P
     parts = real_parts(config, model)["critic"]
     for name, size in found.items():
         assert parts[name] == pytest.approx(size, rel=0.35), name
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(12.0, "float32"), (870.0, "bfloat16")])
+def test_what_auto_comes_to_is_told_shown_and_decides_the_memory(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: float, taken: str
+) -> None:
+    from gad_ray.commands.dry_run import report
+
+    monkeypatch.setattr(choice, "shape_of", lambda model: Shape.of(hidden=576, intermediate=1536))
+    monkeypatch.setattr(choice, "find_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=rate))
+    keys = ("policy.model.compute", "critic.model.compute", "rollout.precision")
+    left_open = [f"{key}=auto" for key in keys]
+    assert report(load_config(str(recipe), left_open)) == 0
+    shown = capsys.readouterr().out
+    assert (
+        f"  policy.model.compute = {taken}, which auto comes to: {rate:.0f} GFLOP/s in bfloat16, 120 in"
+        in shown
+    )
+    assert f"precision: {taken}" in shown
+    assert "auto" not in yaml.safe_load(shown.partition("precision\n")[0])["policy"]["model"].values()
+    found = run(recipe, *left_open)
+    same = run(recipe, *(f"{key}={taken}" for key in keys))
+    assert found.sections["memory, roughly"] == same.sections["memory, roughly"]
+
+
+def test_a_slow_precision_is_warned_of_by_the_dry_run(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "shape_of", lambda model: Shape.of(hidden=576, intermediate=1536))
+    monkeypatch.setattr(choice, "find_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=12.0))
+    (warning,) = run(recipe, "policy.model.compute=float32", "rollout.precision=float32").warnings
+    assert warning.startswith("critic.model.compute = bfloat16 is slow here: 12 GFLOP/s in bfloat16, 120 in")
+    assert warning.endswith("set critic.model.compute=auto, or float32")

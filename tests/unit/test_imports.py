@@ -25,6 +25,7 @@ FLOORS: dict[str, int] = {
     "data": 3,
     "models": 3,
     "memory_estimate": 4,
+    "precision": 4,
     "learners": 4,
     "rollout": 4,
     "checkpoint": 4,

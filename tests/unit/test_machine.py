@@ -53,3 +53,31 @@ def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch: pytest.MonkeyPatch, t
 def test_without_nvidia_smi_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.gpus() == ()
+
+
+@pytest.mark.parametrize("name", ["flags", "Features"])
+def test_a_processor_names_itself_and_its_instructions(tmp_path: Path, name: str) -> None:
+    processor = f"processor\t: 0\nmodel name\t: A Processor 3.0\n{name}\t\t: fpu avx2 amx_bf16\n"
+    (tmp_path / "cpuinfo").write_text(f"{processor}\n{processor}")
+    found = machine.cpu(cpuinfo=tmp_path / "cpuinfo")
+    assert found == machine.Cpu(model="A Processor 3.0", flags=frozenset({"fpu", "avx2", "amx_bf16"}))
+
+
+def test_a_processor_that_says_nothing_has_a_name_all_the_same(tmp_path: Path) -> None:
+    found = machine.cpu(cpuinfo=tmp_path / "none")
+    assert found.model
+    assert found.flags == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [("8.0\n9.0\n", (8.0, 9.0)), ("", ()), ("[N/A]\n", ()), ("Field is not a valid field to query\n", ())],
+)
+def test_compute_capabilities_are_those_that_nvidia_smi_lists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, found: tuple[float, ...]
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert machine.gpu_capabilities() == found

@@ -40,8 +40,11 @@ def bradley_terry_loss(
         margin: Difference below which a pair still counts as badly ranked.
         reg_threshold: c, the size up to which a score costs nothing.
         reg_weight: w of the penalty.
-        batch_norm: Normalise both sides by their common mean and (floored) standard deviation. The
-            statistics are those of this call: give it the whole batch.
+        batch_norm: Normalise both sides by the mean and (floored) standard deviation of the scores of all pairs.
+            The teacher's score counts once for each response that it is compared with, as the field's code has
+            it, so that both sides weigh the same: counted once a prompt, 8 responses to a prompt would stretch d
+            from 2 to 3.2 where every teacher's score is 1 and every student's is −1. The statistics are those of
+            this call: give it the whole batch.
         num_prompts: Global number of prompts, where this call sees a part of the batch.
         num_responses: Global number of responses, likewise.
 
@@ -53,12 +56,13 @@ def bradley_terry_loss(
     mean, std = teacher.new_zeros(()), teacher.new_ones(())
     ranked_teacher, ranked_student = teacher, student
     if batch_norm:
-        both = torch.cat([teacher, student])
+        both = torch.cat([teacher[group], student])
         mean, std = both.mean(), both.std(correction=0).clamp_min(_STD_FLOOR)
         ranked_teacher, ranked_student = (teacher - mean) / std, (student - mean) / std
     difference = ranked_teacher[group] - ranked_student
     tau = temperature_of(temperature, difference)
-    rank = F.softplus(-(difference - margin) / tau).sum() / num_responses
+    seen = (difference - margin) / tau
+    rank = F.softplus(-seen).sum() / num_responses
     reg = score_penalty(
         teacher,
         student,
@@ -70,6 +74,7 @@ def bradley_terry_loss(
     stats = DiscriminatorStats(
         rank=rank.detach(),
         reg=reg.detach(),
+        sigmoid=seen.detach().sigmoid().sum() / num_responses,
         temperature=torch.as_tensor(tau),
         batch_mean=mean.detach(),
         batch_std=std.detach(),

@@ -59,6 +59,8 @@ def cross_entropy_loss(
     stats = DiscriminatorStats(
         rank=rank.detach(),
         reg=reg.detach(),
+        sigmoid=torch.cat([teacher, -student]).detach().div(tau).sigmoid().sum()
+        / (num_prompts + num_responses),
         temperature=torch.as_tensor(tau),
         batch_mean=teacher.new_zeros(()),
         batch_std=teacher.new_ones(()),

@@ -15,6 +15,8 @@ class DiscriminatorStats:
     """Share of the loss that tells the two sides apart."""
     reg: Tensor
     """Share of the score penalty, already weighted."""
+    sigmoid: Tensor
+    """Share of the mean sigmoid that the loss sees: near 1 it is saturated."""
     temperature: Tensor
     """τ that the scores were divided by."""
     batch_mean: Tensor

@@ -7,7 +7,7 @@ def length_window(length: int, *, max_tokens: int, soft_tokens: int = 0, min_tok
     """0 within the window, down to −1 outside it.
 
     Args:
-        length: Tokens of the response.
+        length: Tokens of the response, without the end of turn.
         max_tokens: Length above which the penalty is −1.
         soft_tokens: Tokens before ``max_tokens`` over which it grows evenly from 0 to −1.
         min_tokens: Length below which it grows evenly from 0 to −1 at an empty response.

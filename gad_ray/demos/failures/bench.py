@@ -26,6 +26,7 @@ from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.pairs import Pair
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
+from gad_ray.precision import resolve_precision
 from gad_ray.rollout.worker import RolloutWorker, probe_row
 
 T = TypeVar("T")
@@ -78,7 +79,7 @@ class Bench:
     """
 
     def __init__(self, config: RunConfig, *, tell: Callable[[str], None]) -> None:
-        self.config = config
+        self.config = config = resolve_precision(config).config
         self.tell = tell
         model = config.policy.model
         self.chat: ChatFormat = load_chat_format(
@@ -204,7 +205,7 @@ class Bench:
     def load_engine(self, policy: PolicyLearner) -> None:
         """Give the engine a policy's weights; its answers from before are taken first."""
         _ = self._first_answers
-        snapshot = policy.snapshot(dtype=self.config.rollout.precision, probe=probe_row(self.chat))
+        snapshot = policy.snapshot(dtype=self.config.rollout.dtype, probe=probe_row(self.chat))
         self.worker.load_weights(snapshot)
 
     def judge(self, critic: CriticLearner, samples: Samples) -> Verdict:

@@ -71,4 +71,4 @@ def _figures(label: str, field: float, ours: float) -> tuple[Figure]:
 
 
 def _length(samples: Samples) -> float:
-    return float(samples.rollouts.response_tokens.lengths.mean())
+    return float(samples.rollouts.text_lengths.mean())

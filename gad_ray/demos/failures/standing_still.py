@@ -40,7 +40,7 @@ def reproduce(bench: Bench) -> Finding:
                 ours=_last(ours, "actor/kl_loss"),
             ),
             Figure(
-                label="KL term's share of the loss, last step",
+                label="KL term's share of the gradient, last step",
                 field=_last(field, "actor/kl_share"),
                 ours=_last(ours, "actor/kl_share"),
             ),

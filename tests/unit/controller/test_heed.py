@@ -55,6 +55,7 @@ def finding(severity: Severity) -> Finding:
         window=10,
         judged_on=10,
         values={"score std": 0.01},
+        numbers=(1, 7),
         meaning="The critic gives nearly the same score to everything.",
         advice=("critic.optimizer.lr=5.0e-06",),
     )

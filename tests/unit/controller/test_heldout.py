@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,10 +10,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+import gad_ray.controller.heldout as heldout_module
 from gad_ray.actors.groups import Groups
-from gad_ray.batch import Fingerprint, PromptBatch, RolloutBatch, ScoreBatch
+from gad_ray.batch import Fingerprint, PromptBatch, RolloutBatch, SamplingSettings, ScoreBatch
 from gad_ray.config import load_config
-from gad_ray.controller.heldout import HeldOut, save_nll
+from gad_ray.controller.heldout import GreedyAnswers, HeldOut, save_nll
 from gad_ray.evaluation.heldout import save_rollouts
 from gad_ray.models.chat import ChatFormat
 from gad_ray.observability.run_dir import RunDirectory
@@ -104,3 +106,84 @@ def test_a_resumed_run_compares_its_critic_with_the_one_that_was_evaluated_befor
         resumed = heldout_of(prompts, chat, tmp_path)
         resumed.load_before(step=step)
         assert resumed.same_critic(other) == told
+
+
+# -- greedy answers ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answering:
+    """Groups whose policy gives every prompt the text of its version, greedily or not."""
+
+    chat: ChatFormat
+    version: int = 0
+    texts: dict[int, tuple[str, ...]] = field(default_factory=dict[int, tuple[str, ...]])
+    asked: list[SamplingSettings] = field(default_factory=list[SamplingSettings])
+
+    def generate(self, prompts: PromptBatch, settings: SamplingSettings) -> Any:
+        self.asked.append(settings)
+        texts = [(text,) for text in self.texts[self.version][: len(prompts)]]
+        batch = rollout_batch(self.chat, prompts, texts=texts, sampling=settings, policy_version=self.version)
+        return SimpleNamespace(batches=[batch])
+
+    def receipts(self, _refs: Any, *, what: str) -> None:
+        assert "greedy" in what
+
+
+def greedy_of(
+    prompts: PromptBatch, root: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str
+) -> GreedyAnswers:
+    monkeypatch.setattr(heldout_module.ray, "get", list)
+    config = load_config("quickstart", list(overrides))
+    return GreedyAnswers(config, directory=RunDirectory(root=root), examples=prompts.examples)
+
+
+def test_the_share_of_greedy_answers_that_training_left_as_they_were(
+    prompts: PromptBatch, chat: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {0: ("a", "b", "c", "d"), 1: ("a", "b", "c", "other")}
+    actors = Answering(chat, texts=texts)
+    groups = cast("Groups", actors)
+    answers = greedy_of(prompts, tmp_path, monkeypatch, "rollout.temperature=0.6")
+    assert answers.share_unchanged(groups=groups) is None, "none were kept"
+    answers.take_before(groups=groups)
+    assert (actors.asked[0].temperature, actors.asked[0].top_p, actors.asked[0].repetition_penalty) == (
+        0.0,
+        1.0,
+        1.0,
+    )
+    assert answers.share_unchanged(groups=groups, policy_version=0) == 1.0
+    assert len(actors.asked) == 1, "the same weights are not asked again"
+    actors.version = 1
+    # A resumed run finds them on disk.
+    again = greedy_of(prompts, tmp_path, monkeypatch)
+    assert again.share_unchanged(groups=groups, policy_version=1) == 0.75
+
+
+def test_greedy_answers_are_of_so_many_prompts_or_of_none(
+    prompts: PromptBatch, chat: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actors = Answering(chat, texts={0: ("a", "b"), 1: ("a", "other")})
+    groups = cast("Groups", actors)
+    two = greedy_of(prompts, tmp_path / "two", monkeypatch, "evaluation.greedy_prompts=2")
+    two.take_before(groups=groups)
+    actors.version = 1
+    assert two.share_unchanged(groups=groups) == 0.5
+    none = greedy_of(prompts, tmp_path / "none", monkeypatch, "evaluation.greedy_prompts=0")
+    none.take_before(groups=groups)
+    assert none.share_unchanged(groups=groups) is None
+    assert len(actors.asked) == 2
+
+
+def test_the_last_evaluation_logs_the_share_and_no_other_does(
+    prompts: PromptBatch, chat: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actors = Answering(chat, texts={0: ("a", "b", "c", "d"), 1: ("a", "b", "c", "other")})
+    greedy_of(prompts, tmp_path, monkeypatch).take_before(groups=cast("Groups", actors))
+    evaluation = heldout_of(prompts, chat, tmp_path)
+    for name in ("generate", "receipts"):
+        setattr(evaluation._groups, name, getattr(actors, name))  # pyright: ignore[reportPrivateUsage]
+    actors.version = 1
+    assert "eval/greedy_unchanged" not in evaluation.evaluate(step=1, policy_version=1)
+    assert evaluation.evaluate(step=2, policy_version=1, last=True)["eval/greedy_unchanged"] == 0.75
+    assert len(actors.asked) == 2

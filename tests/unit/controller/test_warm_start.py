@@ -34,7 +34,7 @@ def game(root: Path, **changed: Any) -> RunConfig:
 @pytest.fixture
 def made(tmp_path: Path) -> RunDirectory:
     """A run whose warm start came to its end."""
-    directory = RunDirectory.create(game(tmp_path), resume=False)
+    directory = RunDirectory.create(game(tmp_path))
     directory.warm_start.prepare(game(tmp_path))
     directory.warm_start.summary_json.write_text("{}")
     return directory

@@ -121,6 +121,36 @@ def test_batch_normalisation_uses_one_mean_and_deviation_of_both_sides_together(
     assert float(stats.batch_std) == pytest.approx(1.4142136)
 
 
+def test_under_batch_normalisation_a_teachers_score_counts_once_for_each_response_to_its_prompt():
+    # Pairs (3, 1), (3, 1), (1, −1): the six scores' mean is 8/6, their variance 22/6 − (8/6)² = 1.8888889.
+    # d = 2/1.3743685 = 1.4552138 for each; rank = ln(1 + e^−1.4552138) = 0.2097337.
+    loss, stats = bradley_terry_loss(
+        leaf(3.0, 1.0),
+        leaf(1.0, 1.0, -1.0),
+        group=torch.tensor([0, 0, 1]),
+        temperature=1.0,
+        batch_norm=True,
+    )
+    assert float(stats.batch_mean) == pytest.approx(8 / 6)
+    assert float(stats.batch_std) == pytest.approx(1.3743685)
+    assert float(loss) == pytest.approx(0.2097337, abs=1e-6)
+
+
+@pytest.mark.parametrize("responses", [1, 4, 8])
+def test_the_number_of_responses_does_not_stretch_a_normalised_difference(responses: int):
+    # Every teacher's score is 1 and every student's −1: d = 2, and rank = ln(1 + e^−2) = 0.1269280.
+    loss, stats = bradley_terry_loss(
+        leaf(1.0),
+        leaf(*[-1.0] * responses),
+        group=torch.zeros(responses, dtype=torch.int64),
+        temperature=1.0,
+        batch_norm=True,
+    )
+    assert (float(stats.batch_mean), float(stats.batch_std)) == (pytest.approx(0.0), pytest.approx(1.0))
+    assert float(loss) == pytest.approx(0.1269280, abs=1e-6)
+    assert float(stats.sigmoid) == pytest.approx(0.8807971, abs=1e-6)
+
+
 def test_batch_normalisation_is_blind_to_scale_and_shift_and_so_is_its_gradient():
     teacher, student, group = leaf(1.0, 0.2, -0.7), leaf(0.5, -1.5, 0.9), pairs(3)
     loss, _ = bradley_terry_loss(teacher, student, group=group, temperature=0.5, batch_norm=True)

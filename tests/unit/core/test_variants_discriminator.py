@@ -78,7 +78,7 @@ def reference(
     """Loss, τ and the gradients of both sides, in float64."""
     prompts, responses = len(teacher), len(student)
     mean, std = 0.0, 1.0
-    both = np.concatenate([teacher, student])
+    both = np.concatenate([teacher[group], student])
     if v.batch_norm:
         mean, std = both.mean(), max(both.std(), 1e-4)
     t, s = (teacher - mean) / std, (student - mean) / std
@@ -100,7 +100,8 @@ def reference(
             # d is (s_T − s_S)/std: through the mean nothing flows, through std (b − mean)/(n · std²) · Σ to_d · d.
             flow = float((to_d * d).sum()) if both.std() > 1e-4 else 0.0
             through = -flow * (both - mean) / (len(both) * std**2)
-            to_t, to_s = to_t / std + through[:prompts], to_s / std + through[prompts:]
+            to_t = to_t / std + np.bincount(group, weights=through[:responses], minlength=prompts)
+            to_s = to_s / std + through[responses:]
     for side, gradient in ((teacher, to_t), (student, to_s)):
         excess = np.maximum(np.abs(side) - v.threshold, 0.0)
         loss += v.weight * (excess**2).mean()
@@ -138,7 +139,11 @@ def test_value_and_gradient_are_those_of_the_formula(
 ) -> None:
     wanted = reference(VARIANTS[name], *batch)
     # Normalised scores' gradients are differences of terms that are larger by one over their deviation.
-    deviation = max(float(np.concatenate(batch[:2]).std()), 1e-4) if VARIANTS[name].batch_norm else 1.0
+    deviation = (
+        max(float(np.concatenate([batch[0][batch[2]], batch[1]]).std()), 1e-4)
+        if VARIANTS[name].batch_norm
+        else 1.0
+    )
     for dtype, exact in ((torch.float64, 1e-9), (torch.float32, 2e-5)):
         found = evaluate(VARIANTS[name], *batch, dtype)
         # A gradient near zero is what is left of larger ones that cancel: it is as exact as they are.

@@ -132,7 +132,7 @@ def test_the_policy_of_the_moment_is_judged_under_names_of_its_own(chat: ChatFor
         "eval/current_auc": 8.5 / 16,
         "eval/reward": 1.5,
         "eval/teacher_nll": 2.5,
-        "eval/response_length": 2.0,
+        "eval/response_length": 1.0,  # 3, 0, 1, 0 before the end of turn
         "eval/teacher_length": 4.0,
         "eval/distinct_1": 4 / 6,  # one two one / two / three four
         "eval/distinct_2": 1.0,
@@ -187,7 +187,11 @@ def test_the_summary_compares_the_same_measure_before_and_after(chat: ChatFormat
         "teacher preferred, eval/d_acc (warm-up critic, frozen)": (100.0, 50.0, True),
         "teacher preferred, eval/d_acc (last critic)": (100.0, 100.0, None),
         "negative log-likelihood of the teacher's text": (3.0, 1.5, True),
-        f"response length (teacher {np.mean(sides(chat)[0].rollouts.teacher_lengths):.1f})": (4.0, 2.0, None),
+        f"response length (teacher {np.mean(sides(chat)[0].rollouts.teacher_lengths):.1f})": (
+            4.0,
+            1.25,
+            None,
+        ),
         "responses cut at the limit": (100.0, 25.0, None),
         # (one two one | two | three four): 4 of 6 and 3 of 3; four times "a b c d": 4 of 16 and 3 of 12.
         "distinct-1": (pytest.approx(4 / 6), 0.25, None),

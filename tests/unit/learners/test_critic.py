@@ -11,15 +11,15 @@ from torch import Tensor
 
 import gad_ray.learners.critic_objective as objective
 from gad_ray.batch import PromptBatch, ScoreBatch
-from gad_ray.config.critic import BradleyTerryLoss, FixedTemperature, ScoreReg
+from gad_ray.config.critic import BradleyTerryLoss, FixedTemperature, MixPooling, ScoreReg
 from gad_ray.config.models import LoraConfig, OptimizerConfig
 from gad_ray.core.discriminator import bradley_terry_loss
 from gad_ray.errors import TrainingError
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.learners.critic_metrics import CriticLosses, correlation, critic_metrics
+from gad_ray.learners.critic_metrics import CriticLosses, correlation, critic_metrics, separation
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.critic import CriticModel
-from gad_ray.models.pairs import TokenRow
+from gad_ray.models.pairs import Pair, TokenRow
 from tests.unit.builders import (
     SMOOTH,
     STUDENT,
@@ -305,7 +305,7 @@ def metrics_of(chat: ChatFormat, tied_model: Path, loss: BradleyTerryLoss, losse
 
 
 def test_the_figures_of_a_step_are_those_worked_out_by_hand(chat: ChatFormat, tied_model: Path):
-    losses = CriticLosses(rank=0.8, reg=0.2, batch_mean=0.0, batch_std=1.0)
+    losses = CriticLosses(rank=0.8, reg=0.2, sigmoid=0.6, batch_mean=0.0, batch_std=1.0)
     found = metrics_of(
         chat, tied_model, loss_config(margin=0.5, temperature=FixedTemperature(value=2.0)), losses
     )
@@ -315,7 +315,10 @@ def test_the_figures_of_a_step_are_those_worked_out_by_hand(chat: ChatFormat, ti
         "critic/ranking_loss": 0.8,
         "critic/score_reg": 0.2,
         "critic/score_diff": 1 / 6,  # (1.5 − 1 + 0)/3
-        "critic/score_range": 4.0,
+        "critic/score_range": 3.0,  # the teacher's
+        "critic/score_range_both": 4.0,
+        # (0.5 − 0.8333333)/√((2.25 + 2.7222222)/2)
+        "critic/score_separation": -0.2114065,
         # σ(0.5), σ(−0.75), σ(−0.25): (0.6224593 + 0.3208213 + 0.4378235)/3
         "critic/sigmoid_mean": 0.4603680,
         # Lengths 2, 4, 3 against 0.5, 3, −1: covariance (−1·−0.3333 + 1·2.1667 + 0)/3 = 0.8333,
@@ -338,13 +341,46 @@ def test_the_figures_of_a_step_are_those_worked_out_by_hand(chat: ChatFormat, ti
 def test_under_batch_normalisation_the_difference_stays_raw_and_the_sigmoid_is_what_the_loss_sees(
     chat: ChatFormat, tied_model: Path
 ):
-    losses = CriticLosses(rank=0.8, reg=0.2, batch_mean=0.7, batch_std=0.5)
+    losses = CriticLosses(rank=0.8, reg=0.2, sigmoid=0.6, batch_mean=0.7, batch_std=0.5)
     loss = loss_config(margin=0.0, temperature=FixedTemperature(value=2.0), batch_norm=True)
     found = metrics_of(chat, tied_model, loss, losses)
     assert found["critic/score_diff"] == pytest.approx(1 / 6)
     assert (found["critic/batch_mean"], found["critic/batch_std"]) == (0.7, 0.5)
     # d/0.5/2 = d: σ(1.5), σ(−1), σ(0): (0.8175745 + 0.2689414 + 0.5)/3
     assert found["critic/sigmoid_mean"] == pytest.approx(0.5288386, abs=1e-6)
+
+
+def test_sides_that_do_not_vary_have_no_separation_and_its_scale_does_not_matter():
+    one, two = np.asarray([1.0, 3.0], dtype=np.float32), np.asarray([-2.0, 0.0], dtype=np.float32)
+    # (2 + 1)/√((1 + 1)/2)
+    assert separation(one, two) == pytest.approx(3.0)
+    assert separation(7 * one, 7 * two) == pytest.approx(3.0)
+    assert separation(one[:1], two[:1]) is None
+
+
+def test_a_mixed_scores_difference_is_logged_in_its_two_parts(tied_model: Path, prompts, rollouts):
+    pooling = MixPooling(w_raw=0.7, w_norm=0.3)
+    learner = learner_of(tied_model, pooling=pooling)
+    _, stats = learner.judge(prompts, rollouts)
+    fresh = learner_of(tied_model, pooling=pooling)
+    raw, norm = [], []
+    for example_id, text in zip(rollouts.example_ids, rollouts.texts, strict=True):
+        example = next(e for e in prompts.examples if e.id == example_id)
+        parts = []
+        for answer in (example.teacher_response, text):
+            row = fresh.model.encoder.encode(Pair(example.messages, answer))
+            last = float(fresh.model.score_rows([row])[1][0][-1])
+            parts.append((last, last / (len(row) - row.start)))
+        raw.append(parts[0][0] - parts[1][0])
+        norm.append(parts[0][1] - parts[1][1])
+    found = stats.metrics
+    assert found["critic/mix_raw_score_diff"] == pytest.approx(np.mean(raw), abs=1e-5)
+    assert found["critic/mix_norm_score_diff"] == pytest.approx(np.mean(norm), abs=1e-5)
+    whole = 0.7 * found["critic/mix_raw_score_diff"] + 0.3 * found["critic/mix_norm_score_diff"]
+    assert whole == pytest.approx(found["critic/score_diff"], abs=1e-5)
+    assert abs(found["critic/mix_raw_score_diff"]) > 1e-4
+    _, mean_pooled = learner_of(tied_model).judge(prompts, rollouts)
+    assert not any("mix" in name for name in mean_pooled.metrics)
 
 
 def test_a_side_that_does_not_vary_has_no_correlation():

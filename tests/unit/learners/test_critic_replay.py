@@ -15,7 +15,16 @@ from gad_ray.config.critic import ReplayConfig
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.chat import ChatFormat
 from tests.unit.builders import assert_gradients_close, figures_of, gradients_of, rollout_batch
-from tests.unit.learners.variants import CRITIC_LOSSES, POOLINGS, REPLAY, TEXTS, batch_of, spread_critic
+from tests.unit.learners.variants import (
+    CRITIC_LOSSES,
+    POOLINGS,
+    REPLAY,
+    SMALL,
+    TEXTS,
+    WHOLE,
+    batch_of,
+    spread_critic,
+)
 
 
 def judge(learner: CriticLearner, chat: ChatFormat, step: int) -> Any:
@@ -42,7 +51,9 @@ def test_replayed_responses_enter_the_gradient_and_no_figure(tied_model: Path, c
         {name: value for name, value in figures_of(s.metrics).items() if "grad" not in name}
         for s in (replay_stats, stats)
     )
+    trained = {name: logged.pop(name) for name in list(logged) if "/trained_" in name}
     assert logged == pytest.approx({**wanted, **own}, rel=1e-4, abs=1e-6)
+    assert abs(trained["critic/trained_ranking_loss"] - logged["critic/ranking_loss"]) > 1e-4
 
 
 def test_the_temperature_that_is_logged_is_the_one_that_trained_the_past_responses_with(
@@ -65,20 +76,31 @@ def both(learner: CriticLearner, judged: Any) -> tuple[float, float]:
     return stats.metrics["critic/temperature"], learner.state()[1]["temperature"]
 
 
-def test_the_batch_with_replay_is_that_of_fresh_and_past_responses_together(
-    tied_model: Path, chat: ChatFormat
+@pytest.mark.parametrize("name", ["fixed", "batch norm", "cross-entropy"])
+@pytest.mark.parametrize("budget", [SMALL, WHOLE])
+def test_the_batch_with_replay_is_that_of_fresh_and_past_responses_together_and_its_loss_is_logged(
+    tied_model: Path, chat: ChatFormat, name: str, budget: int
 ):
     """At a ratio of one half, all of the step before is drawn: two steps' rows in one batch."""
-    learner = spread_critic(tied_model, loss=CRITIC_LOSSES["fixed"], replay=REPLAY)
+    loss = CRITIC_LOSSES[name]
+    learner = spread_critic(tied_model, loss=loss, replay=REPLAY, micro_batch_tokens=budget)
+    results: list[Any] = []
     gradients_of(learner, lambda: judge(learner, chat, 1))
-    found = gradients_of(learner, lambda: judge(learner, chat, 2))
+    found = gradients_of(learner, lambda: results.append(judge(learner, chat, 2)))
     fresh, past = (batch_of(chat, step=step).prompts.examples for step in (2, 1))
     renamed = tuple(dataclasses.replace(example, id=f"past {example.id}") for example in past)
     both = PromptBatch(step=1, examples=(*fresh, *renamed))
     texts = [[f"{text} 2" for text in group] for group in TEXTS] + [list(group) for group in TEXTS]
-    plain = spread_critic(tied_model, loss=CRITIC_LOSSES["fixed"])
-    wanted = gradients_of(plain, lambda: plain.judge(both, rollout_batch(chat, both, texts=texts)))
+    plain = spread_critic(tied_model, loss=loss)
+    wanted = gradients_of(
+        plain, lambda: results.append(plain.judge(both, rollout_batch(chat, both, texts=texts)))
+    )
     assert_gradients_close(found, wanted)
+    logged, together = (stats.metrics for _, stats in results)
+    trained = {n.replace("trained_", ""): value for n, value in logged.items() if "/trained_" in n}
+    assert len(trained) == (6 if name == "batch norm" else 4)
+    assert trained == pytest.approx({n: together[n] for n in trained}, rel=1e-4, abs=1e-6)
+    assert logged["critic/ranking_loss"] != pytest.approx(trained["critic/ranking_loss"], rel=1e-4)
 
 
 def test_excluded_responses_are_not_kept_for_later(tied_model: Path, chat: ChatFormat):

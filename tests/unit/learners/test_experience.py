@@ -131,8 +131,9 @@ def test_lengths_are_in_tokens_and_the_teachers_is_counted_once_a_prompt(chat: C
         num_retried=3,
     )
     assert response_metrics(rollouts) == {
-        "response_length/mean": 3.0,
-        "response_length/max": 7.0,
+        # 2 that were cut, and 3, 0, 0, 6 before an end-of-turn token
+        "response_length/mean": 2.2,
+        "response_length/max": 6.0,
         "response_length/clip_ratio": pytest.approx(0.2),
         "response_length/teacher_mean": 7.0,
         "rollout/failed": 1.0,

@@ -245,8 +245,6 @@ def test_a_larger_coefficient_keeps_the_policy_nearer_its_reference(tied_model: 
         for _ in range(6):
             metrics = learner.update(rollouts, spread_scores(rollouts)).metrics
         divergences.append(metrics["actor/kl_loss"])
-        share = coefficient * metrics["actor/kl_loss"]
-        assert metrics["actor/kl_share"] == pytest.approx(share / (share + abs(metrics["actor/pg_loss"])))
     assert divergences[1] < divergences[0]
 
 

@@ -169,6 +169,18 @@ def test_a_function_that_is_not_there_is_refused_before_the_model_is_loaded():
         )
 
 
+def test_a_length_window_counts_the_tokens_of_the_text_as_the_teachers_are_counted(
+    rollouts: RolloutBatch, prompts: PromptBatch
+):
+    """A response of exactly the permitted text is free, whatever ends it; one token more is not."""
+    longest = int(rollouts.text_lengths.max())
+    assert longest + 1 == rollouts.response_tokens.lengths.max(), "it ended its turn"
+    for limit, penalty in ((longest, 0.0), (longest - 1, -1.0)):
+        config = RewardConfig(format=(LengthWindow(max_tokens=limit),))
+        rewards = rewards_of(rollouts, score_batch(NINE_SCORES), config, prompts)
+        assert rewards.terms["length_window"].min() == penalty
+
+
 def test_every_term_is_logged_under_its_own_name_and_adds_up(rollouts: RolloutBatch, prompts: PromptBatch):
     config = RewardConfig(
         format=(

@@ -103,3 +103,7 @@ def test_what_is_not_registered_is_refused() -> None:
         check_metrics("warm-up", {})
     with pytest.raises(ValueError, match=r"'rollout/failed' cannot count -1\.0 events"):
         check_metrics("warmup", {"rollout/failed": -1.0})
+
+
+def test_ray_takes_the_descriptions_which_must_be_ascii() -> None:
+    assert [spec.name for spec in METRICS.values() if not spec.description.isascii()] == []

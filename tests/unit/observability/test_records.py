@@ -85,7 +85,7 @@ def test_a_record_holds_what_was_compared_and_exactly_what_it_scored(tmp_path: P
         "example_id": "a",
         "teacher_response": "Darum.",
         "student_response": "answer 2",
-        "response_tokens": 3,
+        "response_tokens": 2,
         "stop_reason": "stop",
         "policy_version": 3,
         "critic_version": 8,

@@ -120,7 +120,8 @@ def add_records(
         messages=(Message(role="system", content="Kurz."), Message(role="user", content=prompt)),
         teacher_response="天空。",
     )
-    tokens = Ragged.from_rows([[5] * length for _, length in students], np.int32)
+    # All but the first ended their turn, with a token that is not of the text.
+    tokens = Ragged.from_rows([[5] * (length + (i > 0)) for i, (_, length) in enumerate(students)], np.int32)
     rollouts = RolloutBatch(
         step=step,
         example_ids=("a",) * count,
