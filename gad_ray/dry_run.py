@@ -72,6 +72,8 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     facts = _describe_models(config, roles, found)
     formats = {role: _chat_format(role, of(config), facts, found) for role, of in roles}
     _check_positions(config, facts, found)
+    if (chat := formats["policy"]) is not None:
+        _check_thoughts(chat, found)
     data = _load_data(config, formats["policy"], found)
     _check_rewards(config, data, found)
     if data is not None:
@@ -158,6 +160,17 @@ def _check_rewards(config: RunConfig, data: LoadedData | None, found: DryRun) ->
             )
             for name, is_declared in declared.items()
         ]
+
+
+def _check_thoughts(chat: ChatFormat, found: DryRun) -> None:
+    """Warn where the policy's answers would begin inside a thought, which the teacher's text does not."""
+    from gad_ray.data.layout import opened_thought
+
+    if mark := opened_thought(chat.prompt_text):
+        found.warnings.append(
+            f"the policy's chat template ends a prompt with {mark}: every answer begins inside a thought, and a "
+            "teacher's text does not; name a template that opens none with policy.model.chat_template"
+        )
 
 
 def _check_curriculum(config: RunConfig, data: LoadedData, found: DryRun) -> None:

@@ -9,9 +9,6 @@ import typer
 
 
 def data_collect(
-    endpoint: Annotated[
-        str, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint, e.g. http://host:8000/v1.")
-    ],
     model: Annotated[str, typer.Option(metavar="NAME", help="The teacher, as the endpoint calls it.")],
     source: Annotated[
         Path, typer.Option("--in", metavar="JSONL", help="Prompts: content, prompt or messages.")
@@ -19,6 +16,16 @@ def data_collect(
     out: Annotated[
         Path, typer.Option(metavar="PARQUET", help="Where the pairs go; journal and rejects lie beside.")
     ],
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="Base URL of an OpenAI-compatible endpoint, e.g. http://host:8000/v1."
+        ),
+    ] = "",
+    url: Annotated[
+        str,
+        typer.Option(metavar="URL", help="URL of its chat completions, as it is, in place of --endpoint."),
+    ] = "",
     teacher: Annotated[
         str, typer.Option(help="Name recorded as the teacher; the model's when left out.")
     ] = "",
@@ -26,17 +33,29 @@ def data_collect(
         str, typer.Option(metavar="VARIABLE", help="Environment variable that holds the key.")
     ] = "OPENAI_API_KEY",
     system_prompt: Annotated[str | None, typer.Option(help="Put before every prompt.")] = None,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus mass.")] = 1.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Sampling temperature; 0 is greedy. Sent only if it is set, as the next four."),
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus mass.")] = None,
     max_tokens: Annotated[
-        int, typer.Option(help="Longest answer; one that reaches it is rejected as cut.")
-    ] = 512,
-    seed: Annotated[int, typer.Option(help="Sampling seed to send along; -1 sends none.")] = 0,
+        int | None, typer.Option(help="Longest answer; one that reaches it is rejected as cut.")
+    ] = None,
+    max_tokens_field: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|max_tokens|max_completion_tokens", help="What the endpoint calls --max-tokens."
+        ),
+    ] = "auto",
+    seed: Annotated[int | None, typer.Option(help="Sampling seed.")] = None,
     concurrency: Annotated[int, typer.Option(help="Requests under way at once.")] = 8,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of one request.")] = 120.0,
     max_attempts: Annotated[
         int, typer.Option(help="Attempts for one prompt before it counts as failed.")
     ] = 6,
+    retry_rejected: Annotated[
+        bool, typer.Option("--retry-rejected", help="Ask again for what an earlier call rejected.")
+    ] = False,
 ) -> None:
     """Ask a teacher for its answers. Called again after a break, it asks only for what is missing."""
     from gad_ray.commands.collect import run_collection
@@ -54,7 +73,10 @@ def data_collect(
             temperature=temperature,
             top_p=top_p,
             max_tokens=max_tokens,
-            seed=None if seed < 0 else seed,
+            max_tokens_field=max_tokens_field,
+            seed=None if seed is None or seed < 0 else seed,
+            exact_url=url,
+            retry_rejected=retry_rejected,
             concurrency=concurrency,
             timeout_s=timeout,
             max_attempts=max_attempts,
@@ -89,6 +111,13 @@ def data_report(
     chat_template: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="The policy's, where its own is not meant.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=ROLE", help="What a column is, as data.columns says it; may be repeated."),
+    ] = None,
+    thoughts: Annotated[
+        str, typer.Option(metavar="refuse|strip|keep", help="A teacher's <think> blocks, as data.thoughts.")
+    ] = "refuse",
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of draws and intervals.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="HTML", help="Write the report as one page.")] = None,
     as_json: Annotated[
@@ -97,7 +126,7 @@ def data_report(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if a finding is critical.")] = False,
 ) -> None:
     """Say what is wrong with data: rows, text, duplicates, and what tells teacher from student without reading."""
-    from gad_ray.commands.data_report import report_on_data
+    from gad_ray.commands.data_report import layout_from, report_on_data
     from gad_ray.quality.settings import PolicySettings, ReportSettings
 
     student = policy and PolicySettings(
@@ -115,5 +144,6 @@ def data_report(
         critic=critic,
         num_drawn=sample,
         seed=seed,
+        layout=layout_from(column or (), thoughts),
     )
     raise typer.Exit(report_on_data(settings, out=out, as_json=as_json, strict=strict))

@@ -79,6 +79,9 @@ def _asked(judge: tuple[str, str], key: str, out: Path) -> CollectSettings:
         input=out / "judge.jsonl",
         output=out / "judge.parquet",
         api_key_env=key,
+        temperature=0.0,
+        max_tokens=512,
+        seed=0,
     )
 
 

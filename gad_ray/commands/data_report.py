@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gad_ray.activity import activity, telling, waiting
-from gad_ray.errors import DataError
+from gad_ray.config.data import ColumnRole, Thoughts
+from gad_ray.data.layout import Layout
+from gad_ray.errors import ConfigError, DataError
 from gad_ray.quality.html import render_html
 from gad_ray.quality.report import QualityReport, make_report
 from gad_ray.quality.rules import Severity
@@ -114,3 +116,26 @@ def _write(path: Path, text: str) -> None:
         raise DataError(
             f"cannot be written: {error.strerror or error}", where=str(path), mend="check the path"
         ) from error
+
+
+def layout_from(columns: Iterable[str], thoughts: str) -> Layout:
+    """What the command line says about columns and thoughts.
+
+    Raises:
+        ConfigError: For what is no NAME=ROLE, no role, or nothing that can be done with thoughts.
+    """
+    mapped: dict[str, ColumnRole] = {}
+    for given in columns:
+        name, _, role = given.rpartition("=")
+        if not name or role not in get_args(ColumnRole):
+            raise ConfigError(
+                f"{given!r} does not say what a column is",
+                where="--column",
+                mend=f"write NAME=ROLE, with a role of {', '.join(get_args(ColumnRole))}",
+            )
+        mapped[name] = cast("ColumnRole", role)
+    if thoughts not in get_args(Thoughts):
+        raise ConfigError(
+            f"{thoughts!r} cannot be done with thoughts", where="--thoughts", mend="refuse, strip or keep"
+        )
+    return Layout(columns=mapped, thoughts=cast("Thoughts", thoughts))

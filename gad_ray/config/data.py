@@ -9,6 +9,12 @@ from pydantic import Field, model_validator
 from gad_ray.config.base import StrictModel
 from gad_ray.config.curriculum import CurriculumConfig
 
+ColumnRole = Literal["prompt", "response", "conversation", "system", "input", "history", "ignore"]
+"""What a column of a data file can be."""
+
+Thoughts = Literal["refuse", "strip", "keep"]
+"""What is done with a teacher's thoughts in a response."""
+
 
 class DataConfig(StrictModel):
     """Where the rows come from, which part is held out, and what makes a row unusable."""
@@ -24,6 +30,15 @@ class DataConfig(StrictModel):
 
     seed: int = Field(default=0, ge=0)
     """Seed of the held-out draw and of the order of prompts in every epoch."""
+
+    columns: dict[str, ColumnRole] = Field(default_factory=dict[str, ColumnRole])
+    """What a column is whose name does not say it: ``prompt``, ``response``, ``conversation`` (ends with the
+    response), ``system``, ``input`` (goes below the prompt), ``history`` (earlier turns) or ``ignore``. A row that
+    fills ``system``, ``input``, ``history``, ``images`` or another column beside the prompt is not used without it."""
+
+    thoughts: Thoughts = "refuse"
+    """A teacher's thoughts (``<think>…</think>``, or their end alone) in a response: do not use the row, take the
+    thoughts off the beginning of the response, or train on them. What is stripped is counted."""
 
     max_prompt_tokens: int = Field(default=2048, ge=1)
     """Longest prompt, in tokens of the policy's tokenizer with its chat template."""

@@ -13,14 +13,17 @@ import os
 import random
 import re
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from gad_ray import __version__
+from gad_ray.addresses import warn_of_plain_key
 from gad_ray.data.collect_files import (
     Answer,
     Journal,
@@ -30,6 +33,13 @@ from gad_ray.data.collect_files import (
     read_prompts,
     write_pairs,
     write_rejected,
+)
+from gad_ray.data.collect_reply import (
+    MAX_REPLY_BYTES,
+    ReadReply,
+    UnreadableReplyError,
+    carried,
+    read_reply,
 )
 from gad_ray.data.collect_settings import CollectProgress, CollectReport, CollectSettings
 from gad_ray.errors import ConfigError, DataError, GadError
@@ -41,8 +51,13 @@ if TYPE_CHECKING:
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _WRONG_SETUP_STATUS = frozenset({401, 403, 404, 405})
 _LONGEST_RETRY_AFTER_S = 600.0
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_ERROR_BYTES = 64 * 2**10
+_SAMPLING = ("temperature", "top_p", "seed", "max_tokens")
+_UNSUPPORTED = "unsupported|not support|not allow|not permit|deprecat|unknown|unrecogni|unexpected|extra|cannot both|invalid|must be"
 
+
+_ASKED_AGAIN = frozenset({"failed"})
+_REJECTED = frozenset({"cut", "empty", "refused", "unreadable"})
 
 __all__ = ["CollectProgress", "CollectReport", "CollectSettings", "collect"]
 
@@ -66,8 +81,9 @@ def collect(settings: CollectSettings, on_progress: OnProgress | None = None) ->
     if settings.system_prompt is not None:
         _refuse_second_system_message(rows, settings.input)
     with Journal(settings.journal, request=settings.request(), rows=rows) as journal:
-        todo = [row for row in rows if _is_open(journal.answers.get(row.id))]
-        kept = [answer for answer in journal.answers.values() if not _is_open(answer)]
+        again = frozenset(_ASKED_AGAIN if not settings.retry_rejected else _ASKED_AGAIN | _REJECTED)
+        todo = [row for row in rows if _is_open(journal.answers.get(row.id), again)]
+        kept = [answer for answer in journal.answers.values() if not _is_open(answer, again)]
         run = _Run(
             settings=settings,
             journal=journal,
@@ -91,8 +107,8 @@ def _key_from(variable: str) -> str:
     return key
 
 
-def _is_open(answer: Answer | None) -> bool:
-    return answer is None or answer.status == "failed"
+def _is_open(answer: Answer | None, again: Collection[str]) -> bool:
+    return answer is None or answer.status in again
 
 
 def _refuse_second_system_message(rows: list[PromptRow], path: Path) -> None:
@@ -126,6 +142,8 @@ def _write(
     num_pairs = write_pairs(
         settings.output,
         ((row, a.response, _meta(settings, row, a)) for row, a in answered if a.status == "ok"),
+        # Told by the prompts and not by those that were answered: the column's type does not depend on the teacher.
+        as_chat=not all(isinstance(row.content, str) for row in rows),
     )
     return CollectReport(
         num_prompts=len(rows),
@@ -144,7 +162,7 @@ def _write(
 def _meta(settings: CollectSettings, row: PromptRow, answer: Answer) -> dict[str, Any]:
     return {
         **row.extra,
-        **settings.request(),
+        **{key: value for key, value in settings.request().items() if value is not None},
         "teacher": settings.teacher or settings.model,
         "model": answer.model,
         "finish_reason": answer.finish_reason,
@@ -159,6 +177,14 @@ class _TransientError(Exception):
     def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+
+
+class _UnreadableError(_TransientError):
+    """A reply that is no chat completion, though another attempt may give one."""
+
+
+class _FinalError(Exception):
+    """A reply that is no chat completion and will not become one."""
 
 
 class _RefusedError(Exception):
@@ -178,6 +204,12 @@ class _Run:
     num_rejected: int
     num_retries: int = 0
     num_failures_in_a_row: int = 0
+    num_answered: int = 0
+    max_tokens_name: str = "max_tokens"
+
+    def __post_init__(self) -> None:
+        if self.settings.max_tokens_field != "auto":
+            self.max_tokens_name = self.settings.max_tokens_field
 
     async def ask_all(self, todo: list[PromptRow]) -> None:
         """Answer every prompt of ``todo`` into the journal."""
@@ -188,9 +220,15 @@ class _Run:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         limits = httpx.Limits(max_connections=self.settings.concurrency)
         prompts = iter(todo)
-        async with httpx.AsyncClient(
-            headers=headers, timeout=self.settings.timeout_s, limits=limits
-        ) as client:
+        warn_of_plain_key(self.settings.url, self.key)
+        try:
+            client = httpx.AsyncClient(headers=headers, timeout=self.settings.timeout_s, limits=limits)
+        except (ValueError, httpx.InvalidURL, ImportError) as error:
+            raise ConfigError(
+                f"the proxy of the environment cannot be used{_proxy_for(self.settings.url)}: {type(error).__name__}",
+                mend="correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY",
+            ) from None
+        async with client:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(self.settings.concurrency, len(todo))):
@@ -202,7 +240,7 @@ class _Run:
         for row in prompts:
             answer = await self._ask(client, row)
             self.journal.append(answer)
-            if answer.status == "failed":
+            if answer.status in ("failed", "unreadable"):
                 self._count_failure(answer)
             else:
                 self.num_failures_in_a_row = 0
@@ -223,7 +261,7 @@ class _Run:
         if self.num_failures_in_a_row >= self.settings.max_failures_in_a_row:
             raise GadError(
                 f"{self.num_failures_in_a_row} prompts failed one after the other; the last: {answer.reason}",
-                where=self.settings.url,
+                where=self.settings.shown_url,
                 mend=f"look after the endpoint and call again; the answers are kept in {self.journal.path}",
             )
 
@@ -243,6 +281,8 @@ class _Run:
                     attempts += 1
                     self.num_retries += attempts > 1
                     return self._answer(row, await self._post(client, row), attempts)
+        except (_UnreadableError, _FinalError) as error:
+            return self._record(row, "unreadable", attempts, reason=str(error))
         except (_TransientError, _RefusedError) as error:
             return self._record(row, "failed", attempts, reason=str(error))
         raise AssertionError("tenacity ended without a result")  # pragma: no cover
@@ -256,38 +296,79 @@ class _Run:
         asked = error.retry_after_s if isinstance(error, _TransientError) else 0.0
         return asked + random.uniform(0.0, ceiling)
 
-    async def _post(self, client: httpx.AsyncClient, row: PromptRow) -> dict[str, Any]:
+    async def _post(self, client: httpx.AsyncClient, row: PromptRow) -> ReadReply:
         import httpx
 
-        settings = self.settings
-        messages = as_messages(row.content)
-        if settings.system_prompt is not None:
-            messages = [{"role": "system", "content": settings.system_prompt}, *messages]
-        body: dict[str, Any] = {k: v for k, v in settings.request().items() if k != "system_prompt"}
-        if settings.seed is None:
-            del body["seed"]
+        sent_as = self.max_tokens_name
         try:
             # httpx counts its limit anew for each chunk that arrives; this one is for the whole request.
-            async with asyncio.timeout(settings.timeout_s):
-                reply = await client.post(settings.url, json={**body, "messages": messages})
+            async with (
+                asyncio.timeout(self.settings.timeout_s),
+                client.stream("POST", self.settings.url, json=self._body(row, sent_as)) as reply,
+            ):
+                is_fine = reply.status_code == 200
+                content = await _bounded(reply, MAX_REPLY_BYTES if is_fine else _LONGEST_ERROR_BYTES)
         except TimeoutError as error:
-            raise _TransientError(f"no answer within {settings.timeout_s:g} s") from error
-        except httpx.RequestError as error:
-            raise _TransientError(f"{type(error).__name__}: {error}") from error
-        if reply.status_code != 200:
-            raise self._error_of(reply)
+            raise _TransientError(f"no answer within {self.settings.timeout_s:g} s") from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            proxy = _proxy_for(self.settings.url)
+            raise _TransientError(f"{type(error).__name__}: {carried(str(error))}{proxy}") from error
+        if not is_fine:
+            text = carried(content[:_LONGEST_ERROR_BYTES].decode("utf-8", errors="replace"))
+            if self._learns_from(reply.status_code, text, sent_as):
+                return await self._post(client, row)
+            raise self._error_of(reply, text)
+        if len(content) > MAX_REPLY_BYTES:
+            raise _FinalError(f"the endpoint's answer is longer than {MAX_REPLY_BYTES // 2**20} MiB")
         try:
-            value: object = reply.json()
-        except ValueError as error:
-            raise _TransientError("the endpoint's answer is not JSON") from error
-        if not isinstance(value, dict):
-            raise _TransientError("the endpoint's answer is not a JSON object")
-        return cast(dict[str, Any], value)
+            return read_reply(content)
+        except UnreadableReplyError as error:
+            raise (_FinalError if error.final else _UnreadableError)(self._without_key(str(error))) from None
 
-    def _error_of(self, reply: httpx.Response) -> Exception:
-        text = " ".join(reply.text.split())
-        if self.key:
-            text = text.replace(self.key, "***")  # some endpoints repeat the key in their error
+    def _body(self, row: PromptRow, max_tokens_name: str) -> dict[str, Any]:
+        """The request: what is not set is not sent."""
+        messages = as_messages(row.content)
+        if self.settings.system_prompt is not None:
+            messages = [{"role": "system", "content": self.settings.system_prompt}, *messages]
+        body = {k: v for k, v in self.settings.request().items() if k != "system_prompt" and v is not None}
+        if "max_tokens" in body:
+            body[max_tokens_name] = body.pop("max_tokens")
+        return {**body, "messages": messages}
+
+    def _learns_from(self, status: int, text: str, sent_as: str) -> bool:
+        """Whether the endpoint asks for max_completion_tokens in place of max_tokens; all requests go over to it then."""
+        if (
+            status not in (400, 422)
+            or self.settings.max_tokens_field != "auto"
+            or self.settings.max_tokens is None
+        ):
+            return False
+        if sent_as == "max_tokens" and "max_completion_tokens" in text:
+            self.max_tokens_name = "max_completion_tokens"
+            return True
+        return False
+
+    def _refused_setting(self, text: str) -> str | None:
+        """The sampling setting that an endpoint's error names, before it has answered anything."""
+        if self.num_answered:
+            return None
+        for name in _SAMPLING:
+            if self.settings.request()[name] is None:
+                continue
+            sent = self.max_tokens_name if name == "max_tokens" else name
+            near = rf"\b{sent}\b.{{0,80}}(?:{_UNSUPPORTED})|(?:{_UNSUPPORTED}).{{0,80}}\b{sent}\b"
+            if name == "max_tokens" and "too large" in text:
+                continue  # the length of this prompt is to blame
+            if re.search(near, text, re.IGNORECASE | re.DOTALL):
+                return name
+        return None
+
+    def _without_key(self, text: str) -> str:
+        """A text without the key: some endpoints repeat it in their error."""
+        return text.replace(self.key, "***") if self.key else text
+
+    def _error_of(self, reply: httpx.Response, text: str) -> Exception:
+        text = self._without_key(" ".join(text.split()))
         status = reply.status_code
         reason = f"HTTP {status}: {text[:300] or reply.reason_phrase}"
         if status in _TRANSIENT_STATUS or status >= 500:
@@ -298,57 +379,59 @@ class _Run:
             if status in (401, 403):
                 state = "is set but not accepted" if self.key else "is not set"
                 mend = f"put a valid key into the environment variable {variable}, which {state}"
-            return ConfigError(reason, where=self.settings.url, mend=mend)
+            return ConfigError(reason, where=self.settings.shown_url, mend=mend)
+        if status in (400, 422) and (name := self._refused_setting(text)):
+            option = "--" + name.replace("_", "-")
+            return ConfigError(
+                f"the endpoint refuses {name} = {self.settings.request()[name]!r}: {reason}",
+                where=self.settings.shown_url,
+                mend=f"leave {option} out: what is not set is not sent",
+            )
         return _RefusedError(reason)
 
-    def _answer(self, row: PromptRow, reply: dict[str, Any], attempts: int) -> Answer:
-        try:
-            choice = reply["choices"][0]
-            text: object = choice["message"].get("content")
-            finish: object = choice.get("finish_reason")
-        except (KeyError, IndexError, TypeError, AttributeError):
-            raise _TransientError("the endpoint's answer has no choices[0].message") from None
-        response = text if isinstance(text, str) else ""
-        finish_reason = finish if isinstance(finish, str) else None
-        status: Status = "ok"
-        reason = ""
-        if finish_reason == "length":
-            status, reason = "cut", f"reached max_tokens ({self.settings.max_tokens})"
-        elif finish_reason in ("content_filter", "tool_calls", "function_call"):
-            status, reason = "refused", f"finish_reason is {finish_reason}"
-        elif not response.strip():
-            status, reason = "empty", "no text in the answer"
-        elif _LONE_SURROGATE.search(response):
-            status, reason = "refused", "holds a lone surrogate, which no UTF-8 file can carry"
-        return self._record(
-            row, status, attempts, reason=reason, response=response, finish_reason=finish_reason, reply=reply
-        )
+    def _answer(self, row: PromptRow, reply: ReadReply, attempts: int) -> Answer:
+        self.num_answered += 1
+        status, reason = reply.problem or ("ok", "")
+        if status == "cut" and self.settings.max_tokens is not None:
+            reason = f"reached max_tokens ({self.settings.max_tokens})"
+        return self._record(row, cast(Status, status), attempts, reason=reason, reply=reply)
 
     def _record(
-        self,
-        row: PromptRow,
-        status: Status,
-        attempts: int,
-        *,
-        reason: str,
-        response: str = "",
-        finish_reason: str | None = None,
-        reply: dict[str, Any] | None = None,
+        self, row: PromptRow, status: Status, attempts: int, *, reason: str, reply: ReadReply | None = None
     ) -> Answer:
-        usage = (reply or {}).get("usage")
-        usage = cast(dict[str, Any], usage) if isinstance(usage, dict) else {}
         return Answer(
             id=row.id,
             status=status,
-            response=_LONE_SURROGATE.sub("\ufffd", response.strip()),
-            finish_reason=finish_reason,
-            model=str((reply or {}).get("model") or self.settings.model),
+            response=reply.text if reply else "",
+            finish_reason=reply.finish_reason if reply else None,
+            model=(reply.model if reply else "") or self.settings.model,
             reason=reason,
             attempts=attempts,
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=reply.prompt_tokens if reply else 0,
+            completion_tokens=reply.completion_tokens if reply else 0,
             collected_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
+
+
+async def _bounded(reply: httpx.Response, limit: int) -> bytes:
+    """The body, or a beginning of it that is longer than ``limit``."""
+    content = bytearray()
+    async for chunk in reply.aiter_bytes():
+        content += chunk
+        if len(content) > limit:
+            break
+    return bytes(content)
+
+
+def _proxy_for(url: str) -> str:
+    """Which proxy the environment puts between here and a URL, in words and without its credentials."""
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    name = next((kind for kind in (parts.scheme, "all") if proxies.get(kind)), None)
+    if name is None or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    given = proxies[name].rpartition("@")[2]
+    return f" (through the proxy {given.removeprefix(f'{name}://')} of {name.upper()}_PROXY)"
 
 
 def _retry_after_s(header: str | None) -> float:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self, cast
 
 from gad_ray.data.jsonl import row_of
+from gad_ray.data.layout import BESIDE_FIELDS, LayoutError, unstored
 from gad_ray.errors import DataError
 
 Content = str | list[dict[str, str]]
 Table = Any
 """A ``pyarrow.Table``; pyarrow ships no types."""
-Status = Literal["ok", "cut", "empty", "refused", "failed"]
+Status = Literal["ok", "cut", "empty", "refused", "unreadable", "failed"]
 
 RESERVED_META = frozenset(
     {
@@ -52,7 +53,8 @@ class Answer:
     """What became of one prompt: the journal's line.
 
     ``status`` is ``ok``, or why the row is kept out: ``cut`` at max_tokens, ``empty``, ``refused`` by the
-    endpoint's own filter or turned into a tool call, ``failed`` for good (retried by the next call).
+    endpoint's own filter or turned into a tool call, ``unreadable`` where the reply is no chat completion, ``failed``
+    for good (retried by the next call).
     """
 
     id: str
@@ -111,9 +113,20 @@ def _parse_prompt(line: str, *, where: str) -> PromptRow:
     row_id = row.get("id")
     if row_id is None:
         row_id = sha256_of(content)[:16]
+    if isinstance(row_id, int) and not isinstance(row_id, bool) and abs(row_id) < 2**63:
+        row_id = str(row_id)
     if not isinstance(row_id, str) or not row_id:
-        raise DataError(f"id is {row_id!r}", where=where, mend="an id is a non-empty string")
+        raise DataError(
+            f"id is {row_id!r:.80}", where=where, mend="an id is a non-empty string or an integer of 64 bits"
+        )
     extra = {key: value for key, value in row.items() if key not in ("id", keys[0])}
+    for key, value in extra.items():
+        if key in BESIDE_FIELDS and value not in (None, "", [], {}):
+            raise DataError(
+                f"{key} stands beside the prompt, and the teacher would not see it",
+                where=where,
+                mend="write it into messages, or rename the key if it is only to be kept",
+            )
     clash = sorted(RESERVED_META.intersection(extra))
     if clash:
         raise DataError(
@@ -127,7 +140,19 @@ def _parse_prompt(line: str, *, where: str) -> PromptRow:
 def _check_content(value: object, *, key: str, where: str) -> Content:
     if isinstance(value, str):
         _check_text(value, key=key, where=where)
-        return value
+        try:
+            stored = unstored(key, value, [])
+        except LayoutError as error:
+            raise DataError(
+                error.detail, where=where, mend="write messages as a JSON list, not as text"
+            ) from None
+        if stored is value:
+            return value
+        raise DataError(
+            f"{key} is a conversation stored as text",
+            where=where,
+            mend="write it as a JSON list of messages: the teacher would be asked for the text as it stands",
+        )
     if not isinstance(value, list) or not value:
         raise DataError(
             f"{key} is {value!r:.80}", where=where, mend="give text, or a list of {role, content} messages"
@@ -287,10 +312,12 @@ class Journal:
         )
 
 
-def write_pairs(path: Path, pairs: Iterable[tuple[PromptRow, str, Mapping[str, Any]]]) -> int:
+def write_pairs(
+    path: Path, pairs: Iterable[tuple[PromptRow, str, Mapping[str, Any]]], *, as_chat: bool = False
+) -> int:
     """Write ``(prompt, response, meta)`` as Parquet, atomically; returns the number of rows.
 
-    Columns: ``id``, ``content`` (a string; chat messages in every row where any row has messages),
+    Columns: ``id``, ``content`` (a string; chat messages in every row where any row has messages, or with ``as_chat``),
     ``teacher_response``, ``meta`` (a struct; see ``_meta_column``).
     """
     import pyarrow as pa
@@ -298,7 +325,7 @@ def write_pairs(path: Path, pairs: Iterable[tuple[PromptRow, str, Mapping[str, A
     rows = list(pairs)
     contents: list[Any] = [prompt.content for prompt, _, _ in rows]
     content_type = pa.string()
-    if not all(isinstance(content, str) for content in contents):
+    if as_chat or not all(isinstance(content, str) for content in contents):
         contents = [as_messages(content) for content in contents]
         content_type = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     columns = {

@@ -10,17 +10,19 @@ Held-out rows are read first, so that a training row with one of their prompts i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gad_ray.batch import Example
 from gad_ray.config.curriculum import DifficultyCurriculum
 from gad_ray.config.data import DataConfig
 from gad_ray.data.difficulty import difficulty_flaw, refuse_missing_difficulty, within_bounds
+from gad_ray.data.layout import Layout
 from gad_ray.data.quarantine import Quarantine, QuarantineReport
-from gad_ray.data.read import read_rows
-from gad_ray.data.rows import Place, Reason, Rejection, excerpt_of
+from gad_ray.data.read import read_rows, unused_columns
+from gad_ray.data.rows import Place, RawRow, Reason, Rejection, excerpt_of
 from gad_ray.data.sources import Input, resolve_sources
 from gad_ray.data.validate import PromptCounter, ResponseCounter, RowValidator, ValidRow, prompt_key
 from gad_ray.errors import DataError
@@ -52,6 +54,8 @@ class DataReport:
         heldout_drawn: Whether the held-out rows were drawn from ``train``, having no files of their own.
         num_heldout_unused: Usable rows of the held-out files beyond ``heldout_prompts``: neither trained on
             nor evaluated on.
+        conversions: Name of a conversion → rows that were brought to a prompt and a response by it.
+        unused_columns: Columns of text that no row's prompt or response is made of.
         num_filtered: Usable training rows that the curriculum's bounds leave out.
         num_repeated_prompts: Training rows whose prompt an earlier training row has too.
         num_with_history: Training rows with earlier turns of the conversation.
@@ -70,6 +74,8 @@ class DataReport:
     num_with_system: int
     prompt_lengths: Lengths
     response_lengths: Lengths
+    conversions: Mapping[str, int] = field(default_factory=dict[str, int])
+    unused_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +118,7 @@ def load_dataset(
         count_prompt_tokens=count_prompt_tokens,
         count_response_tokens=count_response_tokens,
         difficulty_column=curriculum and curriculum.column,
+        layout=Layout(columns=config.columns, thoughts=config.thoughts),
     )
     heldout_inputs, train_inputs = _resolve(config)
     with Quarantine(quarantine_path) as quarantine:
@@ -147,6 +154,8 @@ def load_dataset(
             heldout_drawn=not config.heldout,
             num_heldout_unused=unused,
             num_filtered=num_usable - len(train_rows),
+            conversions=reader.conversions,
+            unused_columns=reader.unused_columns,
         ),
         difficulty=difficulty,
     )
@@ -160,6 +169,8 @@ def _data_report(
     heldout_drawn: bool,
     num_heldout_unused: int,
     num_filtered: int,
+    conversions: Mapping[str, int],
+    unused_columns: tuple[str, ...],
 ) -> DataReport:
     """The report on training rows; arguments as the attributes of :class:`DataReport`."""
     return DataReport(
@@ -168,6 +179,8 @@ def _data_report(
         heldout_drawn=heldout_drawn,
         num_heldout_unused=num_heldout_unused,
         num_filtered=num_filtered,
+        conversions=conversions,
+        unused_columns=unused_columns,
         num_repeated_prompts=len(rows) - len(_prompt_keys(rows)),
         num_with_history=sum(_has_history(row.example) for row in rows),
         num_with_system=sum(row.example.messages[0].role == "system" for row in rows),
@@ -181,7 +194,10 @@ class _Reader:
 
     def __init__(self, validator: RowValidator, quarantine: Quarantine) -> None:
         self._validator = validator
-        self._extra_columns = [validator.difficulty_column] if validator.difficulty_column else []
+        self._difficulty_column = validator.difficulty_column
+        self._mapped = frozenset(validator.layout.columns)
+        self._conversions: Counter[str] = Counter()
+        self._unused: dict[str, None] = {}
         self._quarantine = quarantine
         self._num_rows = 0
         self._place_of_id: dict[str, Place] = {}
@@ -195,10 +211,15 @@ class _Reader:
         kept: list[ValidRow] = []
         for source in inputs:
             before = self._num_rows
-            for raw in read_rows(source, extra_columns=self._extra_columns):
+            for raw in read_rows(
+                source, mapped=self._mapped, extra_columns=filter(None, [self._difficulty_column])
+            ):
                 self._num_rows += 1
+                if isinstance(raw, RawRow):
+                    self._unused.update(dict.fromkeys(unused_columns(raw)))
                 row = raw if isinstance(raw, Rejection) else self._validator.check(raw)
                 if isinstance(row, ValidRow):
+                    self._conversions.update(row.conversions)
                     row = self._keep(row, withheld)
                 if isinstance(row, Rejection):
                     self._quarantine.add(row)
@@ -209,6 +230,15 @@ class _Reader:
                     "holds no rows", where=source.name, mend="write the file again, or leave it out"
                 )
         return kept
+
+    @property
+    def conversions(self) -> dict[str, int]:
+        return dict(self._conversions.most_common())
+
+    @property
+    def unused_columns(self) -> tuple[str, ...]:
+        taken = {*self._mapped, self._difficulty_column}
+        return tuple(name for name in self._unused if name not in taken)
 
     def _keep(self, row: ValidRow, withheld: frozenset[bytes]) -> ValidRow | Rejection:
         if withheld and prompt_key(row.example.messages) in withheld:

@@ -8,34 +8,34 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
+from gad_ray.data.layout import CONVERSATION_FIELD, PROMPT_FIELDS, RESPONSE_FIELD, read_columns
 from gad_ray.data.rows import Place, RawRow, Reason, Rejection, excerpt_of
 from gad_ray.data.sources import SUFFIXES, FileInput, HubInput, Input
 from gad_ray.errors import DataError
 
-PROMPT_FIELDS = ("content", "prompt", "messages")
-"""Names under which a row may carry its prompt."""
-
-RESPONSE_FIELD = "teacher_response"
-
-_KNOWN_FIELDS = (*PROMPT_FIELDS, RESPONSE_FIELD, "id", "meta")
+_KNOWN_FIELDS = frozenset({"id", "meta"})
 _MAX_LINE_BYTES = 64 * 2**20
 _PARQUET_BATCH_ROWS = 512
+_TEXT_TYPES = frozenset({"string", "large_string", "string_view"})
 _CONVERSION_ERRORS = (ValueError, LookupError, ArithmeticError)
 """What pyarrow raises for a value that Python cannot hold: broken UTF-8, a key given twice, a date out of range."""
 
 
-def read_rows(source: Input, *, extra_columns: Collection[str] = ()) -> Iterator[RawRow | Rejection]:
+def read_rows(
+    source: Input, *, extra_columns: Iterable[str] = (), mapped: Collection[str] = ()
+) -> Iterator[RawRow | Rejection]:
     """Stream the rows of one input.
 
     Args:
         source: A file, or a data set on the hub.
         extra_columns: Columns to read besides those that every row is made of, where they are there.
+        mapped: Columns that may stand for a prompt or a response.
 
     Raises:
         DataError: If the input as a whole cannot be read: missing, truncated, of an unknown kind, without
@@ -45,7 +45,7 @@ def read_rows(source: Input, *, extra_columns: Collection[str] = ()) -> Iterator
         case HubInput():
             return _read_hub(source)
         case FileInput(path=path) if path.suffix == ".parquet":
-            return _read_parquet(path, extra_columns)
+            return _read_parquet(path, tuple(extra_columns), mapped)
         case FileInput(path=path) if path.suffix == ".jsonl":
             return _read_jsonl(path)
         case FileInput(path=path):
@@ -54,6 +54,15 @@ def read_rows(source: Input, *, extra_columns: Collection[str] = ()) -> Iterator
                 where=str(path),
                 mend=f"data are read from {' and '.join(SUFFIXES)}",
             )
+
+
+def unused_columns(row: RawRow) -> list[str]:
+    """Columns of text that no prompt or response is made of: not read at all, or passed over."""
+    known = read_columns(_KNOWN_FIELDS)
+    passed = [
+        name for name, value in row.fields.items() if name not in known and isinstance(value, str) and value
+    ]
+    return [*row.unread, *passed]
 
 
 # --- JSONL
@@ -149,13 +158,18 @@ def _broken(place: Place, reason: Reason, detail: str, line: bytes) -> Rejection
 # --- Parquet
 
 
-def _read_parquet(path: Path, extra_columns: Collection[str]) -> Iterator[RawRow | Rejection]:
+def _read_parquet(
+    path: Path, extra_columns: Collection[str], mapped: Collection[str]
+) -> Iterator[RawRow | Rejection]:
     parquet: Any = import_module("pyarrow.parquet")
     arrow: Any = import_module("pyarrow")
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            columns = _columns_to_read(path, list(file.schema_arrow.names), extra_columns)
+            names = list(file.schema_arrow.names)
+            columns = _columns_to_read(path, names, extra_columns, mapped)
+            texts = [name for name in names if str(file.schema_arrow.field(name).type) in _TEXT_TYPES]
+            unread = tuple(name for name in texts if name not in columns)
             for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=columns):
                 for fields in _rows_of_batch(batch):
                     number += 1
@@ -163,7 +177,7 @@ def _read_parquet(path: Path, extra_columns: Collection[str]) -> Iterator[RawRow
                     if isinstance(fields, Exception):
                         yield _unreadable(place, fields)
                     else:
-                        yield RawRow(place=place, fields=fields)
+                        yield RawRow(place=place, fields=fields, unread=unread)
     except (OSError, arrow.ArrowException) as error:
         after = f" after row {number}" if number else ""
         raise DataError(
@@ -173,21 +187,26 @@ def _read_parquet(path: Path, extra_columns: Collection[str]) -> Iterator[RawRow
         ) from error
 
 
-def _columns_to_read(path: Path, names: Sequence[str], extra: Collection[str]) -> list[str]:
+def _columns_to_read(
+    path: Path, names: Sequence[str], extra: Collection[str], mapped: Collection[str]
+) -> list[str]:
     """The columns that a row is made of; any other is never loaded.
 
     Raises:
         DataError: If the prompt or the response has no column, which would reject every single row.
     """
+    # A mapped column, a conversation or an instruction may stand for either; rows tell then what they lack.
+    stands_in = {CONVERSATION_FIELD, "instruction", *mapped}
     for wanted in (PROMPT_FIELDS, (RESPONSE_FIELD,)):
-        if not set(wanted) & set(names):
+        if not {*wanted, *stands_in} & set(names):
             near = [match for field in wanted for match in get_close_matches(field, names, n=1)]
             raise DataError(
                 f"there is no column {' or '.join(map(repr, wanted))}; it has {', '.join(map(repr, names)) or 'none'}",
                 where=str(path),
                 mend=f"rename {near[0]!r}" if near else "rename the column that holds it",
             )
-    return [name for name in names if name in _KNOWN_FIELDS or name in extra]
+    known = read_columns({*_KNOWN_FIELDS, *extra, *mapped})
+    return [name for name in names if name in known]
 
 
 def _rows_of_batch(batch: Any) -> list[dict[str, object] | Exception]:

@@ -30,6 +30,9 @@ class Reason(StrEnum):
     WRONG_ROLES = "wrong_roles"
     MOJIBAKE = "mojibake"
     CONTROL_CHARACTERS = "control_characters"
+    UNMAPPED_COLUMN = "unmapped_column"
+    STORED_CONVERSATION = "stored_conversation"
+    THOUGHT = "thought"
     BAD_ID = "bad_id"
     BAD_META = "bad_meta"
     LONG_PROMPT = "long_prompt"
@@ -58,6 +61,8 @@ class RawRow:
 
     place: Place
     fields: Mapping[str, object]
+    unread: tuple[str, ...] = ()
+    """Columns of text that the file has and that were not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

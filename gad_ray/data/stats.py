@@ -16,6 +16,7 @@ def describe(data: LoadedData) -> list[str]:
         _heldout(len(data.heldout), report),
         f"prompts: {_lengths(report.prompt_lengths)}; teacher responses: {_lengths(report.response_lengths)}",
         *_kinds(report),
+        *_layout(report),
         *_filtered(report),
         _quarantine(report.quarantine),
     ]
@@ -52,6 +53,17 @@ def _kinds(report: DataReport) -> list[str]:
     )
     told = [f"{count} {words}" for count, words in kinds if count]
     return [f"of the rows to train on: {', '.join(told)}"] if told else []
+
+
+def _layout(report: DataReport) -> list[str]:
+    told = [f"converted, {count} rows: {name}" for name, count in report.conversions.items()]
+    if report.unused_columns:
+        names = ", ".join(repr(name) for name in report.unused_columns[:_SOURCES_NAMED])
+        more = len(report.unused_columns) - _SOURCES_NAMED
+        told.append(
+            f"columns of text that are not used: {names}{f' and {more} more' if more > 0 else ''}; data.columns maps them"
+        )
+    return told
 
 
 def _filtered(report: DataReport) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from gad_ray.batch import Example, Message
-from gad_ray.data.read import PROMPT_FIELDS, RESPONSE_FIELD
+from gad_ray.data.layout import PROMPT_FIELDS, RESPONSE_FIELD, Layout, LayoutError
 from gad_ray.data.rows import Place, RawRow, Reason, Rejection, reject
 from gad_ray.data.text import flaw_of
 from gad_ray.errors import DataError
@@ -36,6 +36,8 @@ class ValidRow:
     num_response_tokens: int
     difficulty: object = None
     """What stands in the column that a curriculum goes by, unchecked; None if there is nothing."""
+    conversions: tuple[str, ...] = ()
+    """How the row was brought to a prompt and a response, where it did not have them as they are."""
 
 
 class _UnusableError(Exception):
@@ -57,6 +59,7 @@ class RowValidator:
         count_prompt_tokens: Counts the tokens of a prompt.
         count_response_tokens: Counts the tokens of a response.
         difficulty_column: Field, or key of ``meta``, that a curriculum goes by; None if there is no such curriculum.
+        layout: What columns are, and what to do with thoughts.
     """
 
     max_prompt_tokens: int
@@ -64,17 +67,19 @@ class RowValidator:
     count_prompt_tokens: PromptCounter
     count_response_tokens: ResponseCounter
     difficulty_column: str | None = None
+    layout: Layout = field(default_factory=Layout)
 
     def check(self, row: RawRow) -> ValidRow | Rejection:
         """The example that a row holds, or why it holds none."""
         try:
             return self._valid_row(row)
-        except _UnusableError as unusable:
+        except (_UnusableError, LayoutError) as unusable:
             return reject(row, unusable.reason, unusable.detail)
 
     def _valid_row(self, row: RawRow) -> ValidRow:
-        messages = _prompt_of(row.fields)
-        response = _response_of(row.fields)
+        fields, conversions = self.layout.arrange(row.fields)
+        messages = _prompt_of(fields)
+        response = _response_of(fields)
         own_id = _own_id_of(row.fields)
         example = Example(
             id=own_id if own_id is not None else content_id(messages, response),
@@ -97,6 +102,7 @@ class RowValidator:
             num_prompt_tokens=num_prompt_tokens,
             num_response_tokens=num_response_tokens,
             difficulty=_value_of(row.fields, self.difficulty_column),
+            conversions=conversions,
         )
 
 

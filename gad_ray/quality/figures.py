@@ -223,6 +223,9 @@ class Figures:
         num_prompts: Distinct prompts.
         num_with_history: Items with earlier turns.
         num_with_system: Items with a system message.
+        conversions: Name of a conversion → rows that were brought to a prompt and a response by it.
+        unused_columns: Columns of text that neither is made of.
+        opened_thought: The mark with which the policy's template opens a thought after every prompt; None: it does not.
         rejected: Why the others cannot be used.
         prompt_lengths: Of the prompts: in tokens with the chat template, in characters without.
         answer_lengths: Of the teacher's answers.
@@ -247,6 +250,9 @@ class Figures:
     num_prompts: int
     num_with_history: int
     num_with_system: int
+    conversions: Mapping[str, int]
+    unused_columns: tuple[str, ...]
+    opened_thought: str | None
     rejected: Mapping[Reason, Found]
     prompt_lengths: Lengths
     answer_lengths: Lengths

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gad_ray.data.layout import Layout
 from gad_ray.data.sources import Input, resolve_sources
 from gad_ray.errors import ConfigError, DataError
 from gad_ray.models.pairs import Pair
@@ -83,15 +84,22 @@ def make_report(settings: ReportSettings, *, on_progress: Progress) -> QualityRe
         num_drawn=settings.num_drawn,
         seed=settings.seed,
     )
-    _read(inputs, survey, "rows", on_progress)
-    leakage = _leakage(survey, heldout_inputs, on_progress) if heldout_inputs else None
+    _read(inputs, survey, "rows", settings.layout, on_progress)
+    leakage = _leakage(survey, heldout_inputs, settings.layout, on_progress) if heldout_inputs else None
     students = _students(settings, side, survey, on_progress)
     scored_by, num_too_long = _score(critic, survey, on_progress)
     on_progress("duplicates and discriminators", 0, None)
     comparison = compare_sides(
         survey, students, critic=scored_by, num_too_long=num_too_long, seed=settings.seed
     )
-    figures = _figures(settings, inputs, survey, leakage=leakage, comparison=comparison)
+    figures = _figures(
+        settings,
+        inputs,
+        survey,
+        leakage=leakage,
+        comparison=comparison,
+        opened_thought=side and side.opened_thought(),
+    )
     return QualityReport(figures=figures, findings=judge(figures))
 
 
@@ -102,6 +110,7 @@ def _figures(
     *,
     leakage: Leakage | None,
     comparison: Comparison | None,
+    opened_thought: str | None,
 ) -> Figures:
     items = survey.items
     answers = np.asarray(items.answer_length, dtype=np.float64)
@@ -115,6 +124,9 @@ def _figures(
         num_prompts=len(set(items.prompt_hash)),
         num_with_history=survey.num_with_history,
         num_with_system=survey.num_with_system,
+        conversions=dict(survey.conversions.most_common()),
+        unused_columns=tuple(survey.unused),
+        opened_thought=opened_thought,
         rejected={
             reason: Found(count=box.count, total=survey.num_rows, samples=box.samples)
             for reason, box in survey.rejected.items()
@@ -161,7 +173,7 @@ def _critic_side(settings: ReportSettings) -> CriticSide | None:
     return CriticSide(settings.critic)
 
 
-def _read(inputs: Sequence[Input], survey: Survey, what: str, on_progress: Progress) -> None:
+def _read(inputs: Sequence[Input], survey: Survey, what: str, layout: Layout, on_progress: Progress) -> None:
     """Take all rows of some inputs.
 
     Raises:
@@ -169,7 +181,7 @@ def _read(inputs: Sequence[Input], survey: Survey, what: str, on_progress: Progr
     """
     for source in inputs:
         before = survey.num_rows
-        for row in read_sided_rows(source):
+        for row in read_sided_rows(source, layout):
             survey.add(row)
             if survey.num_rows % _TELL_EVERY == 0:
                 on_progress(what, survey.num_rows, None)
@@ -189,9 +201,9 @@ def _read(inputs: Sequence[Input], survey: Survey, what: str, on_progress: Progr
         )
 
 
-def _leakage(survey: Survey, inputs: Sequence[Input], on_progress: Progress) -> Leakage:
+def _leakage(survey: Survey, inputs: Sequence[Input], layout: Layout, on_progress: Progress) -> Leakage:
     heldout = Survey(measure=len, measure_prompt=num_characters, num_drawn=0, seed=0)
-    _read(inputs, heldout, "held-out rows", on_progress)
+    _read(inputs, heldout, "held-out rows", layout, on_progress)
     return leakage_of(survey, heldout, sources=tuple(source.name for source in inputs))
 
 

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import Any, cast
 
 from gad_ray.batch import Example, Message
-from gad_ray.data.read import read_rows
+from gad_ray.data.layout import Layout
+from gad_ray.data.read import read_rows, unused_columns
 from gad_ray.data.rows import Place, RawRow, Reason, Rejection, reject
 from gad_ray.data.sources import FileInput, Input
 from gad_ray.data.validate import RowValidator
@@ -18,6 +19,7 @@ STUDENT_FIELDS = ("student_response", "response", "student")
 """Names under which a row may carry a student's answer; the first one that is given counts."""
 
 _EXTRA = (*STUDENT_FIELDS, "finish_reason", "stop_reason", "teacher_score", "student_score")
+_USED = frozenset(_EXTRA)
 _CUT = {"length", "max_tokens", "max_output_tokens"}
 _RECORDS = b"score-records/"
 _NO_LIMIT = 2**62
@@ -35,6 +37,8 @@ class SidedRow:
         student: A student's answer; None if the row has none.
         student_cut: Whether the row says that the student's answer was cut.
         scores: The critic's scores of teacher and student, where the row has both.
+        conversions: How the row was brought to a prompt and a response.
+        unused: Columns of text that neither is made of.
         of_run: Whether it is a record of a run, which asks a prompt several times and in every epoch.
     """
 
@@ -45,10 +49,12 @@ class SidedRow:
     student: str | None = None
     student_cut: bool = False
     scores: tuple[float, float] | None = None
+    conversions: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     of_run: bool = False
 
 
-def read_sided_rows(source: Input) -> Iterator[SidedRow | Rejection]:
+def read_sided_rows(source: Input, layout: Layout) -> Iterator[SidedRow | Rejection]:
     """Stream the rows of one input, those that training would not use as rejections.
 
     A run's score records are read too: their prompts are conversations written as JSON.
@@ -61,9 +67,10 @@ def read_sided_rows(source: Input) -> Iterator[SidedRow | Rejection]:
         max_teacher_tokens=_NO_LIMIT,
         count_prompt_tokens=_no_tokens,
         count_response_tokens=len,
+        layout=layout,
     )
     records = _holds_records(source)
-    for raw in read_rows(source, extra_columns=_EXTRA):
+    for raw in read_rows(source, extra_columns=_EXTRA, mapped=layout.columns.keys()):
         if isinstance(raw, Rejection):
             yield raw
         else:
@@ -111,6 +118,10 @@ def _sided(raw: RawRow, validator: RowValidator, *, of_run: bool) -> SidedRow | 
         student=student,
         student_cut=_is_cut(raw.fields, ("stop_reason",)),
         scores=_scores_of(raw.fields),
+        conversions=valid.conversions,
+        unused=()
+        if of_run
+        else tuple(n for n in unused_columns(raw) if n not in _USED and n not in validator.layout.columns),
         of_run=of_run,
     )
 

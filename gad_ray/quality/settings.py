@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from gad_ray.data.layout import Layout
 from gad_ray.errors import ConfigError
 
 Engine = Literal["auto", "vllm", "transformers"]
@@ -55,6 +56,7 @@ class ReportSettings:
         critic: Directory of an exported critic.
         num_drawn: Prompts that the policy answers or the critic scores.
         seed: Of the draw, the sampling and the intervals.
+        layout: What columns are, and what to do with thoughts, as ``data.columns`` and ``data.thoughts`` say it.
     """
 
     files: tuple[str, ...]
@@ -63,3 +65,4 @@ class ReportSettings:
     critic: Path | None = None
     num_drawn: int = 200
     seed: int = 0
+    layout: Layout = field(default_factory=Layout)

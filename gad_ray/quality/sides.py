@@ -13,6 +13,7 @@ import numpy as np
 from gad_ray.batch import Example, Message, PromptBatch, SamplingSettings, StopReason
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig
+from gad_ray.data.layout import opened_thought
 from gad_ray.data.validate import content_id
 from gad_ray.errors import DataError, ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format
@@ -60,6 +61,10 @@ class PolicySide:
             DataError: If the template refuses it.
         """
         return len(self._chat.prompt_ids(messages))
+
+    def opened_thought(self) -> str | None:
+        """The mark with which the template opens a thought after every prompt; None if it does not."""
+        return opened_thought(self._chat.prompt_text)
 
     def answer(self, examples: Sequence[Example]) -> Iterator[StudentAnswer | None]:
         """One answer to each prompt, in order; None for a prompt too long for the model, or that failed.

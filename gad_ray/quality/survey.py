@@ -151,6 +151,8 @@ class Survey:
         self.num_usable = 0
         self.num_with_history = 0
         self.num_with_system = 0
+        self.conversions: Counter[str] = Counter()
+        self.unused: dict[str, None] = {}
         self.repeated = SampleBox()
         self.rejected: dict[Reason, SampleBox] = {}
         self.found: dict[tuple[Side, str], SampleBox] = {}
@@ -182,6 +184,8 @@ class Survey:
                 self._reject(Reason.WRONG_ROLES, place, example.messages[-1].content, refused.message)
                 return
         self.num_usable += 1
+        self.conversions.update(row.conversions)
+        self.unused.update(dict.fromkeys(row.unused))
         self._note_repetition(row, key, is_new=is_new)
         if row.student is not None:
             pair = self.add_student(item, example, place, row.student, cut=row.student_cut)

@@ -59,10 +59,23 @@ def _rows(figures: Figures) -> TextTable:
         ("distinct prompts", figures.num_prompts),
         ("with earlier turns", figures.num_with_history),
         ("with a system message", figures.num_with_system),
+        *((f"converted: {name}", count) for name, count in figures.conversions.items()),
         *((f"unusable: {reason.value}", found.count) for reason, found in figures.rejected.items()),
     ]
     return TextTable(
-        title="Rows", head=("", "rows"), rows=tuple((name, f"{count:,}") for name, count in kinds)
+        title="Rows",
+        head=("", "rows"),
+        rows=(
+            *((name, f"{count:,}") for name, count in kinds),
+            *((f"a column of text that is not used: {name}", "") for name in figures.unused_columns),
+            *(
+                (
+                    f"the policy's template ends every prompt with {mark}: its answers begin inside a thought",
+                    "",
+                )
+                for mark in filter(None, [figures.opened_thought])
+            ),
+        ),
     )
 
 

@@ -167,6 +167,27 @@ def test_too_few_prompts_for_one_step_are_refused(recipe: Path) -> None:
     assert "only 10 prompts to train on" in problem_of(run(recipe, "prompts_per_step=16"))
 
 
+def test_a_template_that_opens_a_thought_is_warned_of(recipe: Path, tmp_path: Path) -> None:
+    template = tmp_path / "thinking.jinja"
+    text = (Path(module.__file__).parent / "models" / "templates" / "chatml.jinja").read_text(
+        encoding="utf-8"
+    )
+    template.write_text(
+        text.replace("<|im_start|>assistant\\n' }}", "<|im_start|>assistant\\n<think>\\n' }}")
+    )
+    assert "<think>" in template.read_text()
+    found = run(recipe, f"policy.model.chat_template={template}")
+    assert any("begins inside a thought" in warning for warning in found.warnings)
+
+
+def test_a_system_column_is_refused_by_the_dry_run_until_it_is_mapped(recipe: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.loads(line) | {"system": "Be brief."} for line in rows.read_text().splitlines()]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    assert "system stands beside the prompt" in problem_of(run(recipe))
+    assert run(recipe, "data.columns.system=system").problems == []
+
+
 def test_a_tokenizer_without_a_template_is_told_by_its_role(recipe: Path, tmp_path: Path) -> None:
     bare = make_tiny_model(tmp_path / "bare", chat=False)
     found = run(recipe, f"critic.model.model={bare}")

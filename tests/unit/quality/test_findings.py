@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from gad_ray.config import load_config
+from gad_ray.quality.report import make_report
 from gad_ray.quality.rules import RULES, Severity
+from gad_ray.quality.settings import ReportSettings
+from gad_ray.quality.tables import tables_of
 from tests.unit.quality.rows import Row, answer, clean_rows, findings_of, report_of, sentence, write
 
 Defect = Callable[[Row, int], None]
@@ -189,3 +192,27 @@ def test_every_override_in_the_table_is_one_that_a_recipe_takes():
 def test_every_rule_has_a_name_of_its_own_and_something_to_do():
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert all(rule.advice and rule.meaning for rule in RULES)
+
+
+def test_conversions_and_what_is_not_used_are_told(tmp_path: Path) -> None:
+    rows = clean_rows(6)
+    for row in rows:
+        row["conversations"] = [
+            {"from": "human", "value": row.pop("content")},
+            {"from": "gpt", "value": row.pop("teacher_response")},
+        ]
+    rows[0]["system"] = "Be brief."
+    rows[1]["notes"] = "seen"
+    rows.append({"content": "q", "teacher_response": "<think>t</think>a"})
+    figures = make_report(
+        ReportSettings(files=(str(write(tmp_path / "a.jsonl", rows)),)), on_progress=lambda *_: None
+    ).figures
+    assert figures.conversions == {"conversations → prompt and response": 5}
+    assert figures.unused_columns == ("notes",)
+    assert {reason.value: found.count for reason, found in figures.rejected.items()} == {
+        "unmapped_column": 1,
+        "thought": 1,
+    }
+    shown = [row[0] for table in tables_of(figures) if table.title == "Rows" for row in table.rows]
+    assert "converted: conversations → prompt and response" in shown
+    assert "a column of text that is not used: notes" in shown
