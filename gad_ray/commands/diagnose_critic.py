@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gad_ray.commands.diagnose import exit_code, findings_table, findings_to_json, print_overrides
+from gad_ray.data.layout import Layout
 from gad_ray.data.rows import Rejection
 from gad_ray.data.sources import resolve_sources
 from gad_ray.errors import DataError
@@ -96,7 +97,7 @@ def _read(data: str) -> tuple[list[CheckedRow], int]:
     rows: list[CheckedRow] = []
     num_unusable = 0
     for source in resolve_sources([data]):
-        for row in read_sided_rows(source):
+        for row in read_sided_rows(source, Layout()):
             if isinstance(row, Rejection):
                 num_unusable += 1
             else:
