@@ -293,7 +293,13 @@ RULES: tuple[Rule, ...] = (
             (
                 Above(Signal.SCORE_LENGTH_CORR, 0.5),
                 Below(Signal.SCORE_LENGTH_CORR, -0.5),
-                RatioAbove(Signal.RESPONSE_LENGTH, Signal.TEACHER_LENGTH, 1.5),
+                # Before the policy follows the critic, its length is its own.
+                AllOf(
+                    (
+                        Known(Signal.PG_LOSS_SIZE),
+                        RatioAbove(Signal.RESPONSE_LENGTH, Signal.TEACHER_LENGTH, 1.5),
+                    )
+                ),
             )
         ),
         advice=(change.OVERLONG_PENALTY, change.EXCLUDE_CUT),

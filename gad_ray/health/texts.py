@@ -259,12 +259,12 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     },
     "length-shortcut": {
         "en": RuleText(
-            "corr(score, length) > 0.5 or < -0.5, or the responses are longer than 1.5 × the teacher's",
+            "corr(score, length) > 0.5 or < -0.5, or in the game the responses are longer than 1.5 × the teacher's",
             "Length decides the score, or the student writes far more than the teacher: the first shortcut that "
             "a critic finds. Look at how many responses are cut at the token limit.",
         ),
         "zh": RuleText(
-            "corr(分数, 长度) > 0.5 或 < -0.5，或回答长于教师的 1.5 倍",
+            "corr(分数, 长度) > 0.5 或 < -0.5，或在对抗阶段回答长于教师的 1.5 倍",
             "长度决定了分数，或学生写得远多于教师：这是判别器最先找到的捷径。请查看有多少回答在长度上限处被截断。",
         ),
     },
