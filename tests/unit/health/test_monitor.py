@@ -254,7 +254,7 @@ def test_a_metric_that_only_some_steps_have_is_not_missed(config: RunConfig) -> 
         (
             "length-shortcut",
             "adversarial",
-            {"response_length/mean": 160.0, "response_length/teacher_mean": 100.0},
+            {"response_length/mean": 160.0, "response_length/teacher_mean": 100.0, "actor/pg_loss": 0.1},
         ),
         ("scores-rounded", "warmup", {"critic/rounded_scores": 1.0}),
         ("identical-text-differs", "adversarial", {"eval/identical_text_diff": 0.5}),
@@ -590,3 +590,8 @@ def test_scores_that_drift_on_both_sides_are_the_critics_and_no_hack(
         }
         found |= {f.rule for f in monitor.observe(step=step, stage="adversarial", metrics=metrics)}
     assert found == told
+
+
+def test_the_length_of_a_policy_that_follows_no_critic_yet_is_its_own(config: RunConfig) -> None:
+    long = {"response_length/mean": 160.0, "response_length/teacher_mean": 100.0}
+    assert observe(HealthMonitor(config), long, count=20) == []
