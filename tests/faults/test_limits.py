@@ -16,7 +16,7 @@ def test_an_engine_that_keeps_an_old_weight_stops_the_run_before_it_trains(game:
 def test_a_rollout_beyond_its_deadline_ends_the_run_naming_step_and_setting(game: Game) -> None:
     outcome = game.play("late", *SLOW_ROLLOUT, "limits.rollout_s=1")
     assert outcome.code == 1
-    assert "the responses of step 1 did not end within 1 s" in outcome.err
+    assert "the responses of step 1 (rollout-0) did not end within 1 s" in outcome.err
     assert "raise the deadline under limits" in outcome.err
     assert str(outcome.root / "logs" / "rollout-0.log") in outcome.err
     assert "Traceback" not in outcome.err
