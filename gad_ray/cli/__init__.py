@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What follows the program's name; the process's own when None.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe that is not UTF-8 gets escapes in place of what it cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=None if arguments is None else list(arguments), prog_name="gad-ray")
     except GadError as error:
@@ -53,6 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _show(error)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE) == "1":
+            raise
+        from gad_ray.failure import EXIT_CODE, write_report
+
+        report = write_report(error, sys.argv[1:] if arguments is None else arguments)
+        _show(
+            GadError(
+                f"gad-ray met something that it does not handle: {type(error).__name__}: {error}",
+                mend=f"all that is known of it is in {report}; please report it with that file",
+            )
+        )
+        sys.exit(EXIT_CODE)
     except SystemExit as left:
         if left.code == 128 + signal.SIGINT:
             # One more Ctrl-C while the interpreter ends: at once, and without a traceback.

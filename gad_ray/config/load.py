@@ -117,8 +117,29 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice instead of keeping the last."""
+_SHOWN = 120  # characters of an override that an error repeats
+_MAX_DEPTH, _MAX_VALUES = 64, 100_000
+"""Of a configuration: levels within levels, and values in all once its aliases are followed. Real ones have 5 and 300."""
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """YAML that holds what JSON can, and refuses a key given twice instead of keeping the last.
+
+    A date stays text, as in YAML 1.2; tags for bytes, sets and the like are refused, and so are keys that are no names.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node, no deeper than a configuration can be."""
+        self._depth += 1
+        try:
+            if self._depth > _MAX_DEPTH:
+                mark = cast(Any, self.peek_event()).start_mark
+                raise yaml.composer.ComposerError(None, None, f"more than {_MAX_DEPTH} levels", mark)
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def _mapping_without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -126,6 +147,10 @@ def _mapping_without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode)
     seen: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = cast(Any, loader.construct_object(key_node, deep=True))
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a key is a name, not {key!r:.40}", key_node.start_mark
+            )
         if key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"key '{key}' is given twice", key_node.start_mark
@@ -134,18 +159,57 @@ def _mapping_without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode)
     return seen
 
 
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+_SettingsLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
 # YAML 1.1 takes 1e-5 for text; everybody who writes it means the number, as YAML 1.2 does.
-_UniqueKeyLoader.add_implicit_resolver(
+_SettingsLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
+_OF_JSON = ("null", "bool", "int", "float", "str", "seq", "map")
+_SettingsLoader.yaml_constructors = {
+    tag: construct
+    for tag, construct in _SettingsLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _OF_JSON
+}
+_SettingsLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _SettingsLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _parse(text: str) -> Any:
+    """The value that YAML stands for.
+
+    Raises:
+        ValueError: If it is no YAML, or holds what no setting can be; the message says what.
+    """
+    try:
+        value = yaml.load(text, Loader=_SettingsLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    left, seen = [value], 0
+    while left:
+        seen += 1
+        if seen > _MAX_VALUES:
+            raise ValueError(f"more than {_MAX_VALUES:,} values once its aliases are followed")
+        part = left.pop()
+        if isinstance(part, str):
+            part.encode()  # half of a surrogate pair is no text
+        elif isinstance(part, dict):
+            left += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            left += part
+    return value
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = _parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no UTF-8 is one, too
         raise ConfigError(f"not readable as YAML: {error}", where=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
     if not _is_mapping(raw):
         raise ConfigError("the file does not hold a mapping of settings", where=str(path))
     return raw
@@ -163,9 +227,11 @@ def _apply_override(raw: dict[str, Any], item: str) -> str:
             f"'{item}' is not an override", mend="write key=value, e.g. rollout.temperature=0.6"
         )
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of '{key}' is not readable as YAML: {error}", where=item) from None
+        value = _parse(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"the value of '{key}' is not readable as YAML: {error}", where=item[:_SHOWN]
+        ) from None
     *parents, last = key.split(".")
     node = raw
     for part in parents:
@@ -173,7 +239,7 @@ def _apply_override(raw: dict[str, Any], item: str) -> str:
         if child is None:
             child = node[part] = {}
         if not _is_mapping(child):
-            raise ConfigError(f"'{part}' in '{key}' is a value, not a group of settings", where=item)
+            raise ConfigError(f"'{part}' in '{key}' is a value, not a group of settings", where=item[:_SHOWN])
         node = child
     # A stage's or a fit's length is one of two settings: naming one in an override replaces the other.
     if parents[:1] in (["stages"], ["fit"]) and last in {"steps", "epochs"} and value is not None:

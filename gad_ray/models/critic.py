@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -48,6 +49,19 @@ from gad_ray.models.rows import (
 from gad_ray.models.source import resolve_model
 
 _logger = logging.getLogger(__name__)
+
+_DAMAGES = (
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+"""What comes of files that are not what was exported, from whichever library reads them."""
 
 _HEAD = "head.safetensors"
 
@@ -357,10 +371,30 @@ class CriticModel(nn.Module):
             ModelError: If the directory is no exported critic, or its content does not match its fingerprint.
         """
         meta = read_meta(directory)
+        try:
+            critic = cls._of_parts(directory, meta)
+            recorded, found = meta["fingerprint"], asdict(critic.fingerprint())
+            differing = [part for part, digest in found.items() if recorded.get(part) != digest]
+        except _DAMAGES as error:
+            raise ModelError(
+                f"is a damaged export: {type(error).__name__}: {error}",
+                where=str(directory),
+                mend="export the critic again, or take a copy that was not changed",
+            ) from error
+        if differing:
+            raise ModelError(
+                f"its {' and '.join(differing)} are not those it was exported with",
+                where=str(directory),
+                mend="export the critic again, or take a copy that was not changed",
+            )
+        return critic.eval()
+
+    @classmethod
+    def _of_parts(cls, directory: Path, meta: Mapping[str, Any]) -> CriticModel:
         backbone = load_backbone(directory, dtype=TORCH_DTYPES[meta["dtype"]])
         head = ValueHead(int(cast(Any, backbone.config).hidden_size), seed=0)
         head.load_state_dict(load_file(directory / _HEAD))
-        critic = cls(
+        return cls(
             backbone,
             head,
             chat=load_chat_format(directory),
@@ -369,12 +403,3 @@ class CriticModel(nn.Module):
             dtype=meta["dtype"],
             updates=int(meta.get("updates", 0)),
         )
-        recorded, found = meta["fingerprint"], asdict(critic.fingerprint())
-        differing = [part for part, digest in found.items() if recorded.get(part) != digest]
-        if differing:
-            raise ModelError(
-                f"its {' and '.join(differing)} are not those it was exported with",
-                where=str(directory),
-                mend="export the critic again, or take a copy that was not changed",
-            )
-        return critic.eval()

@@ -50,7 +50,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
     path = directory / META
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"is not an exported critic: {META} cannot be read ({error})",
             where=str(directory),

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "gad_ray"
 
 FLOORS: dict[str, int] = {
     "errors": 0,
+    "failure": 1,
     "addresses": 0,
     "activity": 1,
     "batch": 1,
