@@ -74,7 +74,7 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     _check_positions(config, facts, found)
     if (chat := formats["policy"]) is not None:
         _check_thoughts(chat, found)
-    data = _load_data(config, formats["policy"], found)
+    data = _load_data(config, formats["policy"], formats.get("critic"), found)
     _check_rewards(config, data, found)
     if data is not None:
         if fit is None:
@@ -271,16 +271,19 @@ def _check_positions(config: RunConfig, facts: dict[str, ModelFacts], found: Dry
         )
 
 
-def _load_data(config: RunConfig, chat: ChatFormat | None, found: DryRun) -> LoadedData | None:
+def _load_data(
+    config: RunConfig, chat: ChatFormat | None, critic: ChatFormat | None, found: DryRun
+) -> LoadedData | None:
     from gad_ray.data.dataset import load_dataset
     from gad_ray.data.stats import describe
+    from gad_ray.models.run_data import prompt_counter
 
     # Kept, for whoever wants to see what is in it; a dry run leaves nothing under output_dir.
     quarantine = Path(tempfile.mkdtemp(prefix=f"gad-ray-dry-run-{config.name}-")) / "quarantine.jsonl"
     try:
         data = load_dataset(
             config.data,
-            count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)) if chat else 0,
+            count_prompt_tokens=prompt_counter(chat, critic) if chat else lambda _: 0,
             count_response_tokens=lambda text: len(chat.response_ids(text)) if chat else 0,
             quarantine_path=quarantine,
         )

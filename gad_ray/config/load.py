@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.composer import ComposerError
 
 from gad_ray.config.fit import FitMethod
 from gad_ray.config.run import RunConfig
@@ -136,7 +137,7 @@ class _SettingsLoader(yaml.SafeLoader):
         try:
             if self._depth > _MAX_DEPTH:
                 mark = cast(Any, self.peek_event()).start_mark
-                raise yaml.composer.ComposerError(None, None, f"more than {_MAX_DEPTH} levels", mark)
+                raise ComposerError(None, None, f"more than {_MAX_DEPTH} levels", mark)
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1

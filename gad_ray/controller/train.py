@@ -50,7 +50,7 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
         config, directory = opened.config, opened.directory
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
-    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
+    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl, has_critic=True)
     try_reward_functions(config.reward, data.train[0])
     stop.abrupt = False
     logs = ActorLogs(directory.logs)

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     UNMAPPED_COLUMN = "unmapped_column"
     STORED_CONVERSATION = "stored_conversation"
     THOUGHT = "thought"
+    REFUSED_BY_TEMPLATE = "refused_by_template"
     BAD_ID = "bad_id"
     BAD_META = "bad_meta"
     LONG_PROMPT = "long_prompt"

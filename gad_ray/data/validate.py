@@ -56,7 +56,7 @@ class RowValidator:
     Attributes:
         max_prompt_tokens: Longest prompt, in tokens.
         max_teacher_tokens: Longest teacher response, in tokens.
-        count_prompt_tokens: Counts the tokens of a prompt.
+        count_prompt_tokens: Counts the tokens of a prompt; a ``DataError`` says that it cannot be rendered.
         count_response_tokens: Counts the tokens of a response.
         difficulty_column: Field, or key of ``meta``, that a curriculum goes by; None if there is no such curriculum.
         layout: What columns are, and what to do with thoughts.
@@ -87,7 +87,10 @@ class RowValidator:
             teacher_response=response,
             meta=_meta_of(row.fields),
         )
-        num_prompt_tokens = self.count_prompt_tokens(messages)
+        try:
+            num_prompt_tokens = self.count_prompt_tokens(messages)
+        except DataError as error:
+            raise _UnusableError(Reason.REFUSED_BY_TEMPLATE, str(error)) from None
         if num_prompt_tokens > self.max_prompt_tokens:
             detail = f"{num_prompt_tokens} tokens; max_prompt_tokens is {self.max_prompt_tokens}"
             raise _UnusableError(Reason.LONG_PROMPT, detail)

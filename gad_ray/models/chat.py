@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gad_ray.batch import Message
 
 _ROLES = ("system", "user", "assistant")
+_FAILURES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a template may raise beside errors of its language, such as the length of what is not there."""
 _PROBE = "x"
 
 
@@ -167,12 +169,19 @@ class ChatFormat:
             rendered: Any = self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
-        except TemplateError as error:
+        except (TemplateError, *_FAILURES) as error:
+            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             raise DataError(
-                f"the chat template refuses a conversation of the roles {[m.role for m in messages]}: {error}",
+                f"the chat template{self._of_model} refuses a conversation of the roles "
+                f"{[m.role for m in messages]}: {kind}{error}",
                 mend="change the rows, or give another template with the key chat_template",
             ) from error
         return cast("str", rendered)
+
+    @property
+    def _of_model(self) -> str:
+        name = str(self.tokenizer.name_or_path or "")
+        return f" of {name}" if name else ""
 
     def _find_end_of_turn(self) -> int | None:
         """The control token that the template puts right after an assistant's message, if it does."""
@@ -187,9 +196,9 @@ class ChatFormat:
                 f"chat_template is no Jinja template: line {error.lineno}: {error.message}",
                 mend="correct the template that the config's key chat_template names",
             ) from error
-        except TemplateError as error:
+        except (TemplateError, *_FAILURES) as error:
             raise ModelError(
-                f"chat_template cannot render a question and its answer: {error}",
+                f"chat_template cannot render a question and its answer: {error!r}",
                 mend="give a template for plain chats with the config's key chat_template",
             ) from error
         if _PROBE not in rendered or marked not in rendered:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gad_ray.activity import activity
+from gad_ray.batch import Message
 from gad_ray.config import RunConfig
 from gad_ray.data.dataset import LoadedData, load_dataset
-from gad_ray.models.chat import load_chat_format
+from gad_ray.data.validate import PromptCounter
+from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.source import resolve_model
 
 
-def load_run_data(config: RunConfig, *, quarantine_path: Path) -> LoadedData:
+def prompt_counter(policy: ChatFormat, critic: ChatFormat | None) -> PromptCounter:
+    """Counts a prompt's tokens as the policy reads it, once both models' templates have taken it.
+
+    The counter raises a ``DataError`` where one of them refuses.
+    """
+
+    def count(messages: Sequence[Message]) -> int:
+        if critic is not None and critic.template_text != policy.template_text:
+            critic.prompt_text(messages)
+        return len(policy.prompt_ids(messages))
+
+    return count
+
+
+def load_run_data(config: RunConfig, *, quarantine_path: Path, has_critic: bool = False) -> LoadedData:
     """Read and check the rows of a run.
 
     Args:
         config: Says what to read, and which policy counts.
+        has_critic: Whether the run's critic reads the prompts too: its template is asked as well.
         quarantine_path: File for the rows that are not used; replaced if it exists.
 
     Raises:
@@ -25,9 +43,15 @@ def load_run_data(config: RunConfig, *, quarantine_path: Path) -> LoadedData:
     model_dir = resolve_model(model.model)
     with activity("reading the data"):
         chat = load_chat_format(model_dir, chat_template=model.chat_template)
+        judge = config.critic.model
+        critic = (
+            load_chat_format(resolve_model(judge.model), chat_template=judge.chat_template)
+            if has_critic
+            else None
+        )
         return load_dataset(
             config.data,
-            count_prompt_tokens=lambda messages: len(chat.prompt_ids(messages)),
+            count_prompt_tokens=prompt_counter(chat, critic),
             count_response_tokens=lambda text: len(chat.response_ids(text)),
             quarantine_path=quarantine_path,
         )

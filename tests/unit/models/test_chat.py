@@ -1,3 +1,4 @@
+import json
 import threading
 from pathlib import Path
 
@@ -6,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gad_ray.batch import Message
+from gad_ray.config import load_config
 from gad_ray.errors import DataError, ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format, packaged_templates
+from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
@@ -256,3 +259,61 @@ def test_the_two_tiny_styles_tokenise_differently(chatml: ChatFormat, bracket: C
     text = "Please explain why 17 times 23 is 391."
     assert chatml.response_ids(text) != bracket.response_ids(text)
     assert chatml.decode(chatml.response_ids(text)) == bracket.decode(bracket.response_ids(text))
+
+
+# -- templates that refuse -------------------------------------------------------------------------------
+
+REFUSALS = {
+    "a system row": "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}",
+    "an odd type": "{% if messages[0].role == 'system' %}{{ messages[0].content + 1 }}{% endif %}",
+    "a division": "{% if messages[0].role == 'system' %}{{ 1 // 0 }}{% endif %}",
+    "what is not there": "{% if messages[0].role == 'system' %}{{ nothing.at.all }}{% endif %}",
+    "recursion": "{% macro again() %}{{ again() }}{% endmacro %}{% if messages[0].role == 'system' %}{{ again() }}{% endif %}",
+}
+PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=list(REFUSALS))
+def test_whatever_a_template_raises_is_a_refusal_by_name(tied_model: Path, tmp_path: Path, refusal: str):
+    template = tmp_path / "picky.jinja"
+    template.write_text(refusal + PLAIN, encoding="utf-8")
+    chat = load_chat_format(tied_model, chat_template=str(template))
+    assert chat.prompt_ids([Message(role="user", content="Hello")])
+    with pytest.raises(
+        DataError, match=r"refuses a conversation of the roles \['system', 'user'\]"
+    ) as caught:
+        chat.prompt_ids([Message(role="system", content="Be brief."), Message(role="user", content="Hello")])
+    assert tied_model.name in str(caught.value)
+
+
+@pytest.mark.parametrize("picky", ["policy", "critic"])
+def test_rows_that_either_models_template_refuses_are_quarantined_with_file_and_line(
+    tied_model: Path, tmp_path: Path, picky: str
+):
+    template = tmp_path / "picky.jinja"
+    template.write_text(REFUSALS["a system row"] + PLAIN, encoding="utf-8")
+    rows = [
+        {"content": [{"role": role, "content": f"text {i}"} for role in roles], "teacher_response": "yes"}
+        for i, roles in enumerate([["user"], ["system", "user"], ["user"], ["user"]])
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    config = load_config(
+        "quickstart",
+        [
+            f"data.train=['{data}']",
+            "data.heldout=[]",
+            "data.heldout_prompts=0",
+            "data.max_quarantined_fraction=0.3",
+            f"policy.model.model={tied_model}",
+            f"critic.model.model={tied_model}",
+            f"{picky}.model.chat_template={template}",
+        ],
+    )
+    quarantine = tmp_path / "quarantine.jsonl"
+    loaded = load_run_data(config, quarantine_path=quarantine, has_critic=True)
+    assert len(loaded.train) == 3
+    (left_out,) = map(json.loads, quarantine.read_text(encoding="utf-8").splitlines())
+    assert (left_out["line"], left_out["reason"]) == (2, "refused_by_template")
+    assert "no system role" in json.dumps(left_out)
+    assert str(data) in json.dumps(left_out)
