@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from gad_ray.batch import Message
+
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""The day that a template which prints today's date is given, always: Llama 3's own where it is told none. A prompt is the same
+text tomorrow, and scores, probes and replays with it."""
 
 _ROLES = ("system", "user", "assistant")
 _FAILURES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -167,7 +172,7 @@ class ChatFormat:
         turns = [{"role": m.role, "content": text} for m, text in zip(messages, contents, strict=True)]
         try:
             rendered: Any = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True
+                turns, tokenize=False, add_generation_prompt=True, strftime_now=TEMPLATE_DATE.strftime
             )
         except (TemplateError, *_FAILURES) as error:
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "

@@ -317,3 +317,12 @@ def test_rows_that_either_models_template_refuses_are_quarantined_with_file_and_
     assert (left_out["line"], left_out["reason"]) == (2, "refused_by_template")
     assert "no system role" in json.dumps(left_out)
     assert str(data) in json.dumps(left_out)
+
+
+def test_a_template_that_prints_the_date_prints_the_same_one_every_day(tied_model: Path, tmp_path: Path):
+    template = tmp_path / "dated.jinja"
+    dated = "{% if strftime_now is defined %}Today is {{ strftime_now('%d %b %Y') }}.\n{% endif %}"
+    template.write_text(dated + PLAIN, encoding="utf-8")
+    chat = load_chat_format(tied_model, chat_template=str(template))
+    rendered = chat.prompt_text([Message(role="user", content="Hello")])
+    assert rendered.startswith("Today is 26 Jul 2024.\n")
