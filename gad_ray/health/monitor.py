@@ -207,7 +207,9 @@ class HealthMonitor:
     def _lost(self, metrics: Mapping[str, float]) -> dict[str, int]:
         """Metrics that steps told regularly and do not tell any more → the first step without; takes note of a step's."""
         for name in metrics:
-            self._presence.setdefault(name, _Presence())
+            # What a run logs of itself beside its step's metrics is there only when it is read back.
+            if not name.startswith(("health/", "perf/")):
+                self._presence.setdefault(name, _Presence())
         for name, presence in self._presence.items():
             if name in metrics:
                 presence.told += 1

@@ -595,3 +595,10 @@ def test_scores_that_drift_on_both_sides_are_the_critics_and_no_hack(
 def test_the_length_of_a_policy_that_follows_no_critic_yet_is_its_own(config: RunConfig) -> None:
     long = {"response_length/mean": 160.0, "response_length/teacher_mean": 100.0}
     assert observe(HealthMonitor(config), long, count=20) == []
+
+
+def test_what_a_run_logs_of_itself_is_not_missed_after_it_was_read_back(config: RunConfig) -> None:
+    monitor = HealthMonitor(config)
+    told = {"actor/entropy": 1.0}
+    observe(monitor, told | {"perf/memory_bytes": 1.0, "health/findings": 0.0}, count=8)
+    assert observe(monitor, told, count=8, first=9) == []
