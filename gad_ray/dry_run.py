@@ -72,6 +72,9 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     facts = _describe_models(config, roles, found)
     formats = {role: _chat_format(role, of(config), facts, found) for role, of in roles}
     _check_positions(config, facts, found)
+    described = [_describe_template(role, chat) for role, chat in formats.items() if chat is not None]
+    if any(described):
+        found.sections["chat templates"] = [line for lines in described for line in lines]
     if (chat := formats["policy"]) is not None:
         _check_thoughts(chat, found)
     data = _load_data(config, formats["policy"], formats.get("critic"), found)
@@ -162,6 +165,19 @@ def _check_rewards(config: RunConfig, data: LoadedData | None, found: DryRun) ->
         ]
 
 
+def _describe_template(role: str, chat: ChatFormat) -> list[str]:
+    """What in a template may vary, beside the conversation."""
+    from gad_ray.models.template import prints_date, template_variables
+
+    text = chat.template_text
+    lines: list[str] = []
+    if names := template_variables(text):
+        lines.append(f"{role}: reads {', '.join(names)} ({role}.model.template_variables sets them)")
+    if prints_date(text):
+        lines.append(f"{role}: prints the date, which is always the same day ({role}.model.template_date)")
+    return lines
+
+
 def _check_thoughts(chat: ChatFormat, found: DryRun) -> None:
     """Warn where the policy's answers would begin inside a thought, which the teacher's text does not."""
     from gad_ray.data.layout import opened_thought
@@ -169,7 +185,8 @@ def _check_thoughts(chat: ChatFormat, found: DryRun) -> None:
     if mark := opened_thought(chat.prompt_text):
         found.warnings.append(
             f"the policy's chat template ends a prompt with {mark}: every answer begins inside a thought, and a "
-            "teacher's text does not; name a template that opens none with policy.model.chat_template"
+            "teacher's text does not; switch it off with policy.model.template_variables (often enable_thinking: false), or "
+            "name a template that opens none with policy.model.chat_template"
         )
 
 
@@ -218,7 +235,7 @@ def _chat_format(
     role: str, model: ModelConfig, facts: dict[str, ModelFacts], found: DryRun
 ) -> ChatFormat | None:
     """The tokenizer with its template, where both are at hand without a download or a conversion."""
-    from gad_ray.models.chat import load_chat_format
+    from gad_ray.models.chat import configured_chat_format
     from gad_ray.models.source import is_local, resolve_model
 
     described = facts.get(role)
@@ -239,7 +256,7 @@ def _chat_format(
         )
         return None
     try:
-        return load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
+        return configured_chat_format(resolve_model(model.model), model)
     except GadError as error:
         found.problems.append(_in_role(error, f"{role}.model"))
         return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gad_ray.batch.checks import check
@@ -23,13 +24,17 @@ class WeightsSnapshot:
         version: The policy version these weights are.
         dtype: ``float32`` or ``bfloat16``.
         tensors: Parameter name → array. Tied output heads are included under their own name.
-        probe_logprobs: [P] float32 log-probabilities (nats) that the learner gives to the tokens of the
-            fixed probe text with these weights.
+        probe_ids: [T] int32 token ids of the probe, a fixed prompt and response: rendered once, by the learner.
+        probe_start: Where its response begins.
+        probe_logprobs: [P] float32 log-probabilities (nats) that the learner gives to the tokens of the probe's
+            response with these weights.
     """
 
     version: int
     dtype: str
     tensors: Mapping[str, NDArray[Any]]
+    probe_ids: NDArray[np.int32]
+    probe_start: int
     probe_logprobs: Float32
 
     @property

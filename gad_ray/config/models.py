@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gad_ray.config.base import Precision, PrecisionChoice, StrictModel, resolved
 
@@ -39,6 +41,14 @@ class ModelConfig(StrictModel):
     chat_template: str | None = None
     """A Jinja file or a packaged template's name; needed when the tokenizer has none of its own."""
 
+    template_variables: dict[str, bool | int | float | str] = Field(default={})
+    """Values of variables that the chat template reads, such as ``enable_thinking: false``. They are part of the critic's
+    fingerprint, and written into what is exported."""
+
+    template_date: str | None = None
+    """The day (YYYY-MM-DD) that a chat template which prints today's date is given; absent: 2024-07-26, or the one that an
+    exported model was trained with. It never is today: a prompt would be another text tomorrow."""
+
     compute: PrecisionChoice = "auto"
     """Precision of the forward and backward passes; ``auto``: the one that this machine is faster in, measured when a run
     begins. Scores and losses are float32 always."""
@@ -51,6 +61,20 @@ class ModelConfig(StrictModel):
 
     lora: LoraConfig | None = None
     """Train adapters only; absent: train all weights."""
+
+    @property
+    def template_day(self) -> date | None:
+        """``template_date`` as a date."""
+        return None if self.template_date is None else date.fromisoformat(self.template_date)
+
+    @field_validator("template_date")
+    @classmethod
+    def _is_a_day(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", value):
+            raise ValueError("a day is written YYYY-MM-DD")
+        if value is not None:
+            date.fromisoformat(value)
+        return value
 
     @property
     def dtype(self) -> Precision:

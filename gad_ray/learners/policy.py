@@ -349,6 +349,8 @@ class PolicyLearner:
             version=self.version,
             dtype=dtype,
             tensors={name: to_numpy(t) for name, t in weights.items()},
+            probe_ids=probe.ids,
+            probe_start=probe.start,
             probe_logprobs=self._shadow.logprobs(weights, probe),
         )
 

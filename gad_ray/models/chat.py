@@ -7,29 +7,23 @@ Text that people or models wrote stays text: a control token spelled out inside 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import datetime
-from difflib import get_close_matches
-from importlib import resources
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gad_ray.errors import DataError, ModelError
 from gad_ray.models.facts import read_json
+from gad_ray.models.template import TemplateValue, freeze, packaged_templates, read_template
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     from gad_ray.batch import Message
-
-TEMPLATE_DATE = datetime(2024, 7, 26)
-"""The day that a template which prints today's date is given, always: Llama 3's own where it is told none. A prompt is the same
-text tomorrow, and scores, probes and replays with it."""
+    from gad_ray.config.models import ModelConfig
 
 _ROLES = ("system", "user", "assistant")
-_FAILURES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a template may raise beside errors of its language, such as the length of what is not there."""
 _PROBE = "x"
 
 
@@ -172,9 +166,9 @@ class ChatFormat:
         turns = [{"role": m.role, "content": text} for m, text in zip(messages, contents, strict=True)]
         try:
             rendered: Any = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, strftime_now=TEMPLATE_DATE.strftime
+                turns, tokenize=False, add_generation_prompt=True
             )
-        except (TemplateError, *_FAILURES) as error:
+        except Exception as error:  # a template is a program of somebody else: it may raise anything
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             raise DataError(
                 f"the chat template{self._of_model} refuses a conversation of the roles "
@@ -190,7 +184,7 @@ class ChatFormat:
 
     def _find_end_of_turn(self) -> int | None:
         """The control token that the template puts right after an assistant's message, if it does."""
-        from jinja2 import TemplateError, TemplateSyntaxError
+        from jinja2 import TemplateSyntaxError
 
         marked = "\ue000"
         turns = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": marked}]
@@ -201,7 +195,7 @@ class ChatFormat:
                 f"chat_template is no Jinja template: line {error.lineno}: {error.message}",
                 mend="correct the template that the config's key chat_template names",
             ) from error
-        except (TemplateError, *_FAILURES) as error:
+        except Exception as error:  # as above
             raise ModelError(
                 f"chat_template cannot render a question and its answer: {error!r}",
                 mend="give a template for plain chats with the config's key chat_template",
@@ -233,32 +227,55 @@ class _StandIn:
         return re.sub(f"\ue000{self._salt}\\.(\\d+)\ue001", lambda m: self._pieces[int(m.group(1))], text)
 
 
-def load_chat_format(model_dir: Path, *, chat_template: str | None = None) -> ChatFormat:
+def load_chat_format(
+    model_dir: Path,
+    *,
+    chat_template: str | None = None,
+    variables: Mapping[str, TemplateValue] | None = None,
+    day: date | None = None,
+) -> ChatFormat:
     """Load the tokenizer of a model and the chat template to use with it.
 
     Args:
         model_dir: The model's Hugging Face directory.
         chat_template: A Jinja file, or the name of a packaged template; the tokenizer's own when None.
+        variables: Values of variables that the template reads.
+        day: What the template takes for today; see :func:`gad_ray.models.template.freeze`.
 
     Raises:
         ModelError: If the tokenizer cannot be loaded, or there is no chat template to use.
     """
     loaded = _load_tokenizer(model_dir)
-    text = _own_template(loaded) if chat_template is None else _given_template(chat_template)
+    text = (
+        _own_template(loaded)
+        if chat_template is None
+        else read_template(chat_template, begins_with_bos=_begins_with_bos(loaded))
+    )
     if text is None:
         raise ModelError(
             "its tokenizer has no chat template",
             where=str(model_dir),
             mend=f"set the key chat_template to a .jinja file or to one of {', '.join(packaged_templates())}",
         )
+    text = freeze(text, variables=variables or {}, day=day)
     return ChatFormat(loaded, text, generation_eos=_generation_eos(model_dir))
 
 
-def packaged_templates() -> list[str]:
-    """Names of the chat templates that come with GAD-Ray."""
-    folder = resources.files("gad_ray.models") / "templates"
-    return sorted(
-        file.name.removesuffix(".jinja") for file in folder.iterdir() if file.name.endswith(".jinja")
+def configured_chat_format(model_dir: Path, config: ModelConfig) -> ChatFormat:
+    """The tokenizer and the chat template of a model that a run's settings name.
+
+    Args:
+        model_dir: Where the model lies.
+        config: Its settings.
+
+    Raises:
+        ModelError: As :func:`load_chat_format`.
+    """
+    return load_chat_format(
+        model_dir,
+        chat_template=config.chat_template,
+        variables=config.template_variables,
+        day=config.template_day,
     )
 
 
@@ -291,19 +308,10 @@ def _own_template(tokenizer: PreTrainedTokenizerFast) -> str | None:
     return cast("str | None", own)
 
 
-def _given_template(name: str) -> str:
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    packaged = packaged_templates()
-    if name in packaged:
-        return (resources.files("gad_ray.models") / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
-    close = get_close_matches(name, packaged, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ModelError(
-        f"chat_template {name!r} is neither a file nor a packaged template{hint}",
-        mend=f"give the path of a .jinja file, or one of {', '.join(packaged)}",
-    )
+def _begins_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer itself begins every text with its beginning-of-sequence token."""
+    ids = cast("list[int]", tokenizer(_PROBE)["input_ids"])
+    return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
 def _generation_eos(directory: Path) -> list[int]:

@@ -23,7 +23,7 @@ from gad_ray.batch import Fingerprint
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
 from gad_ray.errors import ModelError
-from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.chat import ChatFormat, configured_chat_format, load_chat_format
 from gad_ray.models.critic_meta import FORMAT, META, read_meta
 from gad_ray.models.fingerprint import hash_tensors, hash_text, hash_tokenizer
 from gad_ray.models.load import (
@@ -144,7 +144,7 @@ class CriticModel(nn.Module):
         return cls(
             backbone,
             ValueHead(hidden_size, seed=seed),
-            chat=load_chat_format(directory, chat_template=config.chat_template),
+            chat=configured_chat_format(directory, config),
             pooling=pooling,
             max_tokens=max_tokens,
             dtype=config.dtype,

@@ -16,7 +16,7 @@ from gad_ray.batch import Example, RolloutBatch
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.packing import pad_rows
-from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, merged_state_dict, plain_model
 from gad_ray.models.source import resolve_model
 
@@ -107,7 +107,7 @@ class PolicyModel(nn.Module):
                 alpha=config.lora.alpha,
                 target_modules=config.lora.target_modules,
             )
-        return cls(lm, load_chat_format(directory, chat_template=config.chat_template))
+        return cls(lm, configured_chat_format(directory, config))
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ from gad_ray.batch import Message
 from gad_ray.config import RunConfig
 from gad_ray.data.dataset import LoadedData, load_dataset
 from gad_ray.data.validate import PromptCounter
-from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.source import resolve_model
 
 
@@ -42,13 +42,9 @@ def load_run_data(config: RunConfig, *, quarantine_path: Path, has_critic: bool 
     model = config.policy.model
     model_dir = resolve_model(model.model)
     with activity("reading the data"):
-        chat = load_chat_format(model_dir, chat_template=model.chat_template)
+        chat = configured_chat_format(model_dir, model)
         judge = config.critic.model
-        critic = (
-            load_chat_format(resolve_model(judge.model), chat_template=judge.chat_template)
-            if has_critic
-            else None
-        )
+        critic = configured_chat_format(resolve_model(judge.model), judge) if has_critic else None
         return load_dataset(
             config.data,
             count_prompt_tokens=prompt_counter(chat, critic),

@@ -22,7 +22,7 @@ from gad_ray.batch import (
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig, RunConfig
 from gad_ray.errors import RolloutError, SyncError
-from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.policy import SequenceRow
 from gad_ray.models.source import resolve_model
 from gad_ray.rollout.engine import Generation, GenerationRequest, GeneratorEngine, choose_engine
@@ -113,7 +113,6 @@ class RolloutWorker:
         self._chat = chat
         self._config = config
         self._limits = limits
-        self._probe = probe_row(chat)
         self._version = 0
         self._tally = _Tally(step=-1)
 
@@ -126,7 +125,7 @@ class RolloutWorker:
             RolloutError: If the engine is not installed.
         """
         model = config.policy.model
-        chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
+        chat = configured_chat_format(resolve_model(model.model), model)
         return cls(build_engine(config, chat), chat, config.rollout, config.limits)
 
     @property
@@ -170,7 +169,9 @@ class RolloutWorker:
             SyncError: If the gap exceeds the tolerance.
         """
         self._engine.load_weights(weights)
-        gaps = np.abs(self._engine.probe(self._probe) - weights.probe_logprobs)
+        # The learner's tokens: a probe that each side rendered for itself could be two texts.
+        probe = SequenceRow(ids=weights.probe_ids, start=weights.probe_start)
+        gaps = np.abs(self._engine.probe(probe) - weights.probe_logprobs)
         exact = weights.dtype == "float32"
         gap = float(gaps.max() if exact else gaps.mean())
         tolerance = self._limits.sync_tolerance or (1e-3 if exact else 0.15)

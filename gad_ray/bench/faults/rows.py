@@ -11,7 +11,7 @@ from gad_ray.batch import Example
 from gad_ray.bench.faults.case import Row, Rows
 from gad_ray.config import RunConfig
 from gad_ray.data.dataset import load_dataset
-from gad_ray.models.chat import load_chat_format
+from gad_ray.models.chat import configured_chat_format
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.files import write_text
 
@@ -35,7 +35,7 @@ def study_rows(config: RunConfig, *, quarantine_path: Path) -> list[Row]:
         GadError: If the data or the tokenizer cannot be read.
     """
     model = config.policy.model
-    chat = load_chat_format(resolve_model(model.model), chat_template=model.chat_template)
+    chat = configured_chat_format(resolve_model(model.model), model)
     # Nothing is held out here: every run draws for itself.
     whole = config.data.model_copy(
         update={

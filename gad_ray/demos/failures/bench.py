@@ -22,7 +22,7 @@ from gad_ray.data.dataset import LoadedData
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
-from gad_ray.models.chat import ChatFormat, load_chat_format
+from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.pairs import Pair
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
@@ -82,9 +82,7 @@ class Bench:
         self.config = config = resolve_precision(config).config
         self.tell = tell
         model = config.policy.model
-        self.chat: ChatFormat = load_chat_format(
-            resolve_model(model.model), chat_template=model.chat_template
-        )
+        self.chat: ChatFormat = configured_chat_format(resolve_model(model.model), model)
         self.data = self._load()
         self._default_state: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._made: dict[str, object] = {}

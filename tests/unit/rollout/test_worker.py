@@ -72,7 +72,14 @@ def generation(token_ids: tuple[int, ...], logprob: float = -0.5) -> Generation:
 
 
 def snapshot(*, probe: Float32 = PROBE - 1, dtype: str = "float32", version: int = 3) -> WeightsSnapshot:
-    return WeightsSnapshot(version=version, dtype=dtype, tensors={}, probe_logprobs=probe)
+    return WeightsSnapshot(
+        version=version,
+        dtype=dtype,
+        tensors={},
+        probe_ids=np.arange(2 + len(probe), dtype=np.int32),
+        probe_start=2,
+        probe_logprobs=probe,
+    )
 
 
 @pytest.fixture
