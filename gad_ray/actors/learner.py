@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import ray
@@ -12,7 +11,7 @@ import torch
 from gad_ray.actors.process import redirect_output
 from gad_ray.checkpoint.tensors import STATE_FILE, load_state, save_state
 from gad_ray.config.models import GroupConfig
-from gad_ray.learners.collective import Collective, LocalCollective, TorchCollective
+from gad_ray.learners.collective import Collective, LocalCollective, TorchCollective, reserve_address
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
 
@@ -38,12 +37,7 @@ class LearnerActor:
     @ray.method
     def reserve_address(self) -> str:
         """``tcp://host:port`` at which this rank can be met, on the cluster's interface alone."""
-        host = ray.util.get_node_ip_address()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
-        return f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
+        return reserve_address(ray.util.get_node_ip_address())
 
     def join(self, address: str) -> torch.device:
         """Join the other ranks and return the device to compute on."""

@@ -1,4 +1,4 @@
-"""Ray Train's ``TorchTrainer`` around the workers of a fit, seen from the driver."""
+"""Ray Train's ``DataParallelTrainer`` around the workers of a fit, seen from the driver."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gad_ray.fitting.worker import fit_worker
 from gad_ray.machine import share_of_cores
 
 if TYPE_CHECKING:
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 _POLL_S = 0.5
 
@@ -82,20 +82,19 @@ class FitTrainer:
         if self._error is not None:
             self._raise_loss(self._error)
 
-    def _build(self) -> TorchTrainer:
+    def _build(self) -> DataParallelTrainer:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
         from ray.train.v2.api.config import LoggingConfig
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
         config = self._job.config
         group = config.policy.group
         resources = {"CPU": group.cpus_per_rank, "GPU": group.gpus_per_rank}
         resources = {kind: amount for kind, amount in resources.items() if amount > 0}
         require_resources([resources] * group.num_ranks)
-        return TorchTrainer(
+        return DataParallelTrainer(  # and no DataParallelTrainer: the workers form their group themselves
             fit_worker,
             train_loop_config={"job": self._job},
-            torch_config=TorchConfig(timeout_s=max(1, round(config.limits.update_s))),
             scaling_config=ScalingConfig(
                 num_workers=group.num_ranks,
                 use_gpu=group.gpus_per_rank > 0,
@@ -110,7 +109,7 @@ class FitTrainer:
             ),
         )
 
-    def _fit(self, trainer: TorchTrainer) -> None:
+    def _fit(self, trainer: DataParallelTrainer) -> None:
         try:
             trainer.fit()
         except BaseException as error:  # noqa: BLE001 - carried over to the thread that waits

@@ -1,4 +1,4 @@
-"""What each worker of a fit runs, in a process group that Ray Train has set up.
+"""What each worker of a fit runs, on a worker of Ray Train.
 
 Every rank holds the whole policy and sees every batch; it trains on its share. Rank 0 speaks to the driver. A fit
 on another number of ranks, or one that was broken off and went on, gives the same weights.
@@ -43,7 +43,13 @@ from gad_ray.fitting.mailbox import (
     StepDone,
 )
 from gad_ray.fitting.methods import Method, build_method
-from gad_ray.learners.collective import Collective, JoinedCollective, LocalCollective, shared_out
+from gad_ray.learners.collective import (
+    Collective,
+    LocalCollective,
+    TorchCollective,
+    reserve_address,
+    shared_out,
+)
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.load import TORCH_DTYPES
 
@@ -51,7 +57,7 @@ _STATE, _RNG = "state", "rng"
 
 
 def fit_worker(settings: dict[str, FitJob]) -> None:
-    """The training function of the ``TorchTrainer``.
+    """The training function of the ``DataParallelTrainer``.
 
     An error of ours would come again if the group were started anew: it is told to the driver, which ends the
     fit. Anything else is Ray Train's to handle.
@@ -75,7 +81,7 @@ class FitWorker:
         self._rank = rank
         config = job.config
         device = torch.device("cuda" if config.policy.group.gpus_per_rank > 0 else "cpu")
-        self._collective: Collective = JoinedCollective(device) if size > 1 else LocalCollective()
+        self._collective = _join(rank, size, device, timeout_s=config.limits.update_s)
         self._train: tuple[Example, ...] = ray.get(job.train)
         self._heldout: tuple[Example, ...] = ray.get(job.heldout)
         # Whatever draws from torch's own generator does so alike on every rank and at every start.
@@ -111,6 +117,7 @@ class FitWorker:
             self._save()
         if not stopped:
             self._export()
+        self._collective.close()
 
     # -- parts ----------------------------------------------------------------------------------------
 
@@ -198,6 +205,15 @@ class FitWorker:
         told = torch.tensor([float(bool(answer))])
         self._collective.add_up([told])
         return bool(told > 0)
+
+
+def _join(rank: int, size: int, device: torch.device, *, timeout_s: float) -> Collective:
+    """The group of all workers. Ray Train's own would listen on every interface of rank 0's node."""
+    if size == 1:
+        return LocalCollective()
+    own = reserve_address(ray.util.get_node_ip_address()) if rank == 0 else None
+    address = str(ray.train.collective.broadcast_from_rank_zero(own))
+    return TorchCollective(rank=rank, size=size, address=address, timeout_s=timeout_s, device=device)
 
 
 def _step_metrics(stats: TrainStats, *, epoch: float) -> Metrics:

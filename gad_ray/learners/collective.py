@@ -63,15 +63,30 @@ class LocalCollective:
         """Nothing to leave."""
 
 
-class JoinedCollective:
-    """The process group of torch.distributed that this process has joined; whoever made it also ends it.
+class TorchCollective:
+    """A group of processes over torch.distributed: gloo on CPU, nccl on GPUs."""
 
-    Args:
-        device: Where the tensors live.
-    """
+    def __init__(self, *, rank: int, size: int, address: str, timeout_s: float, device: torch.device) -> None:
+        """Join the group; returns when all ranks are there.
 
-    def __init__(self, device: torch.device) -> None:
+        Args:
+            rank: This process's place, from 0.
+            size: Number of processes.
+            address: ``tcp://host:port`` of rank 0.
+            timeout_s: Deadline of joining and of every later call.
+            device: Where the tensors live.
+        """
         self._device = device
+        timeout = timedelta(seconds=timeout_s)
+        host, port = _host_and_port(address)
+        _keep_to_interface(_interface_towards(host, port))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=_meeting_place(host, port, is_host=rank == 0, size=size, timeout=timeout),
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
+        )
 
     @property
     def rank(self) -> int:
@@ -107,37 +122,17 @@ class JoinedCollective:
         return [part[: int(n)].cpu().numpy() for part, n in zip(received, lengths, strict=True)]
 
     def close(self) -> None:
-        """The group is not ours to leave."""
-
-
-class TorchCollective(JoinedCollective):
-    """A group of processes over torch.distributed of its own: gloo on CPU, nccl on GPUs."""
-
-    def __init__(self, *, rank: int, size: int, address: str, timeout_s: float, device: torch.device) -> None:
-        """Join the group; returns when all ranks are there.
-
-        Args:
-            rank: This process's place, from 0.
-            size: Number of processes.
-            address: ``tcp://host:port`` of rank 0.
-            timeout_s: Deadline of joining and of every later call.
-            device: Where the tensors live.
-        """
-        timeout = timedelta(seconds=timeout_s)
-        host, port = _host_and_port(address)
-        _keep_to_interface(_interface_towards(host, port))
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=_meeting_place(host, port, is_host=rank == 0, size=size, timeout=timeout),
-            rank=rank,
-            world_size=size,
-            timeout=timeout,
-        )
-        super().__init__(device)
-
-    def close(self) -> None:
         """Leave the group."""
         dist.destroy_process_group()
+
+
+def reserve_address(host: str) -> str:
+    """``tcp://host:port`` at which the ranks of a group can meet this process, on that interface alone."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((host, 0))
+        port = listener.getsockname()[1]
+    return f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

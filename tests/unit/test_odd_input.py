@@ -20,7 +20,7 @@ from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
 from gad_ray.data.layout import Layout
 from gad_ray.data.sources import resolve_sources
-from gad_ray.errors import ConfigError, GadError
+from gad_ray.errors import ConfigError, GadError, ModelError
 from gad_ray.failure import EXIT_CODE, without_secrets
 from gad_ray.models.critic import CriticModel
 from gad_ray.quality.rows import read_sided_rows
@@ -178,12 +178,24 @@ def damaged(export: Path, out: Path, name: str, content: bytes | None) -> Path:
     ],
     ids=["missing", "empty", "{}", "[]", "null", "no text", "deep", "header"],
 )
-def test_a_damaged_export_is_refused_by_name(export: Path, tmp_path: Path, content: bytes | None) -> None:
+def test_a_damaged_export_is_refused_by_the_command(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
     """Or scores: a file may be one that nothing needs."""
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "scored.jsonl"
+    rows.write_text(json.dumps({"content": PROMPTS[0], "teacher_response": TEACHER[0]}), encoding="utf-8")
+    codes: dict[str, object] = {}
     for name in files_of(export):
         directory = damaged(export, tmp_path / "critic", name, content)
-        with contextlib.suppress(GadError):
-            CriticModel.load(directory).score([pair(PROMPTS[0], TEACHER[0])], micro_batch_tokens=400)
+        with pytest.raises(SystemExit) as left:
+            cli.main(["score", "--critic", str(directory), "--in", str(rows), "--out", str(out)])
+        codes[name] = left.value.code
+        told = capsys.readouterr().err
+        if left.value.code:
+            assert str(directory) in told.replace("\n", ""), (name, told)
+            assert "Traceback" not in told, (name, told)
+    assert set(codes.values()) <= {0, ModelError.exit_code}, codes
+    assert codes["critic.json"] == codes["model.safetensors"] == ModelError.exit_code
 
 
 # -- the border ----------------------------------------------------------------------------------------
