@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import Cluster, ray_environment
 from tests.game import DEADLINE_S, Game, write_rows
 
@@ -13,6 +15,7 @@ SICK, HEALTHY = "bfloat16-head", "seed-0"
 NUM_ROWS = 60
 
 
+@pytest.mark.study
 def test_an_injected_fault_is_named_and_a_healthy_run_is_tabled_beside_it(
     game: Game, ray_cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -64,6 +64,11 @@ class Client:
         self.answers.append(Answer(version["fingerprint"], version["step"], scores))
         return self.answers[-1]
 
+    def as_another_host(self) -> httpx.Response:
+        """What the endpoint says to a request for another name."""
+        body = {"queries": [ASKED[0][0]], "documents": [ASKED[0][1]]}
+        return self._http.post("/v1/score", json=body, headers={"host": f"evil.example:{self.port}"})
+
     def until_newer(self, run: Running, step: int) -> int:
         """Ask until a later critic answers; returns its step."""
         run.wait_for(
@@ -80,11 +85,13 @@ class Served:
         client: Who asked all the time.
         num_before: Its answers before the run was killed.
         outcome: How the resumed run ended.
+        rebound: What a page gets that had its own name turned to loopback.
     """
 
     client: Client
     num_before: int
     outcome: Outcome
+    rebound: httpx.Response
 
 
 def kill_replica(cluster: Cluster) -> None:
@@ -116,6 +123,7 @@ def served(game: Game, ray_cluster: Cluster) -> Served:
     run = game.start("online", *overrides)
     first = client.until_newer(run, -1)
     later = client.until_newer(run, first)
+    rebound = client.as_another_host()
     kill_replica(ray_cluster)
     last = client.until_newer(run, later)
     num_before = len(client.answers)
@@ -127,7 +135,7 @@ def served(game: Game, ray_cluster: Cluster) -> Served:
     # The restored critic may be newer already, and answer before the run has seen that it does.
     run.wait_for(lambda: run.said(SERVED_AT), "the word that it is served")
     run.terminate()
-    return Served(client, num_before, run.wait())
+    return Served(client, num_before, run.wait(), rebound)
 
 
 def critics(root: Path) -> dict[str, tuple[int, Path]]:
@@ -166,6 +174,11 @@ def test_every_answer_names_a_critic_of_the_run_and_has_its_scores(served: Serve
     for told in (steps[: served.num_before], steps[served.num_before :]):
         assert told == sorted(told), "a later answer is never of an earlier critic"
     assert steps[served.num_before] > 0, "the first answer of a run that goes on is of the restored critic"
+
+
+def test_a_page_whose_name_was_turned_to_loopback_reads_no_scores(served: Served) -> None:
+    assert served.rebound.status_code == 403
+    assert served.rebound.json()["error"]["code"] == "host_not_allowed"
 
 
 def test_without_a_replica_requests_are_told_to_come_again(served: Served) -> None:

@@ -6,11 +6,14 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import ray_environment
 from tests.game import DEADLINE_S
 from tests.tiny import make_tiny_model
 
 
+@pytest.mark.study
 def test_new_critics_and_a_killed_replica_cost_no_request_and_no_wrong_score(tmp_path: Path) -> None:
     model, out, page = make_tiny_model(tmp_path / "model"), tmp_path / "out", tmp_path / "page.md"
     command = ["gad-ray", "bench", "serve", "swaps", "--model", str(model), "--out", str(out)]

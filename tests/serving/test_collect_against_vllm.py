@@ -12,8 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow.parquet as pq
@@ -98,6 +100,12 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait(STOP_LIMIT_S)
 
 
+def rejected_by(settings: CollectSettings) -> list[dict[str, Any]]:
+    if not settings.rejected.exists():
+        return []
+    return [json.loads(line) for line in settings.rejected.read_text().splitlines()]
+
+
 def test_answers_are_collected_from_a_real_vllm_server_and_a_second_call_asks_nothing(tmp_path: Path) -> None:
     prompts = [
         {"id": "sky", "content": "What colour is the sky on a clear day? One word.", "lang": "en"},
@@ -118,15 +126,19 @@ def test_answers_are_collected_from_a_real_vllm_server_and_a_second_call_asks_no
         )
         report = collect(settings)
         again = collect(settings)
+        # Whatever the model is about to say, it is not at its end yet.
+        short = replace(settings, max_tokens=4, output=tmp_path / "short.parquet")
+        collect(short)
 
-    rejected = [json.loads(line) for line in settings.rejected.read_text().splitlines()]
+    rejected = rejected_by(settings)
     rows = {row["id"]: row for row in pq.read_table(settings.output).to_pylist()}
     assert report.num_prompts == 4
     assert len(rows) == report.num_pairs
     assert rows.keys() | {row["id"] for row in rejected} == {"sky", "sum", "cat", "long"}
-    assert "long" in {
-        row["id"] for row in rejected if row["status"] == "cut" and row["completion_tokens"] == 60
-    }
+    assert all(row["status"] == "cut" and row["completion_tokens"] == 60 for row in rejected)
+    assert {"id": "long", "status": "cut", "completion_tokens": 4}.items() <= next(
+        row.items() for row in rejected_by(short) if row["id"] == "long"
+    )
     assert rows["sky"]["content"] == [{"role": "user", "content": prompts[0]["content"]}]
     assert rows["sky"]["meta"]["finish_reason"] == "stop"
     assert all(row["teacher_response"].strip() for row in rows.values())
