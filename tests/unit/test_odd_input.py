@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from gad_ray.errors import ConfigError, GadError, ModelError
 from gad_ray.failure import EXIT_CODE, without_secrets
 from gad_ray.models.critic import CriticModel
 from gad_ray.quality.rows import read_sided_rows
-from tests.unit.builders import PROMPTS, TEACHER, pair
+from tests.unit.builders import PROMPTS, TEACHER
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
