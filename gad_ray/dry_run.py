@@ -86,7 +86,12 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     _check_gpus(config, fit, found)
     if fit is None and config.serve.enabled:
         _check_endpoint(config.serve, found)
-    if len(facts) == len(roles):
+    unknown = [role for role, described in facts.items() if not described.architecture.sizes_are_known]
+    if unknown:
+        found.warnings.append(
+            f"{' and '.join(unknown)}: the config does not say all of the model's sizes: memory is not estimated"
+        )
+    elif len(facts) == len(roles):
         if fit is None:
             actors = estimate_memory(config, policy=facts["policy"], critic=facts["critic"], engine=engine)
         else:
@@ -220,12 +225,11 @@ def _describe_models(config: RunConfig, roles: _Roles, found: DryRun) -> dict[st
         except GadError as error:
             found.problems.append(_in_role(error, f"{role}.model.model"))
             continue
-        positions = (
-            f"up to {described.max_positions} tokens" if described.max_positions else "of unstated length"
-        )
+        positions = described.architecture.max_positions
         lines.append(
-            f"{role}: {name}, {described.architecture}, {described.num_parameters / 1e6:.1f} M parameters, "
-            f"{described.num_bytes / GIB:.2f} GiB as {described.format}, {positions}"
+            f"{role}: {name}, {described.architecture.name}, {described.num_parameters / 1e6:.1f} M parameters, "
+            f"{described.num_bytes / GIB:.2f} GiB as {described.format}, "
+            + (f"up to {positions} tokens" if positions else "longest sequence unknown")
         )
     found.sections["models"] = lines
     return facts
@@ -235,7 +239,9 @@ def _chat_format(
     role: str, model: ModelConfig, facts: dict[str, ModelFacts], found: DryRun
 ) -> ChatFormat | None:
     """The tokenizer with its template, where both are at hand without a download or a conversion."""
+    from gad_ray.models.architecture import check_vocabulary
     from gad_ray.models.chat import configured_chat_format
+    from gad_ray.models.load import check_layers
     from gad_ray.models.source import is_local, resolve_model
 
     described = facts.get(role)
@@ -256,7 +262,11 @@ def _chat_format(
         )
         return None
     try:
-        return configured_chat_format(resolve_model(model.model), model)
+        directory = resolve_model(model.model)
+        chat = configured_chat_format(directory, model)
+        check_vocabulary(chat.largest_id, described.architecture.vocab_size, where=model.model)
+        check_layers(directory, model)
+        return chat
     except GadError as error:
         found.problems.append(_in_role(error, f"{role}.model"))
         return None
@@ -264,23 +274,30 @@ def _chat_format(
 
 def _check_positions(config: RunConfig, facts: dict[str, ModelFacts], found: DryRun) -> None:
     prompt, response = config.data.max_prompt_tokens, config.rollout.max_response_tokens
-    if policy := facts.get("policy"):
-        found.check(
-            policy.max_positions == 0 or prompt + response <= policy.max_positions,
-            ConfigError(
-                f"data.max_prompt_tokens = {prompt} and rollout.max_response_tokens = {response} make {prompt + response} "
-                f"tokens; {policy.name} takes {policy.max_positions}",
-                mend="lower one of them",
-            ),
-        )
-    if critic := facts.get("critic"):
-        found.check(
-            critic.max_positions == 0 or config.critic.max_tokens <= critic.max_positions,
-            ConfigError(
-                f"critic.max_tokens = {config.critic.max_tokens}; {critic.name} takes {critic.max_positions}",
-                mend=f"set critic.max_tokens={critic.max_positions} or less",
-            ),
-        )
+    for role, described in facts.items():
+        longest = described.architecture.max_positions
+        if longest is None:
+            found.warnings.append(
+                f"{role}: the config of {described.name} does not say how long a sequence it takes: lengths are not "
+                "checked against it"
+            )
+        elif role == "policy":
+            found.check(
+                prompt + response <= longest,
+                ConfigError(
+                    f"data.max_prompt_tokens = {prompt} and rollout.max_response_tokens = {response} make "
+                    f"{prompt + response} tokens; {described.name} takes {longest}",
+                    mend="lower one of them",
+                ),
+            )
+        else:
+            found.check(
+                config.critic.max_tokens <= longest,
+                ConfigError(
+                    f"critic.max_tokens = {config.critic.max_tokens}; {described.name} takes {longest}",
+                    mend=f"set critic.max_tokens={longest} or less",
+                ),
+            )
     if "critic" in facts and prompt + response > config.critic.max_tokens:
         found.warnings.append(
             f"the longest prompt and response make {prompt + response} tokens of the policy, and critic.max_tokens is "

@@ -77,7 +77,7 @@ def estimate_memory(
     critic_tokens = max(config.critic.micro_batch_tokens, group)
     # The entropy's own gradient keeps the softmax and its product with the logits, in float32.
     with_entropy = config.policy.entropy_coefficient > 0
-    entropy = policy_tokens * policy.vocab_size * 8 if with_entropy else 0
+    entropy = policy_tokens * _known(policy.architecture.vocab_size) * 8 if with_entropy else 0
     reference = _reference(config, policy)
     replay = _replay(config)
     packing = _packing(config, critic, critic_tokens)
@@ -158,7 +158,7 @@ def _packing(config: RunConfig, facts: ModelFacts, tokens: int) -> int:
     if not config.critic.packing:
         return 0
     model = config.critic.model
-    layers = 1 if model.gradient_checkpointing else facts.num_layers
+    layers = 1 if model.gradient_checkpointing else _known(facts.architecture.num_layers)
     return tokens * tokens * (1 + layers * _BYTES[model.dtype])
 
 
@@ -201,15 +201,20 @@ def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: 
     }
     if has_logits:
         # The logits, their log-softmax in float32, and its gradient.
-        parts["logits"] = tokens * facts.vocab_size * (compute + 4 + 4)
+        parts["logits"] = tokens * _known(facts.architecture.vocab_size) * (compute + 4 + 4)
     return parts
 
 
 def _activations(facts: ModelFacts, model: ModelConfig, tokens: int) -> int:
-    layer = tokens * facts.hidden_size * _BYTES[model.dtype]
+    layer = tokens * _known(facts.architecture.hidden_size) * _BYTES[model.dtype]
     if model.gradient_checkpointing:  # the input of every layer, and one layer in full at a time
-        return layer * (facts.num_layers + _ACTIVATION_WIDTHS)
-    return layer * facts.num_layers * _ACTIVATION_WIDTHS
+        return layer * (_known(facts.architecture.num_layers) + _ACTIVATION_WIDTHS)
+    return layer * _known(facts.architecture.num_layers) * _ACTIVATION_WIDTHS
+
+
+def _known(size: int | None) -> int:
+    assert size is not None, "memory is estimated of models whose sizes are known"
+    return size
 
 
 def _adapter_parameters(facts: ModelFacts, lora: LoraConfig) -> int:
@@ -217,7 +222,12 @@ def _adapter_parameters(facts: ModelFacts, lora: LoraConfig) -> int:
         1 + (_MLP_WIDTH if name in {"gate_proj", "up_proj", "down_proj"} else 1)
         for name in lora.target_modules
     )
-    return facts.num_layers * lora.rank * facts.hidden_size * sum(widths)
+    return (
+        _known(facts.architecture.num_layers)
+        * lora.rank
+        * _known(facts.architecture.hidden_size)
+        * sum(widths)
+    )
 
 
 def _engine(config: RunConfig, facts: ModelFacts, engine: str) -> dict[str, int]:
@@ -227,6 +237,7 @@ def _engine(config: RunConfig, facts: ModelFacts, engine: str) -> dict[str, int]
         cache = rollout.kv_cache_gib * GIB
     else:
         longest = config.data.max_prompt_tokens + rollout.max_response_tokens
-        # An upper bound: with grouped-query attention, keys and values are several times smaller.
-        cache = rollout.batch_sequences * longest * facts.num_layers * 2 * facts.hidden_size * number
+        # Where it is not known how wide keys are, as wide as the model: grouped-query attention needs less.
+        width = facts.architecture.key_value_width or _known(facts.architecture.hidden_size)
+        cache = rollout.batch_sequences * longest * _known(facts.architecture.num_layers) * 2 * width * number
     return {"process": _PROCESS, "weights": facts.num_parameters * number, "key-value cache": cache}

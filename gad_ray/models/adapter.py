@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gad_ray.batch import Fingerprint
 from gad_ray.errors import GadError, ModelError
+from gad_ray.models.architecture import hidden_size_of
 from gad_ray.models.chat import load_chat_format
 from gad_ray.models.critic import CriticModel, ValueHead
 from gad_ray.models.fingerprint import hash_tensors
@@ -190,7 +191,7 @@ def load_adapter(directory: Path, shared: SharedBackbone) -> tuple[AdapterCritic
         )
     try:
         tensors, head_tensors = load_file(directory / _WEIGHTS), load_file(directory / _HEAD)
-        head = ValueHead(int(cast(Any, shared.module).config.hidden_size), seed=0)
+        head = ValueHead(hidden_size_of(shared.module), seed=0)
         head.load_state_dict(head_tensors)
         chat = load_chat_format(directory)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gad_ray.errors import DataError, ModelError
-from gad_ray.models.facts import read_json
+from gad_ray.models.files import read_json
 from gad_ray.models.template import TemplateValue, freeze, packaged_templates, read_template
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ class ChatFormat:
         self.end_of_turn_id = self.stop_token_ids[0]
         pad = cast("int | None", tokenizer.pad_token_id)
         self.pad_token_id: int = next(i for i in (pad, eos, self.end_of_turn_id) if i is not None)
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id that the tokenizer gives."""
+        return max(self.tokenizer.get_vocab().values())
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Render a conversation up to where the assistant's answer begins.

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from gad_ray.activity import activity
 from gad_ray.errors import ModelError
-from gad_ray.models.facts import facts_of_gguf, read_json
+from gad_ray.models.facts import facts_of_gguf
+from gad_ray.models.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

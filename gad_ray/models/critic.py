@@ -23,6 +23,7 @@ from gad_ray.batch import Fingerprint
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
 from gad_ray.errors import ModelError
+from gad_ray.models.architecture import check_vocabulary, hidden_size_of
 from gad_ray.models.chat import ChatFormat, configured_chat_format, load_chat_format
 from gad_ray.models.critic_meta import FORMAT, META, read_meta
 from gad_ray.models.fingerprint import hash_tensors, hash_text, hash_tokenizer
@@ -133,7 +134,11 @@ class CriticModel(nn.Module):
         backbone: nn.Module = load_backbone(
             directory, dtype=dtype, gradient_checkpointing=config.gradient_checkpointing
         )
-        hidden_size = int(cast(Any, backbone.config).hidden_size)
+        chat = configured_chat_format(directory, config)
+        check_vocabulary(
+            chat.largest_id, cast(Any, backbone).get_input_embeddings().num_embeddings, where=config.model
+        )
+        hidden_size = hidden_size_of(backbone)
         if config.lora is not None:
             backbone = apply_lora(
                 cast(Any, backbone),
@@ -144,7 +149,7 @@ class CriticModel(nn.Module):
         return cls(
             backbone,
             ValueHead(hidden_size, seed=seed),
-            chat=configured_chat_format(directory, config),
+            chat=chat,
             pooling=pooling,
             max_tokens=max_tokens,
             dtype=config.dtype,
@@ -392,7 +397,7 @@ class CriticModel(nn.Module):
     @classmethod
     def _of_parts(cls, directory: Path, meta: Mapping[str, Any]) -> CriticModel:
         backbone = load_backbone(directory, dtype=TORCH_DTYPES[meta["dtype"]])
-        head = ValueHead(int(cast(Any, backbone.config).hidden_size), seed=0)
+        head = ValueHead(hidden_size_of(backbone), seed=0)
         head.load_state_dict(load_file(directory / _HEAD))
         return cls(
             backbone,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gad_ray.batch import Fingerprint
 from gad_ray.errors import ModelError
+from gad_ray.models.architecture import hidden_size_of
 from gad_ray.models.arrays import from_numpy, to_numpy
 from gad_ray.models.chat import load_chat_format
 from gad_ray.models.critic import CriticModel, ValueHead
@@ -103,7 +104,7 @@ def critic_of(state: CriticState) -> CriticModel:
             (directory / name).write_bytes(content)
         backbone = empty_backbone(directory, dtype=TORCH_DTYPES[state.dtype])
         chat = load_chat_format(directory)
-    head = ValueHead(int(cast("Any", backbone.config).hidden_size), seed=0)
+    head = ValueHead(hidden_size_of(backbone), seed=0)
     try:
         backbone.load_state_dict(_tensors(state.weights), strict=True, assign=True)
         head.load_state_dict(_tensors(state.head))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from gad_ray.errors import ModelError
-from gad_ray.models.facts import check_model_directory
+from gad_ray.models.architecture import check_checkpointing, load_config
+from gad_ray.models.files import find_weights
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
+    from gad_ray.config.models import ModelConfig
     from gad_ray.models.chat import ChatFormat
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -50,6 +52,7 @@ def load_causal_lm(
     from transformers import AutoModelForCausalLM
 
     model = _load(AutoModelForCausalLM.from_pretrained, model_dir, dtype, attn_implementation)
+    check_checkpointing(model, wanted=gradient_checkpointing, where=str(model_dir))
     if gradient_checkpointing:
         # The cache of keys and values cannot be kept when activations are not.
         model.config.use_cache = False
@@ -79,6 +82,7 @@ def load_backbone(
 
     model = _load(AutoModel.from_pretrained, model_dir, dtype, attn_implementation)
     model.config.use_cache = False
+    check_checkpointing(model, wanted=gradient_checkpointing, where=str(model_dir))
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
@@ -136,7 +140,8 @@ def without_progress_bars() -> Generator[None]:
 def _load(
     loader: Callable[..., Any], model_dir: Path, dtype: torch.dtype, attn_implementation: str | None
 ) -> PreTrainedModel:
-    check_model_directory(model_dir)
+    find_weights(model_dir)
+    load_config(model_dir)
     options: dict[str, Any] = (
         {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     )
@@ -191,15 +196,7 @@ def apply_lora(
     from peft import LoraConfig, get_peft_model
 
     if not isinstance(target_modules, str):
-        linear = {
-            name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)
-        }
-        unknown = [name for name in target_modules if name not in linear]
-        if unknown:
-            raise ModelError(
-                f"lora.target_modules names {unknown[0]!r}, which the model does not have",
-                mend=f"choose among {', '.join(sorted(linear))}",
-            )
+        check_lora_targets(model, target_modules)
     # peft declares alpha an integer, and computes with what it is given.
     config = LoraConfig(
         r=rank,
@@ -211,6 +208,39 @@ def apply_lora(
     with torch.random.fork_rng():
         torch.manual_seed(_ADAPTER_SEED)
         return cast("PeftModel", get_peft_model(model, config))
+
+
+def check_lora_targets(model: nn.Module, target_modules: Sequence[str]) -> None:
+    """Check that a model has the linear layers that adapters are to be put on.
+
+    Raises:
+        ModelError: If a named layer is not in the model.
+    """
+    linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    unknown = [name for name in target_modules if name not in linear]
+    if unknown:
+        raise ModelError(
+            f"lora.target_modules names {unknown[0]!r}, which the model does not have",
+            mend=f"choose among {', '.join(sorted(linear))}",
+        )
+
+
+def check_layers(model_dir: Path, config: ModelConfig) -> None:
+    """Check, without its weights, that a model has the layers that training would use.
+
+    Args:
+        model_dir: A Hugging Face directory.
+        config: How it would be trained.
+
+    Raises:
+        ModelError: If it lacks a layer that adapters are to be put on, or cannot recompute activations.
+    """
+    if config.lora is None and not config.gradient_checkpointing:
+        return
+    model = empty_backbone(model_dir, dtype=torch.float32)
+    check_checkpointing(model, wanted=config.gradient_checkpointing, where=config.model)
+    if config.lora is not None:
+        check_lora_targets(model, config.lora.target_modules)
 
 
 def merged_state_dict(

@@ -16,6 +16,7 @@ from gad_ray.batch import Example, RolloutBatch
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.packing import pad_rows
+from gad_ray.models.architecture import check_vocabulary
 from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, merged_state_dict, plain_model
 from gad_ray.models.source import resolve_model
@@ -100,6 +101,10 @@ class PolicyModel(nn.Module):
             dtype=TORCH_DTYPES[config.dtype],
             gradient_checkpointing=config.gradient_checkpointing,
         )
+        chat = configured_chat_format(directory, config)
+        check_vocabulary(
+            chat.largest_id, cast(Any, lm).get_input_embeddings().num_embeddings, where=config.model
+        )
         if config.lora is not None:
             lm = apply_lora(
                 cast(Any, lm),
@@ -107,7 +112,7 @@ class PolicyModel(nn.Module):
                 alpha=config.lora.alpha,
                 target_modules=config.lora.target_modules,
             )
-        return cls(lm, configured_chat_format(directory, config))
+        return cls(lm, chat)
 
     @property
     def device(self) -> torch.device:

@@ -16,10 +16,13 @@ from typing import Literal
 
 from gad_ray.activity import activity
 from gad_ray.errors import ModelError
-from gad_ray.models.facts import ModelFacts, check_model_directory, facts_of_directory, facts_of_gguf
+from gad_ray.models.facts import ModelFacts, facts_of_directory, facts_of_gguf
+from gad_ray.models.files import find_weights, has_chat_template
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+# What some repositories hold a second time, in the layout of another program.
+_HUB_DOUBLES = ["consolidated*", "original/*", "metal/*"]
 _KINDS = (
     "a Hugging Face directory, a .gguf file, package:NAME (a Python package that carries a GGUF file), "
     "or a hub id OWNER/NAME"
@@ -47,7 +50,7 @@ def resolve_model(name: str, *, cache_dir: Path | None = None) -> Path:
     """
     kind, path = _locate(name)
     if kind == "directory":
-        check_model_directory(path)
+        find_weights(path)
         return path
     if kind == "gguf":
         from gad_ray.models.convert import convert_gguf
@@ -57,7 +60,7 @@ def resolve_model(name: str, *, cache_dir: Path | None = None) -> Path:
 
 
 def describe_model(name: str, *, cache_dir: Path | None = None) -> ModelFacts:
-    """Say what a model is without loading its weights, converting it, or importing torch.
+    """Say what a model is without loading its weights or converting it.
 
     For a hub id that is not on this machine, only its JSON files and the weights' headers are fetched.
 
@@ -144,8 +147,12 @@ def _hub_snapshot_on_disk(name: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        path = Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS, local_files_only=True))
-        check_model_directory(path)
+        path = Path(
+            snapshot_download(
+                name, allow_patterns=_HUB_PATTERNS, ignore_patterns=_HUB_DOUBLES, local_files_only=True
+            )
+        )
+        find_weights(path)
     except (LocalEntryNotFoundError, HFValidationError, ModelError):
         return None
     return path
@@ -160,10 +167,10 @@ def _fetch_from_hub(name: str) -> Path:
     quietly = nullcontext() if sys.stderr.isatty() else without_progress_bars()
     try:
         with activity(f"looking for {name} on the hub, and fetching what is not here yet"), quietly:
-            path = Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS))
+            path = Path(snapshot_download(name, allow_patterns=_HUB_PATTERNS, ignore_patterns=_HUB_DOUBLES))
     except _hub_failures() as error:
         raise _hub_error(name, error) from error
-    check_model_directory(path)
+    find_weights(path)
     return path
 
 
@@ -171,7 +178,7 @@ def _describe_on_hub(name: str) -> ModelFacts:
     from huggingface_hub import get_safetensors_metadata, snapshot_download
     from huggingface_hub.errors import NotASafetensorsRepoError
 
-    from gad_ray.models.facts import has_chat_template, read_json, width_of_feed_forward
+    from gad_ray.models.architecture import read_architecture
 
     try:
         directory = Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja"]))
@@ -183,21 +190,14 @@ def _describe_on_hub(name: str) -> ModelFacts:
         ) from error
     except _hub_failures() as error:
         raise _hub_error(name, error) from error
-    config = read_json(directory / "config.json")
     tensors = [info for file in headers.files_metadata.values() for info in file.tensors.values()]
     return ModelFacts(
         name=name,
         format="safetensors",
-        architecture=str(config.get("model_type", "unknown")),
+        architecture=read_architecture(directory),
         num_parameters=sum(headers.parameter_count.values()),
-        vocab_size=int(config.get("vocab_size", 0)),
-        max_positions=int(config.get("max_position_embeddings", 0)),
-        hidden_size=int(config.get("hidden_size", 0)),
-        num_layers=int(config.get("num_hidden_layers", 0)),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
         has_chat_template=has_chat_template(directory),
         num_bytes=sum(info.data_offsets[1] - info.data_offsets[0] for info in tensors),
-        intermediate_size=width_of_feed_forward(config),
     )
 
 

@@ -199,9 +199,10 @@ def shape_of(model: str) -> Shape:
         facts = describe_model(model)
     except GadError:
         return _TYPICAL
-    if facts.hidden_size <= 0:
+    hidden = facts.architecture.hidden_size
+    if hidden is None:
         return _TYPICAL
-    return Shape.of(hidden=facts.hidden_size, intermediate=facts.intermediate_size or 4 * facts.hidden_size)
+    return Shape.of(hidden=hidden, intermediate=facts.architecture.intermediate_size or 4 * hidden)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ class PolicySide:
             RolloutError: If too many generations fail, or the engine is not installed.
         """
         lengths = [len(self._chat.prompt_ids(example.messages)) for example in examples]
-        positions = describe_model(str(self._directory)).max_positions
+        positions = describe_model(str(self._directory)).architecture.max_positions
         fits = [not positions or length + self._settings.max_tokens <= positions for length in lengths]
         if not any(fits):
             raise ModelError(

@@ -63,7 +63,9 @@ class TransformersEngine:
         rows, longest = len(requests), max(len(r.prompt_ids) for r in requests)
         inputs = torch.zeros((rows, longest), dtype=torch.int64, device=self._device)
         mask = torch.zeros_like(inputs)
-        seen = torch.zeros((rows, self._model.config.vocab_size), dtype=torch.bool, device=self._device)
+        seen = torch.zeros(
+            (rows, self._model.get_input_embeddings().num_embeddings), dtype=torch.bool, device=self._device
+        )
         for row, request in enumerate(requests):
             prompt = torch.tensor(request.prompt_ids, device=self._device)
             inputs[row, longest - len(prompt) :] = prompt

@@ -30,6 +30,7 @@ from gad_ray.learners.kl_penalty import KlPenalty
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.machine import GIB, Memory
 from gad_ray.memory_estimate import estimate_memory
+from gad_ray.models.architecture import Architecture
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.facts import ModelFacts
 from gad_ray.models.pairs import TokenRow
@@ -332,16 +333,21 @@ def test_the_command_exits_0_or_2_and_starts_neither_ray_nor_vllm(recipe: Path) 
 
 
 def small_facts(**changes: object) -> ModelFacts:
+    architecture = Architecture(
+        name="llama",
+        vocab_size=1000,
+        max_positions=512,
+        hidden_size=64,
+        intermediate_size=None,
+        num_layers=4,
+        key_value_width=64,
+        tied_embeddings=True,
+    )
     values: dict[str, object] = {
         "name": "a",
         "format": "safetensors",
-        "architecture": "llama",
+        "architecture": architecture,
         "num_parameters": 1_000_000,
-        "vocab_size": 1000,
-        "max_positions": 512,
-        "hidden_size": 64,
-        "num_layers": 4,
-        "tied_embeddings": True,
         "has_chat_template": True,
         "num_bytes": 2_000_000,
     }

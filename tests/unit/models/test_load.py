@@ -89,7 +89,7 @@ def test_a_model_that_brings_code_is_not_run(tmp_path: Path):
     }
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="needs Python code of its own"):
         load_causal_lm(directory, dtype=torch.float32)
     assert not (tmp_path / "ran").exists()
 
