@@ -148,13 +148,12 @@ SECTIONS: tuple[Section, ...] = (
                     "critic/trained_d_loss",
                     "critic/trained_ranking_loss",
                     "critic/trained_score_reg",
-                    "critic/ranking_loss",
                 ),
                 log=True,
             ),
             Chart(
                 title="With replay: saturation as trained with",
-                metrics=("critic/trained_sigmoid_mean", "critic/sigmoid_mean"),
+                metrics=("critic/trained_sigmoid_mean",),
             ),
             Chart(
                 title="With replay: batch normalisation as trained with",
