@@ -145,7 +145,7 @@ def _check_engine(config: RunConfig, found: DryRun) -> str:
 
 def _check_rewards(config: RunConfig, data: LoadedData | None, found: DryRun) -> None:
     """Whether the user's reward functions can be imported and, if they are declared and there are data, give a reward."""
-    from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
+    from gad_ray.rewards.format_terms import check_reward_functions, try_reward_functions
 
     try:
         declared = check_reward_functions(config.reward)

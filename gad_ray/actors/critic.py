@@ -11,9 +11,9 @@ from pathlib import Path
 import ray
 
 from gad_ray.actors.learner import LearnerActor
+from gad_ray.actors.rollouts import Rollouts
 from gad_ray.batch import (
     PromptBatch,
-    PromptFigures,
     PublishedCritic,
     RolloutBatch,
     ScoreBatch,
@@ -24,7 +24,6 @@ from gad_ray.config.run import RunConfig
 from gad_ray.evaluation.kept import FINGERPRINT_FILE
 from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.learners.experience import prompt_figures, response_metrics, reward_metrics, rewards_of
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_state import frame_of
 from gad_ray.observability.files import write_text
@@ -65,34 +64,25 @@ class CriticActor(LearnerActor):
         parts = dataclasses.asdict(self.learner.fingerprint())
         write_text(directory / FINGERPRINT_FILE, json.dumps(parts, indent=1) + "\n")
 
-    @ray.method(num_returns=3)
-    def judge(
-        self, with_fingerprint: bool, prompts: PromptBatch, *rollouts: RolloutBatch
-    ) -> tuple[ScoreBatch, TrainStats, PromptFigures]:
+    @ray.method(num_returns=2)
+    def score_and_update(
+        self, recorded: bool, prompts: PromptBatch, rollouts: Rollouts
+    ) -> tuple[ScoreBatch, TrainStats]:
         """Score the step's samples and learn from them.
 
         Args:
-            with_fingerprint: The step is recorded: stamp the scores with the fingerprint of the critic that gave
-                them, and keep some tokens' values.
+            recorded: The step is recorded: stamp the scores with the fingerprint of the critic that gave them, and keep
+                some tokens' values.
             prompts: The step's prompts.
-            rollouts: The responses, one part for every rollout worker.
+            rollouts: The responses to them.
         """
-        fingerprint = self.learner.fingerprint() if with_fingerprint else None
-        joined = RolloutBatch.concat(rollouts)
-        num_watched = self._config.records.token_values if with_fingerprint else 0
-        scores, stats = self.learner.judge(prompts, joined, num_watched=num_watched)
-        rewards = rewards_of(joined, scores, self._config.reward, prompts)
-        metrics = merge_metrics(
-            stats.metrics,
-            reward_metrics(joined, rewards, with_format=bool(self._config.reward.format)),
-            response_metrics(joined),
-            {} if fingerprint is None else {"critic/fingerprint": float(fingerprint.number)},
-        )
-        return (
-            dataclasses.replace(scores, fingerprint=fingerprint),
-            dataclasses.replace(stats, metrics=metrics),
-            prompt_figures(joined, scores, rewards),
-        )
+        fingerprint = self.learner.fingerprint() if recorded else None
+        num_watched = self._config.records.token_values if recorded else 0
+        scores, stats = self.learner.score_and_update(prompts, rollouts.join(), num_watched=num_watched)
+        if fingerprint is not None:
+            told = {"critic/fingerprint": float(fingerprint.number)}
+            stats = dataclasses.replace(stats, metrics=merge_metrics(stats.metrics, told))
+        return dataclasses.replace(scores, fingerprint=fingerprint), stats
 
     @ray.method
     def take_settings(self, config: RunConfig) -> None:
@@ -100,17 +90,10 @@ class CriticActor(LearnerActor):
         self.learner.take_settings(config.critic)
 
     @ray.method(num_returns=2)
-    def score_batch(self, prompts: PromptBatch, *rollouts: RolloutBatch) -> tuple[ScoreBatch, int]:
+    def score_batch(self, prompts: PromptBatch, rollouts: Rollouts) -> tuple[ScoreBatch, int]:
         """Score samples without learning from them; the second value is their number."""
-        scores = self.learner.score_batch(prompts, RolloutBatch.concat(rollouts))
+        scores = self.learner.score_batch(prompts, rollouts.join())
         return scores, len(scores)
-
-    @ray.method
-    def look_at(self, prompts: PromptBatch, *rollouts: RolloutBatch) -> PromptFigures:
-        """Which prompts' responses differ in their rewards, by the critic as it is; nothing is learned."""
-        joined = RolloutBatch.concat(rollouts)
-        scores = self.learner.score_batch(prompts, joined)
-        return prompt_figures(joined, scores, rewards_of(joined, scores, self._config.reward, prompts))
 
     @ray.method
     def publish(self) -> PublishedCritic:
@@ -139,7 +122,7 @@ class CriticActor(LearnerActor):
 
     @ray.method
     def score_fixed(
-        self, exported: str | None, prompts: PromptBatch, *answers: RolloutBatch
+        self, exported: str | None, prompts: PromptBatch, answers: tuple[RolloutBatch, ...]
     ) -> list[ScoreBatch]:
         """Score answers to the held-out prompts, all in one call: the teacher's text is scored once.
 

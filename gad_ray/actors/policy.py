@@ -9,7 +9,8 @@ import numpy as np
 import ray
 
 from gad_ray.actors.learner import LearnerActor
-from gad_ray.batch import Float32, PromptBatch, RolloutBatch, ScoreBatch, TrainStats, WeightsSnapshot
+from gad_ray.actors.rollouts import Rollouts
+from gad_ray.batch import Float32, PromptBatch, TrainBatch, TrainStats, WeightsSnapshot
 from gad_ray.config.run import RunConfig
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.load import TORCH_DTYPES
@@ -30,14 +31,12 @@ class PolicyActor(LearnerActor):
         device = self.join(address)
         self._learner = PolicyLearner(
             self._config.policy,
-            self._config.reward,
             mini_batch_prompts=self._config.mini_batch_prompts,
             total_steps=total_steps,
             fit_steps=fit_steps,
             warmup_lr=self._config.stages.warmup.policy_lr,
             collective=self._collective,
             max_nonfinite_steps=self._config.limits.max_nonfinite_steps,
-            max_prompts=self._config.prompts_per_step,
             device=device,
         )
         return os.getpid()
@@ -59,9 +58,14 @@ class PolicyActor(LearnerActor):
         self.learner.begin_adversarial()
 
     @ray.method
-    def update(self, prompts: PromptBatch, scores: ScoreBatch, *rollouts: RolloutBatch) -> TrainStats:
+    def kl_penalty(self, rollouts: Rollouts) -> Float32:
+        """[R] what the KL term takes from each response's reward; every rank computes its share."""
+        return self.learner.kl_penalty(rollouts.join())
+
+    @ray.method
+    def update(self, batch: TrainBatch) -> TrainStats:
         """One step of the game."""
-        return self.learner.update(RolloutBatch.concat(rollouts), scores, prompts)
+        return self.learner.update(batch)
 
     @ray.method
     def take_settings(self, config: RunConfig) -> None:

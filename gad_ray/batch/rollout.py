@@ -11,7 +11,7 @@ import numpy as np
 
 from gad_ray.batch.checks import check
 from gad_ray.batch.prompts import SamplingSettings
-from gad_ray.batch.ragged import Int32, Ragged
+from gad_ray.batch.ragged import Int32, Int64, Ragged
 
 
 class StopReason(StrEnum):
@@ -103,6 +103,11 @@ class RolloutBatch:
                 bounds.append((start, i))
                 start = i
         return bounds
+
+    def group_index(self) -> Int64:
+        """[R] index of each response's group, from 0 on."""
+        sizes = [stop - start for start, stop in self.groups()]
+        return np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
 
     def take(self, indices: Sequence[int]) -> RolloutBatch:
         """The responses of these indices, in their order; those of one group must stay adjacent."""

@@ -21,8 +21,8 @@ import psutil
 from pydantic import Field, JsonValue, ValidationError
 
 from gad_ray.checkpoint.manifest import verify_manifest, write_manifest
-from gad_ray.config.base import StrictModel
 from gad_ray.errors import CheckpointError
+from gad_ray.strict_model import StrictModel
 
 POSITION = "position.json"
 _NAME = re.compile(r"step-(\d{6,})")

@@ -1,6 +1,6 @@
 """Configuration: strict, frozen models; YAML files, packaged recipes and ``key=value`` overrides."""
 
-from gad_ray.config.base import Precision, PrecisionChoice, StrictModel
+from gad_ray.config.base import Precision, PrecisionChoice
 from gad_ray.config.critic import BradleyTerryLoss, CriticConfig, MeanPooling, ScoreReg
 from gad_ray.config.curriculum import (
     CurriculumConfig,
@@ -17,19 +17,12 @@ from gad_ray.config.models import GroupConfig, LoraConfig, ModelConfig, Optimize
 from gad_ray.config.policy import (
     AdaptiveKl,
     CispoLoss,
-    DrGrpoAdvantage,
-    GrpoAdvantage,
     GspoLoss,
     KlConfig,
-    OpoAdvantage,
     PolicyConfig,
     PpoLoss,
-    RankAdvantage,
-    RefillConfig,
     ReinforceLoss,
-    ReinforcePpAdvantage,
     RejectedImportance,
-    RlooAdvantage,
     TruncatedImportance,
 )
 from gad_ray.config.reward import (
@@ -45,6 +38,16 @@ from gad_ray.config.reward import (
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig, RunConfig
 from gad_ray.config.serve import ServeConfig
+from gad_ray.core.advantages import (
+    DrGrpoAdvantage,
+    GrpoAdvantage,
+    OpoAdvantage,
+    RankAdvantage,
+    RefillConfig,
+    ReinforcePpAdvantage,
+    RlooAdvantage,
+)
+from gad_ray.strict_model import StrictModel
 
 __all__ = [
     "AdaptiveKl",

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel, unnamed_means
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
+from gad_ray.strict_model import StrictModel, unnamed_means
 
 
 class MeanPooling(StrictModel):

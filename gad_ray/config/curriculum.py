@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
 from gad_ray.config.length import StageLength
+from gad_ray.strict_model import StrictModel
 
 
 class DifficultyCurriculum(StrictModel):

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
 from gad_ray.config.curriculum import CurriculumConfig
+from gad_ray.strict_model import StrictModel
 
 ColumnRole = Literal["prompt", "response", "conversation", "system", "input", "history", "ignore"]
 """What a column of a data file can be."""

@@ -6,9 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
 from gad_ray.config.length import StageLength
 from gad_ray.config.models import OptimizerConfig
+from gad_ray.strict_model import StrictModel
 
 FitMethod = Literal["seqkd", "soda"]
 """A way to fit the policy to fixed text."""

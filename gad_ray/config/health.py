@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
+from gad_ray.strict_model import StrictModel
 
 TEMPERATURE = "critic.loss.temperature.value"
 UPDATES_PER_STEP = "critic.updates_per_step"

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
+from gad_ray.strict_model import StrictModel
 
 
 class StageLength(StrictModel):

@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gad_ray.config.base import Precision, PrecisionChoice, StrictModel, resolved
+from gad_ray.config.base import Precision, PrecisionChoice, resolved
+from gad_ray.strict_model import StrictModel
 
 
 class LoraConfig(StrictModel):

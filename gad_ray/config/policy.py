@@ -6,83 +6,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel, unnamed_means
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
-
-
-class RefillConfig(StrictModel):
-    """New prompts in place of groups without spread, within the step (DAPO's dynamic sampling, 2503.14476).
-
-    Spread is judged by the critic as it is when the step begins. The critic learns from every response once,
-    those of dropped groups too; the policy from at most ``prompts_per_step`` groups.
-    """
-
-    max_rounds: int = Field(default=2, ge=1)
-    """Most times that a step draws again; places that are still empty then stay empty."""
-
-    oversample: float = Field(default=1.0, ge=1.0)
-    """Prompts drawn for each empty place. Above 1 a round fills more surely; the surplus is not trained on."""
-
-
-class _GroupAdvantage(StrictModel):
-    """What the advantages share."""
-
-    zero_spread: Literal["keep", "drop"] = "keep"
-    """Groups whose rewards are all equal carry no signal: keep them (they add zeros, and tokens to the
-    denominators), or drop them from the loss and its denominators."""
-
-    refill: RefillConfig | None = None
-    """With ``drop``, and only then: draw new prompts in place of those dropped; absent: the batch is smaller."""
-
-    @model_validator(mode="after")
-    def _only_what_is_dropped_is_refilled(self) -> Self:
-        if self.refill is not None and self.zero_spread != "drop":
-            raise ValueError("refill replaces groups that are dropped: set zero_spread to 'drop' with it")
-        return self
-
-
-class GrpoAdvantage(_GroupAdvantage):
-    """(r − mean) / max(std, floor) within each group of responses to one prompt."""
-
-    name: Literal["grpo"] = "grpo"
-    std_floor: float = Field(default=0.1, gt=0.0)
-    """Smallest divisor: groups with hardly any spread are not blown up."""
-
-    clip: float | None = Field(default=5.0, gt=0.0)
-    """Advantages are clamped to ± this."""
-
-
-class DrGrpoAdvantage(_GroupAdvantage):
-    """r − mean within each group, not divided; meant for ``aggregation: constant``."""
-
-    name: Literal["dr_grpo"] = "dr_grpo"
-
-
-class RlooAdvantage(_GroupAdvantage):
-    """r minus the mean of the group's other rewards."""
-
-    name: Literal["rloo"] = "rloo"
-
-
-class RankAdvantage(_GroupAdvantage):
-    """1 for the group's best response, evenly down to −1 for its worst: keeps the order, drops the size."""
-
-    name: Literal["rank"] = "rank"
-
-
-class ReinforcePpAdvantage(_GroupAdvantage):
-    """r − mean within each group, then brought to mean 0 and standard deviation 1 over the whole batch."""
-
-    name: Literal["reinforce_pp"] = "reinforce_pp"
-    std_floor: float = Field(default=1e-6, gt=0.0)
-    """Smallest divisor, for a batch in which nothing differs."""
-
-
-class OpoAdvantage(_GroupAdvantage):
-    """r minus the group's mean reward weighted by response length (tokens)."""
-
-    name: Literal["opo"] = "opo"
-
+from gad_ray.core.advantages import (
+    DrGrpoAdvantage,
+    GrpoAdvantage,
+    OpoAdvantage,
+    RankAdvantage,
+    ReinforcePpAdvantage,
+    RlooAdvantage,
+)
+from gad_ray.strict_model import StrictModel, unnamed_means
 
 AdvantageConfig = Annotated[
     GrpoAdvantage | DrGrpoAdvantage | RlooAdvantage | RankAdvantage | ReinforcePpAdvantage | OpoAdvantage,

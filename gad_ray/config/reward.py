@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from gad_ray.config.base import StrictModel
+from gad_ray.strict_model import StrictModel
 
 
 class _Term(StrictModel):
@@ -100,12 +100,12 @@ class SameLanguage(_Term):
 
 
 class CustomTerm(_Term):
-    """A function of yours: (prompt, response) → a number; both are text.
+    """A function of yours: (prompt, response) → a number; both are text. It may be ``async``.
 
-    It has to be importable in every actor: installed, or on PYTHONPATH. It must give the same number for the
-    same texts, because it is asked more than once. A response for which it raises, or gives anything but a
-    number within the bounds, is counted and left out of the policy's update. A dry run imports its module, and calls it
-    only if it is declared with ``@reward_function`` of ``gad_ray.core.rewards``.
+    It has to be importable in every actor: installed, or on PYTHONPATH. It is asked once for each response. A response for
+    which it raises, gives nothing in time, or gives anything but a number within the bounds, is counted and left out of the
+    policy's update. A dry run imports its module, and calls it only if it is declared with ``@reward_function`` of
+    ``gad_ray.core.rewards``.
     """
 
     name: Literal["custom"] = "custom"
@@ -117,6 +117,15 @@ class CustomTerm(_Term):
 
     high: float = 1.0
     """Largest value that it may give."""
+
+    deadline_s: float = Field(default=60.0, gt=0.0)
+    """Longest that it may take for a response, in seconds."""
+
+    retries: int = Field(default=0, ge=0)
+    """Times that it is asked again for a response on which it failed."""
+
+    concurrency: int = Field(default=16, ge=1)
+    """Responses that an ``async`` function is asked for at the same time; any other is asked for one after the other."""
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:

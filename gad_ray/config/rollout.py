@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from gad_ray.config.base import Precision, PrecisionChoice, StrictModel, resolved
+from gad_ray.config.base import Precision, PrecisionChoice, resolved
+from gad_ray.strict_model import StrictModel
 
 
 class RolloutConfig(StrictModel):

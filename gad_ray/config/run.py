@@ -6,7 +6,6 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.base import StrictModel
 from gad_ray.config.critic import CriticConfig, FixedTemperature
 from gad_ray.config.data import DataConfig
 from gad_ray.config.fit import FitConfig, FitMethod
@@ -23,6 +22,7 @@ from gad_ray.config.policy import PolicyConfig, ReinforceLoss
 from gad_ray.config.reward import RewardConfig
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.serve import ServeConfig
+from gad_ray.strict_model import StrictModel
 
 
 class ReadyGate(StrictModel):

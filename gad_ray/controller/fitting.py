@@ -17,8 +17,7 @@ from pathlib import Path
 import ray
 
 from gad_ray.activity import activity, doing
-from gad_ray.actors.groups import ActorLogs, Groups
-from gad_ray.actors.waiting import Waiter
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.batch import Example, Float32, PromptBatch, RolloutBatch, SamplingSettings
 from gad_ray.checkpoint.store import CheckpointStore, RunPosition, Staging
 from gad_ray.config import FitMethod, RunConfig, fit_hash
@@ -181,7 +180,7 @@ class Fitting:
         finally:
             groups.stop()
 
-    def _draw(self, groups: Groups, wanted: Sequence[Example], answered: frozenset[str]) -> None:
+    def _draw(self, groups: ActorGroups, wanted: Sequence[Example], answered: frozenset[str]) -> None:
         rollout = self._config.rollout
         count = self._config.fit.soda.responses_per_prompt
         sampling = SamplingSettings.of(rollout, num_responses=count, seed=self._config.seed)
@@ -211,10 +210,8 @@ class Fitting:
                 break
         return [train[i] for i in order]
 
-    def _groups(self, config: RunConfig) -> Groups:
-        logs = ActorLogs(self._directory.logs)
-        names = [f"rollout-{i}" for i in range(config.rollout.num_workers)]
-        return Groups(config, logs, Waiter({name: logs.path(name) for name in names}, self._stop))
+    def _groups(self, config: RunConfig) -> ActorGroups:
+        return ActorGroups(config, self._directory, self._stop)
 
     # -- answers to the workers -----------------------------------------------------------------------------
 

@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import ray
 
-from gad_ray.actors.groups import Groups
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.batch import (
     Example,
     Fingerprint,
@@ -58,7 +57,7 @@ class HeldOut:
     """
 
     def __init__(
-        self, config: RunConfig, *, directory: RunDirectory, examples: Sequence[Example], groups: Groups
+        self, config: RunConfig, *, directory: RunDirectory, examples: Sequence[Example], groups: ActorGroups
     ) -> None:
         self._config = config
         self._directory = directory
@@ -144,11 +143,7 @@ class HeldOut:
     def export_critic(self, name: str) -> Path:
         """Write the critic of the moment under ``exports/``."""
         path = self._directory.exports / name
-        self._groups.waiter.get(
-            [self._groups.critic[0].export.remote(str(path))],
-            what=f"the export of {name}",
-            deadline_s=self._config.limits.checkpoint_s,
-        )
+        self._groups.critic.export(path)
         return path
 
     def compare(
@@ -223,9 +218,7 @@ class HeldOut:
     def _answer(self, prompts: PromptBatch) -> TextAnswers:
         """One answer to every prompt, and how likely the teacher's text is."""
         answers = answer(self._config, self._groups, prompts)
-        nll = self._take(
-            [self._groups.policy[0].teacher_nll.remote(prompts)], "the likelihood of the teacher's text"
-        )
+        nll = self._groups.policy.teacher_nll(prompts)
         return TextAnswers(rollouts=answers, nll=np.array(nll))
 
     def _keep(self, directory: Path, step: int, scores: ScoreBatch, answers: RolloutBatch) -> None:
@@ -241,11 +234,8 @@ class HeldOut:
         return self._score(None, *(one.rollouts for one in answers))
 
     def _score(self, exported: str | None, *rollouts: RolloutBatch) -> list[ScoreBatch]:
-        call = self._groups.critic[0].score_fixed.remote(exported, self._prompts, *rollouts)
-        return self._take([call], "the scores of the held-out prompts")
-
-    def _take(self, refs: list[Any], what: str) -> Any:
-        return self._groups.waiter.get(refs, what=what, deadline_s=self._config.limits.score_s)[0]
+        assert self._prompts is not None
+        return self._groups.critic.score_fixed(exported, self._prompts, rollouts)
 
 
 class GreedyAnswers:
@@ -263,13 +253,13 @@ class GreedyAnswers:
         asked = spread_out(examples, config.evaluation.greedy_prompts)
         self._prompts = PromptBatch(step=0, examples=asked) if asked else None
 
-    def take_before(self, *, groups: Groups) -> None:
+    def take_before(self, *, groups: ActorGroups) -> None:
         """Keep the answers of the policy as it is."""
         if self._prompts is not None:
             before = answer(self._config, groups, self._prompts, greedy=True)
             save_rollouts(self._file, before, self._prompts)
 
-    def share_unchanged(self, *, groups: Groups, policy_version: int | None = None) -> float | None:
+    def share_unchanged(self, *, groups: ActorGroups, policy_version: int | None = None) -> float | None:
         """Share of the answers that are as before training.
 
         None where none were kept: without held-out prompts, or in a run that began with an earlier release.
@@ -286,16 +276,18 @@ class GreedyAnswers:
         return share_unchanged(before, answer(self._config, groups, self._prompts, greedy=True))
 
 
-def answer(config: RunConfig, groups: Groups, prompts: PromptBatch, *, greedy: bool = False) -> RolloutBatch:
+def answer(
+    config: RunConfig, groups: ActorGroups, prompts: PromptBatch, *, greedy: bool = False
+) -> RolloutBatch:
     """One answer of the policy to every held-out prompt, always drawn in the same way."""
     sampling = SamplingSettings.of(config.rollout, num_responses=1, seed=config.evaluation.seed)
     if greedy:
         # No penalty and no nucleus: of what the model itself holds likeliest.
         sampling = replace(sampling, temperature=0.0, top_p=1.0, repetition_penalty=1.0)
-    refs = groups.generate(prompts, sampling)
+    pending = groups.rollout.generate(prompts, sampling)
     kind = "greedy answers" if greedy else "answers"
-    groups.receipts(refs, what=f"the {kind} to the held-out prompts")
-    return RolloutBatch.concat(ray.get(list(refs.batches)))
+    groups.rollout.receipts(pending, what=f"the {kind} to the held-out prompts")
+    return pending.rollouts.join()
 
 
 def save_nll(directory: RunDirectory, nll: Float32) -> None:

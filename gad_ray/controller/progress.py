@@ -18,7 +18,7 @@ from gad_ray.batch import Metrics, SamplingSettings
 from gad_ray.config import RunConfig
 from gad_ray.controller.interrupt import Interrupted
 from gad_ray.controller.live_report import LiveReport
-from gad_ray.controller.stall import StallWatch
+from gad_ray.controller.stall_watchdog import StallWatchdog
 from gad_ray.errors import HealthError
 from gad_ray.health import Finding, HealthMonitor, Severity
 from gad_ray.health.course import READY, READY_OVER
@@ -62,7 +62,7 @@ class Progress:
         self._health = self._new_monitor()
         # Held while the monitor is asked or told: the watch asks from a thread of its own.
         self._lock = threading.Lock()
-        self._watch = StallWatch(self._report_wait)
+        self._watch = StallWatchdog(self._report_wait)
         self._jsonl = JsonlSink(directory.metrics_jsonl)
         self._sinks = MultiSink([self._jsonl, TensorBoardSink(directory.tensorboard), RayPrometheusSink()])
         self._live_report = LiveReport(directory.root, refresh_s=config.report.refresh_s)

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from gad_ray.activity import activity
-from gad_ray.actors.groups import ActorLogs, Groups
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.actors.session import RaySession
-from gad_ray.actors.waiting import Waiter
 from gad_ray.config import RunConfig
-from gad_ray.controller.game import Controller
+from gad_ray.controller.checkpointing import read_position
+from gad_ray.controller.controller import Controller
+from gad_ray.controller.critic_publisher import CriticPublisher, check_endpoint
 from gad_ray.controller.heldout import WARMUP_CRITIC
 from gad_ray.controller.interrupt import StopRequest
-from gad_ray.controller.online import OnlineCritic, check_endpoint
-from gad_ray.controller.opening import Opened, interruptible, open_run
 from gad_ray.controller.progress import Progress
-from gad_ray.controller.saving import read_position
+from gad_ray.controller.run_setup import Opened, interruptible, open_run
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
-from gad_ray.learners.format_rewards import check_reward_functions, try_reward_functions
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.console import print_summary
 from gad_ray.observability.files import write_text
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary
+from gad_ray.rewards.format_terms import check_reward_functions, try_reward_functions
 
 
 def train(config: RunConfig, *, resume: str | None) -> int:
@@ -53,8 +52,6 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl, has_critic=True)
     try_reward_functions(config.reward, data.train[0])
     stop.abrupt = False
-    logs = ActorLogs(directory.logs)
-    waiter = Waiter({name: logs.path(name) for name in Groups.names(config)}, stop)
     with RaySession():
         # Ray handles SIGTERM by leaving at once.
         stop.listen()
@@ -68,14 +65,14 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
                 assert stop.signal_number is not None
                 return 128 + stop.signal_number
             playing = started
-        groups = Groups(playing, logs, waiter)
+        groups = ActorGroups(playing, directory, stop)
         try:
             return _play(opened, data, groups, stop)
         finally:
             groups.stop()
 
 
-def _play(opened: Opened, data: LoadedData, groups: Groups, stop: StopRequest) -> int:
+def _play(opened: Opened, data: LoadedData, groups: ActorGroups, stop: StopRequest) -> int:
     config, directory = opened.config, opened.directory
     sizes = {"num_prompts": len(data.train), "prompts_per_step": config.prompts_per_step}
     stage_steps = {
@@ -85,7 +82,7 @@ def _play(opened: Opened, data: LoadedData, groups: Groups, stop: StopRequest) -
     epoch = max(1, round(len(data.train) / config.prompts_per_step))
     with (
         Progress(config, directory, stage_steps=stage_steps, steps_per_epoch=epoch) as progress,
-        OnlineCritic(config, groups=groups, progress=progress) as online,
+        CriticPublisher(config, groups=groups, progress=progress) as publisher,
     ):
         accepted = [f"warning: {told}" for told in config.accepted]
         for line in (*opened.precision, *describe(data), *accepted):
@@ -97,31 +94,32 @@ def _play(opened: Opened, data: LoadedData, groups: Groups, stop: StopRequest) -
             groups=groups,
             progress=progress,
             stop=stop,
-            online=online,
+            publisher=publisher,
         )
         finished = controller.run(opened.checkpoint)
         if not finished:
-            progress.info(f"stopped at step {controller.step}; continue with --resume {directory.root}")
+            progress.info(
+                f"stopped at step {controller.stages.step}; continue with --resume {directory.root}"
+            )
             assert stop.signal_number is not None
-            progress.event("stopped", step=controller.step, signal=stop.signal_number)
+            progress.event("stopped", step=controller.stages.step, signal=stop.signal_number)
             return 128 + stop.signal_number
-        summary = _finish(config, directory, controller, groups, progress)
+        summary = _finish(directory, controller, groups, progress)
     print_summary(summary)
     return 0
 
 
 def _finish(
-    config: RunConfig, directory: RunDirectory, controller: Controller, groups: Groups, progress: Progress
+    directory: RunDirectory,
+    controller: Controller,
+    groups: ActorGroups,
+    progress: Progress,
 ) -> RunSummary:
     """Export both models, compare before and after, and write the account of the run."""
     with activity("exporting the models"):
         policy = directory.exports / "policy"
         critic = controller.heldout.export_critic("critic")
-        groups.waiter.get(
-            [groups.policy[0].export.remote(str(policy))],
-            what="the export of the policy",
-            deadline_s=config.limits.checkpoint_s,
-        )
+        groups.policy.export(policy)
     paths = [("model", str(policy)), ("critic", str(critic))]
     warmup = directory.exports / WARMUP_CRITIC
     if warmup.is_dir():

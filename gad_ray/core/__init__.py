@@ -1,1 +1,1 @@
-"""Pure functions of tensors: what the system computes. No config, no device, no logging, no I/O."""
+"""Pure functions of arrays: what the system computes. No device, no logging, no I/O; a variant has its settings beside it."""

@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gad_ray.core.advantages import grpo_advantages
+from gad_ray.core.advantages import GrpoAdvantage, Rewarded, grpo_advantages
 from gad_ray.core.discriminator import bradley_terry_loss
 from gad_ray.core.policy_loss import reinforce_loss
 
@@ -176,11 +177,14 @@ def _play_game(student: GaussianStudent, generator: torch.Generator) -> list[flo
         course.append(float(student.mean.detach()))
         optimizer.zero_grad()
         # A response is one token: its class.
+        batch = Rewarded(
+            rewards=rewards.numpy(), group=group.numpy(), lengths=np.ones(len(samples), dtype=np.int64)
+        )
         chosen = logprobs[samples][:, None]
         loss, _ = reinforce_loss(
             chosen,
             old_logprobs=chosen.detach(),
-            advantages=grpo_advantages(rewards, group=group, std_floor=0.1),
+            advantages=torch.from_numpy(grpo_advantages(batch, GrpoAdvantage(std_floor=0.1, clip=None))),
             mask=torch.ones_like(chosen, dtype=torch.bool),
             num_tokens=len(samples),
         )

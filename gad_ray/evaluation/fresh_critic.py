@@ -77,7 +77,7 @@ def fresh_verdict(
     for step in range(num_steps):
         drawn = [examples[i] for i in order.next_batch()]
         part = _answers_to(rollouts, drawn)
-        _, stats = learner.judge(PromptBatch(step=step, examples=tuple(drawn)), part)
+        _, stats = learner.score_and_update(PromptBatch(step=step, examples=tuple(drawn)), part)
         course.append(stats.metrics["critic/d_acc"])
     teacher, student = _scores(learner, *test)
     return _verdict(teacher, student, course, seed=seed)

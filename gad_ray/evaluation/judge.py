@@ -68,7 +68,6 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     train, heldout = _answer(config, data, seed=seed)
     learner = PolicyLearner(
         config.policy,
-        config.reward,
         mini_batch_prompts=config.mini_batch_prompts,
         total_steps=1,
         warmup_lr=None,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import ray
 
-from gad_ray.actors.groups import Groups
+from gad_ray.actors.groups import ActorGroups
+from gad_ray.actors.rollouts import Rollouts
 from gad_ray.batch import Example, PromptBatch, RolloutBatch, SamplingSettings
 from gad_ray.errors import CheckpointError
 from gad_ray.evaluation.heldout import load_rollouts, save_rollouts
@@ -53,7 +54,7 @@ def open_responses(directory: Path, *, settings_hash: str) -> frozenset[str]:
 
 
 def draw_responses(
-    groups: Groups,
+    groups: ActorGroups,
     directory: Path,
     examples: Sequence[Example],
     sampling: SamplingSettings,
@@ -82,11 +83,11 @@ def draw_responses(
     failed = 0
     for start in range(0, len(left), prompts_at_once):
         part = left[start : start + prompts_at_once]
-        refs = groups.generate(PromptBatch(step=0, examples=tuple(part)), sampling)
-        groups.receipts(refs, what="the student's responses")
+        pending = groups.rollout.generate(PromptBatch(step=0, examples=tuple(part)), sampling)
+        groups.rollout.receipts(pending, what="the student's responses")
         path = directory / f"part-{len(_parts(directory)):06d}.parquet"
         (counted,) = groups.waiter.get(
-            [_write.remote(str(path), *refs.batches)],
+            [_write.remote(str(path), pending.rollouts)],
             what="writing the student's responses",
             deadline_s=deadline_s,
         )
@@ -96,9 +97,9 @@ def draw_responses(
 
 
 @ray.remote(num_cpus=0)
-def _write(path: str, *batches: RolloutBatch) -> int:
+def _write(path: str, rollouts: Rollouts) -> int:
     """Write one part; returns the number of failed generations."""
-    joined = RolloutBatch.concat(batches)
+    joined = rollouts.join()
     save_rollouts(Path(path), joined)
     return joined.num_failed
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from gad_ray.activity import waiting
-from gad_ray.actors.groups import require_resources
+from gad_ray.actors.placement import require_resources
 from gad_ray.actors.process import log_tail, runtime_env
 from gad_ray.actors.waiting import StopSignal
 from gad_ray.errors import ActorDiedError, DeadlineError

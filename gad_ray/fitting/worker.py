@@ -90,7 +90,6 @@ class FitWorker:
         batch_size = config.prompts_per_fit_step(job.method)
         self._learner = PolicyLearner(
             config.policy.model_copy(update={"optimizer": settings.optimizer}),
-            config.reward,
             mini_batch_prompts=batch_size,
             total_steps=job.total_steps,
             warmup_lr=None,

@@ -118,7 +118,7 @@ class CriticLearner:
         """τ of the loss; the latest where it is adaptive."""
         return self._temperature
 
-    def judge(
+    def score_and_update(
         self, prompts: PromptBatch, rollouts: RolloutBatch, *, num_watched: int = 0
     ) -> tuple[ScoreBatch, TrainStats]:
         """Score the step's samples and update on them; the first update's forward pass gives the scores.

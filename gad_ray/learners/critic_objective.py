@@ -20,7 +20,6 @@ from gad_ray.core.discriminator import (
 )
 from gad_ray.learners.critic_batch import Totals
 from gad_ray.learners.critic_metrics import CriticLosses
-from gad_ray.learners.experience import group_index
 
 
 def discriminator_loss(
@@ -102,7 +101,7 @@ def losses_of(
         learned: [responses] which of them enter the loss.
         temperature: τ; that of the settings when None.
     """
-    _, firsts, index = np.unique(group_index(rollouts)[learned], return_index=True, return_inverse=True)
+    _, firsts, index = np.unique(rollouts.group_index()[learned], return_index=True, return_inverse=True)
     teacher = torch.from_numpy(scores.teacher[learned][firsts])
     student = torch.from_numpy(scores.student[learned])
     totals = Totals(prompts=len(teacher), responses=len(student))

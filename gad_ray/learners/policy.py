@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +19,13 @@ from gad_ray.batch import (
     Metrics,
     PromptBatch,
     RolloutBatch,
-    ScoreBatch,
+    TrainBatch,
     TrainStats,
     WeightsSnapshot,
 )
 from gad_ray.config.policy import PolicyConfig
-from gad_ray.config.reward import RewardConfig
 from gad_ray.core.packing import plan_micro_batches
 from gad_ray.learners.collective import Collective, own_share
-from gad_ray.learners.experience import Rewards, advantages_of, rewards_of, trained_rows
-from gad_ray.learners.format_rewards import check_reward_functions
 from gad_ray.learners.kl_penalty import KlPenalty
 from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
@@ -38,7 +34,7 @@ from gad_ray.learners.policy_metrics import PolicySums
 from gad_ray.learners.weights import ShadowModel, perturbed, plain_weights
 from gad_ray.models.arrays import to_numpy
 from gad_ray.models.load import TORCH_DTYPES, export_hf
-from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of_rollouts, teacher_row
+from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of, teacher_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,6 @@ class PolicyLearner:
     def __init__(
         self,
         config: PolicyConfig,
-        reward: RewardConfig,
         *,
         mini_batch_prompts: int,
         total_steps: int,
@@ -64,14 +59,12 @@ class PolicyLearner:
         warmup_lr: float | None,
         collective: Collective,
         max_nonfinite_steps: int,
-        max_prompts: int | None = None,
         device: torch.device | None = None,
     ) -> None:
         """Load the student.
 
         Args:
             config: The policy's settings.
-            reward: How scores become rewards.
             mini_batch_prompts: Prompts of one optimiser step over all ranks.
             total_steps: Optimiser steps of the adversarial stage, for its learning-rate schedule.
             fit_steps: Optimiser steps of the cross-entropy before it, for a schedule of its own; ``total_steps`` when
@@ -79,22 +72,17 @@ class PolicyLearner:
             warmup_lr: Learning rate of the cross-entropy warm start; the optimiser's when None.
             collective: The ranks that share each batch.
             max_nonfinite_steps: Skipped optimiser steps in a row above which an update raises.
-            max_prompts: Most prompts of one step that are trained on, the first of them; all when None.
             device: Where to compute; the CPU when None.
 
         Raises:
-            ConfigError: If a reward function of the user's cannot be imported.
             ModelError: If the model cannot be found or loaded.
         """
-        check_reward_functions(reward)
         self.config = config
-        self.reward = reward
         self.collective = collective
         self.version = 0
         self._mini_batch_prompts = mini_batch_prompts
         self._total_steps = total_steps
         self._max_nonfinite_steps = max_nonfinite_steps
-        self._max_prompts = max_prompts
         self.model = PolicyModel.build(config.model).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
         self._shadow = ShadowModel(self.model)
@@ -114,66 +102,64 @@ class PolicyLearner:
         self.optimizer.take_masters(previous)
         self._in_game = True
 
-    def update(
-        self, rollouts: RolloutBatch, scores: ScoreBatch, prompts: PromptBatch | None = None
-    ) -> TrainStats:
+    def kl_penalty(self, rollouts: RolloutBatch) -> Float32:
+        """[R] what the KL term takes from each response's reward, where it is part of the reward.
+
+        Args:
+            rollouts: The policy's responses; every rank gets all of them and computes its share.
+        """
+        self._kl.begin_step(self.model.trainable())
+        rows = rows_of(rollouts)
+        return self._kl.coefficient * self._kl_sums(rows, temperature=rollouts.sampling.temperature)
+
+    def update(self, batch: TrainBatch) -> TrainStats:
         """One step of the game, on log-probabilities at the temperature that the responses were sampled at.
 
         Responses of an older policy than this one, with no importance weights to correct for it, take what the engine
         gave them when they were drawn for π_old: the ratio and its clip then bind against the policy that drew them.
 
         Args:
-            rollouts: The policy's responses; every rank gets all of them and trains on its share.
-            scores: Their scores, in the same order.
-            prompts: The step's prompts; needed where there are format rewards.
+            batch: The policy's responses with their advantages; every rank gets all of them and trains on its share.
 
         Returns:
             The step's metrics over the whole batch, the same on every rank. Without any response to train on,
             the policy stands still.
         """
         started = time.perf_counter()
-        rewards = self._agreed(rewards_of(rollouts, scores, self.reward, prompts))
-        rows = rows_of_rollouts(rollouts)
-        trained = trained_rows(rollouts, rewards, self.config, prompts=prompts, num_places=self._max_prompts)
-        kept = trained.kept
+        rows = rows_of(batch)
         sums = PolicySums()
         metrics: Metrics = {}
-        temperature = rollouts.sampling.temperature
-        self._kl.begin_step(self.model.trainable())
-        penalty = (
-            self._kl.coefficient * self._kl_sums(rows, temperature=temperature)
-            if self._kl.in_reward
-            else None
-        )
-        advantages = advantages_of(rollouts, rewards, self.config, kept=kept, penalty=penalty)
+        if batch.penalty is None:
+            self._kl.begin_step(self.model.trainable())
         samples = [
             _Sample(row, float(advantage), logprobs)
-            for row, advantage, logprobs in zip(rows, advantages, rollouts.logprobs, strict=True)
+            for row, advantage, logprobs in zip(rows, batch.advantages, batch.logprobs, strict=True)
         ]
-        groups = [[samples[i] for i in range(*bounds) if kept[i]] for bounds in rollouts.groups()]
-        groups = [group for group in groups if group]
+        groups = [[samples[i] for i in members] for members in _members(batch)]
         size = self._mini_batch_prompts
         self._train(
             [groups[i : i + size] for i in range(0, len(groups), size)],
             sums,
-            temperature=temperature,
-            stale=rollouts.policy_version != self.version and self.config.importance is None,
+            temperature=batch.sampling.temperature,
+            stale=batch.policy_version != self.version and self.config.importance is None,
         )
         self.version += 1
         metrics |= sums.metrics(self.collective, kl=self._kl, importance=self.config.importance)
-        if penalty is not None and metrics:
-            metrics["reward/kl_penalty_mean"] = float(penalty.mean())
-            metrics["actor/kl_loss"] = float(penalty.sum()) / self._kl.coefficient / rollouts.num_tokens
-        self._kl.end_step(metrics.get("actor/kl_loss", 0.0), num_responses=int(kept.sum()))
-        if kept.any():
-            used = advantages[torch.from_numpy(kept)]
+        if batch.penalty is not None and metrics:
+            metrics["reward/kl_penalty_mean"] = float(batch.penalty.mean())
+            metrics["actor/kl_loss"] = (
+                float(batch.penalty.sum()) / self._kl.coefficient / len(batch.response_tokens.values)
+            )
+        self._kl.end_step(metrics.get("actor/kl_loss", 0.0), num_responses=int(batch.kept.sum()))
+        if batch.kept.any():
+            used = torch.from_numpy(batch.advantages[batch.kept])
             metrics["actor/adv_std"] = float(used.std(correction=0))
             metrics["actor/adv_max"] = float(used.abs().max())
-        metrics["actor/lone_samples"] = float(trained.alone.sum())
+        metrics["actor/lone_samples"] = float(batch.num_alone)
         if self.config.advantage.zero_spread == "drop":
-            metrics["actor/dropped_samples"] = float(trained.no_spread.sum())
+            metrics["actor/dropped_samples"] = float(batch.num_no_spread)
         if self.config.advantage.refill is not None:
-            metrics["actor/surplus_samples"] = float(trained.surplus.sum())
+            metrics["actor/surplus_samples"] = float(batch.num_surplus)
         return self._stats(metrics, sums.results, started, tokens=sum(len(s.row) for s in samples))
 
     def _train(
@@ -268,12 +254,6 @@ class PolicyLearner:
             if weights is not None and config.importance is not None:
                 sums.add_weights(weights, out.mask, config.importance, num_tokens=totals.tokens)
         sums.results.append(self.optimizer.step(loss_value))
-
-    def _agreed(self, rewards: Rewards) -> Rewards:
-        """The rewards as rank 0 has them: a function of the user's might not give the same everywhere."""
-        if not self.reward.format:
-            return rewards
-        return dataclasses.replace(rewards, total=self.collective.gather(rewards.total)[0])
 
     @torch.no_grad()
     def _kl_sums(self, rows: Sequence[SequenceRow], *, temperature: float) -> Float32:
@@ -418,6 +398,14 @@ class PolicyLearner:
 def _tensor(values: Float32) -> Tensor:
     """A copy: what comes from the object store cannot be written to, and torch warns of that."""
     return torch.from_numpy(np.array(values))
+
+
+def _members(batch: TrainBatch) -> list[list[int]]:
+    """The responses of each group that are trained on; groups without any are left out."""
+    starts = np.flatnonzero(np.diff(batch.group, prepend=-1))
+    groups = np.split(np.arange(len(batch)), starts[1:])
+    members = [[int(i) for i in group if batch.kept[i]] for group in groups]
+    return [group for group in members if group]
 
 
 def _totals(groups: Sequence[Sequence[_Sample]]) -> Totals:

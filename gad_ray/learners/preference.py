@@ -17,7 +17,7 @@ from gad_ray.core.preference_loss import DpoStats, dpo_loss
 from gad_ray.learners.collective import own_share, shared_out
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat
-from gad_ray.models.policy import SequenceRow, rows_of_rollouts, teacher_row
+from gad_ray.models.policy import SequenceRow, rows_of, teacher_row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def preference_groups(
     A response cut at the token limit has no end of turn: that the teacher ends its turn is part of what is
     preferred.
     """
-    rows = rows_of_rollouts(responses)
+    rows = rows_of(responses)
     answers = {responses.example_ids[start]: tuple(rows[start:stop]) for start, stop in responses.groups()}
     return {
         example.id: PreferenceGroup(

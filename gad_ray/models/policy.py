@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gad_ray.batch import Example, RolloutBatch
+from gad_ray.batch import Example, RolloutBatch, TrainBatch
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.packing import pad_rows
@@ -40,11 +40,11 @@ class SequenceRow:
         return len(self.ids)
 
 
-def rows_of_rollouts(rollouts: RolloutBatch) -> list[SequenceRow]:
+def rows_of(samples: RolloutBatch | TrainBatch) -> list[SequenceRow]:
     """The sampled token ids, as they were sampled: not text that was tokenised again."""
     return [
         SequenceRow(ids=np.concatenate([prompt, response]), start=len(prompt))
-        for prompt, response in zip(rollouts.prompt_tokens, rollouts.response_tokens, strict=True)
+        for prompt, response in zip(samples.prompt_tokens, samples.response_tokens, strict=True)
     ]
 
 

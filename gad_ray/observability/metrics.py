@@ -255,6 +255,7 @@ _TIMING = tuple(
         "rollout": "generation",
         "score": "scoring by the critic",
         "update_critic": "the critic's update",
+        "reward": "waiting for the rewards, user's functions among them",
         "logprobs": "recomputing log-probabilities before the policy's update",
         "update_actor": "the policy's update",
         "sync": "bringing the new weights to the rollout engines",

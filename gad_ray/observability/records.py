@@ -11,7 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gad_ray.batch import Fingerprint, Message, PromptBatch, RolloutBatch, ScoreBatch, TokenValues
+from gad_ray.batch import (
+    Fingerprint,
+    Message,
+    PromptBatch,
+    RewardBatch,
+    RolloutBatch,
+    ScoreBatch,
+    TokenValues,
+)
 from gad_ray.errors import DataError
 from gad_ray.observability.files import replacing
 
@@ -24,6 +32,7 @@ RECORD_SCHEMA = pa.schema(
         ("student_response", pa.string()),
         ("teacher_score", pa.float32()),
         ("student_score", pa.float32()),
+        ("reward", pa.float32()),
         ("response_tokens", pa.int32()),
         ("stop_reason", pa.string()),
         ("policy_version", pa.int64()),
@@ -42,7 +51,7 @@ RECORD_SCHEMA = pa.schema(
     metadata={"gad_ray.format": "score-records/1"},
 )
 """Columns of a record file. ``prompt`` is the conversation as JSON, ``response_tokens`` the length of the
-response in the policy's tokens, without the end of turn.
+response in the policy's tokens, without the end of turn, ``reward`` null for a response without one.
 
 The last four are null but for the rows whose tokens' values were kept: the critic's value of every token of the
 response's text, in the critic's tokenizer, and the index behind its last character.
@@ -67,8 +76,22 @@ class ScoreRecordWriter:
         self._max_rows = max_rows_per_step
         directory.mkdir(parents=True, exist_ok=True)
 
-    def write(self, step: int, prompts: PromptBatch, rollouts: RolloutBatch, scores: ScoreBatch) -> Path:
+    def write(
+        self,
+        step: int,
+        prompts: PromptBatch,
+        rollouts: RolloutBatch,
+        scores: ScoreBatch,
+        rewards: RewardBatch | None = None,
+    ) -> Path:
         """Write the records of a step, replacing those of an earlier attempt at it.
+
+        Args:
+            step: The step.
+            prompts: Its prompts.
+            rollouts: The responses to them.
+            scores: Their scores.
+            rewards: Their rewards; None where nothing is trained on them.
 
         Returns:
             The file, complete and on disk.
@@ -94,6 +117,7 @@ class ScoreRecordWriter:
                 "student_response": rollouts.texts[i],
                 "teacher_score": float(scores.teacher[i]),
                 "student_score": float(scores.student[i]),
+                "reward": None if rewards is None or not rewards.usable[i] else float(rewards.total[i]),
                 "response_tokens": int(lengths[i]),
                 "stop_reason": rollouts.stop_reasons[i].value,
                 "policy_version": rollouts.policy_version,

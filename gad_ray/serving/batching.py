@@ -6,7 +6,7 @@ from typing import Protocol
 
 from pydantic import Field
 
-from gad_ray.config.base import StrictModel
+from gad_ray.strict_model import StrictModel
 
 
 class BatchSettings(StrictModel):

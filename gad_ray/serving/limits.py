@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gad_ray.config.base import StrictModel
+from gad_ray.strict_model import StrictModel
 
 KIB = 1024
 

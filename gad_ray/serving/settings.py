@@ -7,10 +7,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from gad_ray.config.base import StrictModel
 from gad_ray.errors import ConfigError
 from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.limits import Limits
+from gad_ray.strict_model import StrictModel
 
 AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$")]
 

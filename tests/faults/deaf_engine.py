@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ray
 
-from gad_ray.actors import groups
+from gad_ray.actors import rollout_group
 from gad_ray.actors.rollout import RolloutActor
 from gad_ray.batch import WeightsSnapshot
 from gad_ray.cli import main
@@ -38,5 +38,5 @@ class DeafRolloutActor(RolloutActor):
 
 
 if __name__ == "__main__":
-    groups.RolloutActor = DeafRolloutActor
+    rollout_group.RolloutActor = DeafRolloutActor
     main()

@@ -21,6 +21,8 @@ from gad_ray.batch import (
     SamplingSettings,
     ScoreBatch,
     StopReason,
+    TrainBatch,
+    TrainStats,
 )
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.models import ModelConfig, OptimizerConfig
@@ -32,6 +34,8 @@ from gad_ray.learners.optim import StepResult
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.pairs import Pair
+from gad_ray.rewards.format_terms import FormatTerms
+from gad_ray.rewards.stage import rewards_of, train_batch
 
 PROMPTS = (
     "Why is the sky blue?",
@@ -158,6 +162,34 @@ def policy_config(directory: Path, *, model: dict[str, Any] | None = None, **cha
     return PolicyConfig(**{**fields, **changed})
 
 
+class GamePolicy(PolicyLearner):
+    """A policy with the reward stage before it, as in a step of the game."""
+
+    reward = RewardConfig()
+    num_places: int | None = None
+
+    def play(
+        self, rollouts: RolloutBatch, scores: ScoreBatch, prompts: PromptBatch | None = None
+    ) -> TrainStats:
+        """An update on responses and their scores."""
+        return self.update(self.train_batch(rollouts, scores, prompts))
+
+    def train_batch(
+        self, rollouts: RolloutBatch, scores: ScoreBatch, prompts: PromptBatch | None = None
+    ) -> TrainBatch:
+        """What an update is made on."""
+        form = None
+        if self.reward.format:
+            assert prompts is not None
+            form = FormatTerms(self.reward)(prompts, rollouts)
+        kl = self.config.kl
+        penalty = self.kl_penalty(rollouts) if kl.coefficient > 0 and kl.place == "reward" else None
+        rewards = rewards_of(rollouts, scores, self.reward, form)
+        return train_batch(
+            rollouts, rewards, self.config, prompts=prompts, num_places=self.num_places, penalty=penalty
+        )
+
+
 def policy_learner(
     config: PolicyConfig,
     *,
@@ -168,18 +200,18 @@ def policy_learner(
     max_prompts: int | None = None,
     total_steps: int = 10,
     fit_steps: int | None = None,
-) -> PolicyLearner:
-    return PolicyLearner(
+) -> GamePolicy:
+    learner = GamePolicy(
         config,
-        reward or RewardConfig(),
         mini_batch_prompts=mini_batch_prompts,
         total_steps=total_steps,
         fit_steps=fit_steps,
         warmup_lr=warmup_lr,
         collective=collective or LocalCollective(),
         max_nonfinite_steps=2,
-        max_prompts=max_prompts,
     )
+    learner.reward, learner.num_places = reward or RewardConfig(), max_prompts
+    return learner
 
 
 def weights_of(learner: CriticLearner | PolicyLearner) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gad_ray.actors import groups
+from gad_ray.actors import critic_group, policy_group, rollout_group
 from gad_ray.batch import PromptBatch, RolloutBatch, SamplingSettings, WeightsSnapshot
 from gad_ray.bench.faults.case import NAN_FROM, OTHER_TEMPERATURE, SLEEP_AT, SLEEP_S
 from gad_ray.config import RunConfig
@@ -193,11 +193,16 @@ def sick_actor(healthy: Any, method: str, around: Callable[..., Any]) -> Any:
     return type(f"Sick{healthy.__name__}", (healthy,), {method: broken})
 
 
+_GROUPS = {"RolloutActor": rollout_group, "CriticActor": critic_group, "PolicyActor": policy_group}
+"""Class → the module that starts actors of it."""
+
+
 def _replace(name: str, method: str, around: Callable[..., Any]) -> Callable[[], None]:
     """What puts such a class in the place of the one that the driver starts actors of."""
 
     def install() -> None:
-        setattr(groups, name, sick_actor(getattr(groups, name), method, around))
+        group = _GROUPS[name]
+        setattr(group, name, sick_actor(getattr(group, name), method, around))
 
     return install
 
@@ -214,8 +219,8 @@ def _after(break_it: Callable[[Any], None]) -> Callable[..., Any]:
 
 
 def _one_sided_evaluation(_actor: Any, method: Callable[..., Any], *arguments: Any) -> Any:
-    exported, prompts, *answers = arguments
-    return method(exported, prompts, *map(marked, answers))
+    exported, prompts, answers = arguments
+    return method(exported, prompts, tuple(map(marked, answers)))
 
 
 def _other_template(actor: Any, method: Callable[..., Any], *arguments: Any) -> Any:

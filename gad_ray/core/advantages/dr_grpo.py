@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Literal
 
-from gad_ray.core.advantages.groups import centred
+from gad_ray.core.advantages.base import ADVANTAGES, Float64, GroupAdvantage, Rewarded, centred
 
 
-def dr_grpo_advantages(
-    rewards: Float[Tensor, " responses"], *, group: Int[Tensor, " responses"]
-) -> Float[Tensor, " responses"]:
+class DrGrpoAdvantage(GroupAdvantage):
+    """r − mean within each group, not divided; meant for ``aggregation: constant``."""
+
+    name: Literal["dr_grpo"] = "dr_grpo"
+
+
+@ADVANTAGES.register(DrGrpoAdvantage)
+def dr_grpo_advantages(batch: Rewarded, _settings: DrGrpoAdvantage) -> Float64:
     """r − mean within each group.
 
     Dividing by the standard deviation favours prompts whose rewards hardly differ, and dividing a response's
     loss by its length favours long wrong ones; this goes with a constant divisor in place of the length.
-
-    Args:
-        rewards: One reward a response.
-        group: Index of each response's group, from 0 on.
     """
-    return centred(rewards, group)
+    return centred(batch)

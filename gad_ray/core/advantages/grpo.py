@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from gad_ray.core.advantages.base import (
+    ADVANTAGES,
+    Float64,
+    GroupAdvantage,
+    Rewarded,
+    centred,
+    group_size,
+    group_sum,
+)
 
 
-def grpo_advantages(
-    rewards: Float[Tensor, " responses"],
-    *,
-    group: Int[Tensor, " responses"],
-    std_floor: float,
-    clip: float | None = None,
-) -> Float[Tensor, " responses"]:
+class GrpoAdvantage(GroupAdvantage):
+    """(r − mean) / max(std, floor) within each group of responses to one prompt."""
+
+    name: Literal["grpo"] = "grpo"
+    std_floor: float = Field(default=0.1, gt=0.0)
+    """Smallest divisor: groups with hardly any spread are not blown up."""
+
+    clip: float | None = Field(default=5.0, gt=0.0)
+    """Advantages are clamped to ± this."""
+
+
+@ADVANTAGES.register(GrpoAdvantage)
+def grpo_advantages(batch: Rewarded, settings: GrpoAdvantage) -> Float64:
     """(r − mean) / max(std, floor) within each group, clamped to ± ``clip``.
 
     The standard deviation is the sample's (n − 1), as in the paper's implementation. A group of one has
     no spread: its advantage is 0.
-
-    Args:
-        rewards: One reward a response.
-        group: Index of each response's group, from 0 on.
-        std_floor: Smallest divisor, > 0.
-        clip: Largest size of an advantage, or None.
     """
-    if len(rewards) == 0:
-        return rewards
-    num_groups = int(group.max()) + 1
-    ones = torch.ones_like(rewards)
-    count = rewards.new_zeros(num_groups).index_add(0, group, ones)
-    mean = rewards.new_zeros(num_groups).index_add(0, group, rewards) / count.clamp_min(1)
-    centred = rewards - mean[group]
-    squares = rewards.new_zeros(num_groups).index_add(0, group, centred.square())
-    std = (squares / (count - 1).clamp_min(1)).sqrt()
-    advantages = centred / std.clamp_min(std_floor)[group]
-    return advantages if clip is None else advantages.clamp(-clip, clip)
+    values = centred(batch)
+    if len(values) == 0:
+        return values
+    std = np.sqrt(group_sum(np.square(values), batch.group) / np.maximum(group_size(batch.group) - 1, 1))
+    advantages = values / np.maximum(std, settings.std_floor)
+    return advantages if settings.clip is None else np.clip(advantages, -settings.clip, settings.clip)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Literal
 
-from gad_ray.core.advantages.groups import group_sum
+from gad_ray.core.advantages.base import ADVANTAGES, Float64, GroupAdvantage, Rewarded, group_sum
 
 
-def opo_advantages(
-    rewards: Float[Tensor, " responses"],
-    *,
-    group: Int[Tensor, " responses"],
-    lengths: Int[Tensor, " responses"],
-) -> Float[Tensor, " responses"]:
-    """r − Σ len·r / Σ len within each group: the baseline of least variance if a gradient grows with length.
+class OpoAdvantage(GroupAdvantage):
+    """r minus the group's mean reward weighted by response length (tokens)."""
 
-    Args:
-        rewards: One reward a response.
-        group: Index of each response's group, from 0 on.
-        lengths: Tokens of each response, at least 1.
-    """
-    weights = lengths.to(rewards.dtype)
-    return rewards - group_sum(weights * rewards, group) / group_sum(weights, group)
+    name: Literal["opo"] = "opo"
+
+
+@ADVANTAGES.register(OpoAdvantage)
+def opo_advantages(batch: Rewarded, _settings: OpoAdvantage) -> Float64:
+    """r − Σ len·r / Σ len within each group: the baseline of least variance if a gradient grows with length."""
+    weights = batch.lengths.astype(batch.rewards.dtype)
+    baseline = group_sum(weights * batch.rewards, batch.group) / group_sum(weights, batch.group)
+    return batch.rewards - baseline

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Literal
 
-from gad_ray.core.advantages.groups import group_size
+import numpy as np
+
+from gad_ray.core.advantages.base import ADVANTAGES, Float64, GroupAdvantage, Rewarded, group_size
 
 
-def rank_advantages(
-    rewards: Float[Tensor, " responses"], *, group: Int[Tensor, " responses"]
-) -> Float[Tensor, " responses"]:
+class RankAdvantage(GroupAdvantage):
+    """1 for the group's best response, evenly down to −1 for its worst: keeps the order, drops the size."""
+
+    name: Literal["rank"] = "rank"
+
+
+@ADVANTAGES.register(RankAdvantage)
+def rank_advantages(batch: Rewarded, _settings: RankAdvantage) -> Float64:
     """1 − 2·rank/(n − 1) within each group, rank 0 being the highest reward; equal rewards share their mean rank.
 
     Between 1 and −1, and 0 where all are equal or alone.
-
-    Args:
-        rewards: One reward a response.
-        group: Index of each response's group, from 0 on.
     """
-    advantages = torch.zeros_like(rewards)
-    for members in (torch.nonzero(group == g).squeeze(-1) for g in group.unique()):
-        own = rewards[members]
+    advantages = np.zeros_like(batch.rewards)
+    for index in np.unique(batch.group):
+        members = np.flatnonzero(batch.group == index)
+        own = batch.rewards[members]
         # Those below less those above: (n − 1) − 2·rank, with ties at their mean rank.
-        balance = torch.sign(own[:, None] - own[None, :]).sum(-1)
-        advantages[members] = balance
-    return advantages / (group_size(rewards, group) - 1).clamp_min(1)
+        advantages[members] = np.sign(own[:, None] - own[None, :]).sum(-1)
+    return advantages / np.maximum(group_size(batch.group) - 1, 1)

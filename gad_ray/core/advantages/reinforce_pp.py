@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from jaxtyping import Float, Int
-from torch import Tensor
+import numpy as np
+from pydantic import Field
 
-from gad_ray.core.advantages.groups import centred
+from gad_ray.core.advantages.base import ADVANTAGES, Float64, GroupAdvantage, Rewarded, centred
 
 
-def reinforce_pp_advantages(
-    rewards: Float[Tensor, " responses"], *, group: Int[Tensor, " responses"], std_floor: float
-) -> Float[Tensor, " responses"]:
+class ReinforcePpAdvantage(GroupAdvantage):
+    """r − mean within each group, then brought to mean 0 and standard deviation 1 over the whole batch."""
+
+    name: Literal["reinforce_pp"] = "reinforce_pp"
+    std_floor: float = Field(default=1e-6, gt=0.0)
+    """Smallest divisor, for a batch in which nothing differs."""
+
+
+@ADVANTAGES.register(ReinforcePpAdvantage)
+def reinforce_pp_advantages(batch: Rewarded, settings: ReinforcePpAdvantage) -> Float64:
     """r − mean within each group, then less the batch's mean and divided by max(its std, floor).
 
     The standard deviation is the sample's (n − 1), over the responses of the whole batch.
-
-    Args:
-        rewards: One reward a response.
-        group: Index of each response's group, from 0 on.
-        std_floor: Smallest divisor, > 0.
     """
-    if len(rewards) < 2:
-        return rewards - rewards
-    values = centred(rewards, group)
+    values = centred(batch)
+    if len(values) < 2:
+        return values - values
     values = values - values.mean()
-    std = values.norm() / math.sqrt(len(rewards) - 1)
-    return values / std.clamp_min(std_floor)
+    std = float(np.linalg.norm(values)) / math.sqrt(len(values) - 1)
+    return values / max(std, settings.std_floor)

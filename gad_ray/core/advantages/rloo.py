@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import Literal
 
-from gad_ray.core.advantages.groups import centred, group_size
+import numpy as np
+
+from gad_ray.core.advantages.base import ADVANTAGES, Float64, GroupAdvantage, Rewarded, centred, group_size
 
 
-def rloo_advantages(
-    rewards: Float[Tensor, " responses"], *, group: Int[Tensor, " responses"]
-) -> Float[Tensor, " responses"]:
+class RlooAdvantage(GroupAdvantage):
+    """r minus the mean of the group's other rewards."""
+
+    name: Literal["rloo"] = "rloo"
+
+
+@ADVANTAGES.register(RlooAdvantage)
+def rloo_advantages(batch: Rewarded, _settings: RlooAdvantage) -> Float64:
     """r minus the mean of the group's other rewards, which is n/(n − 1) · (r − mean).
 
     A group of one has no others: its advantage is 0.
-
-    Args:
-        rewards: One reward a response.
-        group: Index of each response's group, from 0 on.
     """
-    size = group_size(rewards, group)
-    return centred(rewards, group) * size / (size - 1).clamp_min(1)
+    size = group_size(batch.group)
+    return centred(batch) * size / np.maximum(size - 1, 1)

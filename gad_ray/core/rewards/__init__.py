@@ -2,10 +2,10 @@
 
 from gad_ray.core.rewards.custom import (
     RewardFunction,
-    call_reward_function,
     is_declared,
     load_reward_function,
     reward_function,
+    reward_value,
 )
 from gad_ray.core.rewards.language import main_script, same_language
 from gad_ray.core.rewards.leaked_control import control_token_in, leaked_control, timestamp_in
@@ -16,7 +16,6 @@ from gad_ray.core.rewards.repetition import no_repetition
 
 __all__ = [
     "RewardFunction",
-    "call_reward_function",
     "control_token_in",
     "is_declared",
     "leaked_control",
@@ -27,6 +26,7 @@ __all__ = [
     "parsed_json",
     "required_pattern",
     "reward_function",
+    "reward_value",
     "same_language",
     "timestamp_in",
 ]

@@ -77,22 +77,14 @@ def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
         return None
 
 
-def call_reward_function(
-    function: RewardFunction, prompt: str, response: str, *, low: float, high: float
-) -> float | str:
-    """What the function gives for a response, or why that cannot be used.
+def reward_value(value: object, *, low: float, high: float) -> float | str:
+    """What a function gave, as a number, or why that cannot be used.
 
     Args:
-        function: A function of the user's.
-        prompt: Text of the prompt.
-        response: Text of the response.
-        low: Smallest value it may give.
-        high: Largest value it may give.
+        value: What it gave.
+        low: Smallest value that it may give.
+        high: Largest value that it may give.
     """
-    try:
-        value = function(prompt, response)
-    except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything
-        return f"raised {type(error).__name__}: {error}"
     if isinstance(value, bool) or not isinstance(value, Real):
         return f"gave a {type(value).__name__}, not a number"
     number = float(value)

@@ -12,7 +12,16 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from torch import Tensor
 
-from gad_ray.batch import Example, Float32, Metrics, PromptBatch, RolloutBatch, SamplingSettings, ScoreBatch
+from gad_ray.batch import (
+    Example,
+    Float32,
+    Metrics,
+    PromptBatch,
+    RolloutBatch,
+    SamplingSettings,
+    ScoreBatch,
+    TrainBatch,
+)
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.run import RunConfig
@@ -27,6 +36,7 @@ from gad_ray.models.pairs import Pair
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
 from gad_ray.precision import resolve_precision
+from gad_ray.rewards.stage import rewards_of, train_batch
 from gad_ray.rollout.worker import RolloutWorker, probe_row
 
 T = TypeVar("T")
@@ -173,7 +183,7 @@ class Bench:
     def train(self, critic: CriticLearner, samples: Sequence[Samples], *, what: str) -> list[Metrics]:
         """Let a critic learn from samples in their order; the metrics of every step."""
         self.tell(f"training {what} for {len(samples)} steps")
-        return [dict(critic.judge(one.prompts, one.rollouts)[1].metrics) for one in samples]
+        return [dict(critic.score_and_update(one.prompts, one.rollouts)[1].metrics) for one in samples]
 
     def default_critic(self) -> CriticLearner:
         """The critic that the warm-up makes with our defaults; a copy of its own for every caller."""
@@ -190,7 +200,6 @@ class Bench:
         """The policy as it came, at the start of the game."""
         policy = PolicyLearner(
             config or self.config.policy,
-            self.config.reward,
             mini_batch_prompts=self.config.mini_batch_prompts,
             total_steps=self.game_steps,
             warmup_lr=None,
@@ -199,6 +208,11 @@ class Bench:
         )
         policy.begin_adversarial()
         return policy
+
+    def train_batch(self, samples: Samples, scores: ScoreBatch) -> TrainBatch:
+        """What a policy is trained on: the reward is the score alone, there are no format terms."""
+        rewards = rewards_of(samples.rollouts, scores, self.config.reward)
+        return train_batch(samples.rollouts, rewards, self.config.policy, prompts=samples.prompts)
 
     def load_engine(self, policy: PolicyLearner) -> None:
         """Give the engine a policy's weights; its answers from before are taken first."""

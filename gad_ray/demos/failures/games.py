@@ -75,10 +75,10 @@ def _step(
     (prompts,) = bench.prompts(1, first_step=step)
     samples = bench.sample(prompts)
     if critic_learns:
-        scores, _ = critic.judge(samples.prompts, samples.rollouts)
+        scores, _ = critic.score_and_update(samples.prompts, samples.rollouts)
     else:
         scores = critic.score_batch(samples.prompts, samples.rollouts)
-    metrics = dict(policy.update(samples.rollouts, scores, samples.prompts).metrics)
+    metrics = dict(policy.update(bench.train_batch(samples, scores)).metrics)
     bench.load_engine(policy)
     # The reward is the score alone: there are no format terms here.
     return {**metrics, "critic/rewards/mean": float(scores.student.mean())}

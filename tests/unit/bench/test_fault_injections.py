@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from gad_ray.actors import groups
 from gad_ray.actors.critic import CriticActor
 from gad_ray.batch import PromptBatch, RolloutBatch, SamplingSettings, WeightsSnapshot
 from gad_ray.bench.faults import injections
@@ -153,9 +152,9 @@ def test_an_end_on_one_side_moves_the_students_scores_alone_and_identical_text_s
     assert identical_diff(critic, prompts, rollouts) == 0.0
     # What is replaced is the module's, as in the actor's own process.
     monkeypatch.setattr(critic_batch, "_tokenise", critic_batch._tokenise)
-    healthy, _ = twin.judge(prompts, rollouts, num_watched=2)
+    healthy, _ = twin.score_and_update(prompts, rollouts, num_watched=2)
     injections.read_one_sided_end(critic)
-    sick, _ = critic.judge(prompts, rollouts, num_watched=2)
+    sick, _ = critic.score_and_update(prompts, rollouts, num_watched=2)
     assert np.allclose(sick.teacher, healthy.teacher, atol=1e-5)
     assert np.abs(sick.student - healthy.student).min() > 1e-4
     marked = injections.marked(own)
@@ -168,8 +167,8 @@ def test_rounded_scores_are_those_of_a_healthy_critic_on_a_grid(
     critic: CriticLearner, twin: CriticLearner, prompts: PromptBatch, rollouts: RolloutBatch
 ) -> None:
     injections.round_scores(critic)
-    sick, stats = critic.judge(prompts, rollouts)
-    healthy, sound = twin.judge(prompts, rollouts)
+    sick, stats = critic.score_and_update(prompts, rollouts)
+    healthy, sound = twin.score_and_update(prompts, rollouts)
     assert np.allclose(sick.student, healthy.student, rtol=2**-8)
     assert share_rounded(sick.student) == stats.metrics["critic/rounded_scores"] == 1.0
     assert sound.metrics["critic/rounded_scores"] < 0.5
@@ -181,10 +180,10 @@ def test_a_spoiled_row_ends_the_run_at_its_step_and_not_before(
 ) -> None:
     injections.spoil_row(critic)
     for _ in range(NAN_FROM - 1):
-        scores, _ = critic.judge(prompts, rollouts)
+        scores, _ = critic.score_and_update(prompts, rollouts)
         assert np.isfinite(scores.student).all()
     with pytest.raises(TrainingError, match="have a score that is not finite"):
-        critic.judge(prompts, rollouts)
+        critic.score_and_update(prompts, rollouts)
 
 
 def test_swapped_sides_turn_the_gradient_around_and_leave_the_scores(
@@ -192,10 +191,10 @@ def test_swapped_sides_turn_the_gradient_around_and_leave_the_scores(
 ) -> None:
     loss = BradleyTerryLoss(score_reg=ScoreReg(weight=0.0))
     sick, healthy = (critic_learner(critic_config(tied_model, loss=loss)) for _ in range(2))
-    wanted = gradients_of(healthy, lambda: healthy.judge(prompts, rollouts))
+    wanted = gradients_of(healthy, lambda: healthy.score_and_update(prompts, rollouts))
     monkeypatch.setattr(critic_module, "discriminator_loss", critic_module.discriminator_loss)
     injections.swap_sides(sick)
-    found = gradients_of(sick, lambda: sick.judge(prompts, rollouts))
+    found = gradients_of(sick, lambda: sick.score_and_update(prompts, rollouts))
     # −σ(−d/τ) and σ(d/τ) differ by 1 in all: near d = 0 both are a half.
     assert_gradients_close({name: -g for name, g in found.items()}, wanted, relative=0.2)
     scores = [one.score_batch(prompts, rollouts).student for one in (sick, healthy)]
@@ -208,10 +207,10 @@ def test_a_frozen_critic_learns_until_then_and_stands_still_from_then_on(
     injections.freeze(critic, after=2)
     before = weights_of(critic)
     for _ in range(2):
-        critic.judge(prompts, rollouts)
+        critic.score_and_update(prompts, rollouts)
     learned = weights_of(critic)
     assert any(not torch.equal(learned[name], tensor) for name, tensor in before.items())
-    _, stats = critic.judge(prompts, rollouts)
+    _, stats = critic.score_and_update(prompts, rollouts)
     assert all(torch.equal(weights_of(critic)[name], tensor) for name, tensor in learned.items())
     assert stats.metrics["critic/grad_norm"] > 0.0
     assert stats.num_skipped == 0
@@ -255,7 +254,7 @@ def test_every_second_loss_that_is_spoiled_is_skipped_and_the_others_are_taken(
     learner = policy_learner(policy_config(tied_model), mini_batch_prompts=3)
     learner.begin_adversarial()
     injections.spoil_losses(learner)
-    skipped = [learner.update(rollouts, spread_scores(rollouts)).num_skipped for _ in range(4)]
+    skipped = [learner.play(rollouts, spread_scores(rollouts)).num_skipped for _ in range(4)]
     assert skipped == [0, 1, 0, 1]
 
 
@@ -304,10 +303,12 @@ def test_a_sick_actor_is_the_healthy_one_but_for_one_method() -> None:
 
 
 def test_what_ray_notes_on_a_method_is_kept() -> None:
-    broken = injections.sick_actor(CriticActor, "judge", lambda *_: None)
-    noted = {name: value for name, value in vars(CriticActor.judge).items() if name.startswith("__ray")}
+    broken = injections.sick_actor(CriticActor, "score_and_update", lambda *_: None)
+    noted = {
+        name: value for name, value in vars(CriticActor.score_and_update).items() if name.startswith("__ray")
+    }
     assert noted
-    assert {name: getattr(broken.judge, name) for name in noted} == noted
+    assert {name: getattr(broken.score_and_update, name) for name in noted} == noted
 
 
 @pytest.mark.parametrize("name", [name for name in INJECTIONS if not name.startswith("other-temperature")])
@@ -315,10 +316,10 @@ def test_an_injection_replaces_one_kind_of_actor_in_this_process(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds = ("RolloutActor", "CriticActor", "PolicyActor")
-    before = {kind: getattr(groups, kind) for kind in kinds}
+    before = {kind: getattr(injections._GROUPS[kind], kind) for kind in kinds}
     for kind, actor in before.items():
-        monkeypatch.setattr(groups, kind, actor)
+        monkeypatch.setattr(injections._GROUPS[kind], kind, actor)
     INJECTIONS[name]()
-    changed = [kind for kind in kinds if getattr(groups, kind) is not before[kind]]
+    changed = [kind for kind in kinds if getattr(injections._GROUPS[kind], kind) is not before[kind]]
     assert len(changed) == 1
-    assert issubclass(getattr(groups, changed[0]), before[changed[0]])
+    assert issubclass(getattr(injections._GROUPS[changed[0]], changed[0]), before[changed[0]])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gad_ray.batch import PublishedCritic
-from gad_ray.controller.endpoint_watch import EndpointWatch
+from gad_ray.controller.critic_publisher import EndpointWatch
 from gad_ray.errors import ModelError
 from gad_ray.serving.channel import ChannelStatus, ReplicaReport
 

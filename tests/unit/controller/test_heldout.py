@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-import gad_ray.controller.heldout as heldout_module
-from gad_ray.actors.groups import Groups
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.batch import Fingerprint, PromptBatch, RolloutBatch, SamplingSettings, ScoreBatch
 from gad_ray.config import load_config
 from gad_ray.controller.heldout import GreedyAnswers, HeldOut, save_nll
@@ -32,7 +32,9 @@ def prompts() -> PromptBatch:
 def heldout_of(prompts: PromptBatch, chat: ChatFormat, root: Path, *, extra: float = 0.0) -> HeldOut:
     """The evaluation of a run whose critic gives every answer ``extra`` on top of its length."""
 
-    def score(_exported: str | None, asked: PromptBatch, *rollouts: RolloutBatch) -> list[ScoreBatch]:
+    def score(
+        _exported: str | None, asked: PromptBatch, rollouts: Sequence[RolloutBatch]
+    ) -> list[ScoreBatch]:
         teacher = np.asarray([len(e.teacher_response) for e in asked.examples], dtype=np.float32)
         return [
             ScoreBatch(
@@ -44,18 +46,14 @@ def heldout_of(prompts: PromptBatch, chat: ChatFormat, root: Path, *, extra: flo
             for batch in rollouts
         ]
 
-    def told(refs: list[Any], **_: object) -> list[Any]:
-        return refs
-
-    actor = SimpleNamespace(score_fixed=SimpleNamespace(remote=score))
-    groups = SimpleNamespace(critic=[actor], waiter=SimpleNamespace(get=told))
+    groups = SimpleNamespace(critic=SimpleNamespace(score_fixed=score))
     directory = RunDirectory(root=root)
     answers = rollout_batch(chat, prompts, texts=TEXTS, sampling=sampling(num_responses=1, temperature=0.6))
     save_rollouts(directory.answers_before, answers, prompts)
     save_nll(directory, np.ones(len(prompts), dtype=np.float32))
     config = load_config("quickstart", ["evaluation.resample=false"])
     evaluation = HeldOut(
-        config, directory=directory, examples=prompts.examples, groups=cast("Groups", groups)
+        config, directory=directory, examples=prompts.examples, groups=cast("ActorGroups", groups)
     )
     evaluation.load_before(step=0)
     return evaluation
@@ -93,7 +91,9 @@ def test_the_sampling_of_the_fixed_answers_is_what_they_were_drawn_with(
     assert evaluation.sampling is not None
     assert evaluation.sampling.temperature == 0.6
     config = load_config("quickstart")
-    none = HeldOut(config, directory=RunDirectory(root=tmp_path), examples=(), groups=cast("Groups", None))
+    none = HeldOut(
+        config, directory=RunDirectory(root=tmp_path), examples=(), groups=cast("ActorGroups", None)
+    )
     assert none.sampling is None
 
 
@@ -112,7 +112,7 @@ def test_a_resumed_run_compares_its_critic_with_the_one_that_was_evaluated_befor
 
 
 @dataclass
-class Answering:
+class Answerers:
     """Groups whose policy gives every prompt the text of its version, greedily or not."""
 
     chat: ChatFormat
@@ -124,7 +124,11 @@ class Answering:
         self.asked.append(settings)
         texts = [(text,) for text in self.texts[self.version][: len(prompts)]]
         batch = rollout_batch(self.chat, prompts, texts=texts, sampling=settings, policy_version=self.version)
-        return SimpleNamespace(batches=[batch])
+        return SimpleNamespace(rollouts=SimpleNamespace(join=lambda: batch))
+
+    @property
+    def rollout(self) -> Answerers:
+        return self
 
     def receipts(self, _refs: Any, *, what: str) -> None:
         assert "greedy" in what
@@ -133,7 +137,6 @@ class Answering:
 def greedy_of(
     prompts: PromptBatch, root: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str
 ) -> GreedyAnswers:
-    monkeypatch.setattr(heldout_module.ray, "get", list)
     config = load_config("quickstart", list(overrides))
     return GreedyAnswers(config, directory=RunDirectory(root=root), examples=prompts.examples)
 
@@ -142,8 +145,8 @@ def test_the_share_of_greedy_answers_that_training_left_as_they_were(
     prompts: PromptBatch, chat: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = {0: ("a", "b", "c", "d"), 1: ("a", "b", "c", "other")}
-    actors = Answering(chat, texts=texts)
-    groups = cast("Groups", actors)
+    actors = Answerers(chat, texts=texts)
+    groups = cast("ActorGroups", actors)
     answers = greedy_of(prompts, tmp_path, monkeypatch, "rollout.temperature=0.6")
     assert answers.share_unchanged(groups=groups) is None, "none were kept"
     answers.take_before(groups=groups)
@@ -163,8 +166,8 @@ def test_the_share_of_greedy_answers_that_training_left_as_they_were(
 def test_greedy_answers_are_of_so_many_prompts_or_of_none(
     prompts: PromptBatch, chat: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actors = Answering(chat, texts={0: ("a", "b"), 1: ("a", "other")})
-    groups = cast("Groups", actors)
+    actors = Answerers(chat, texts={0: ("a", "b"), 1: ("a", "other")})
+    groups = cast("ActorGroups", actors)
     two = greedy_of(prompts, tmp_path / "two", monkeypatch, "evaluation.greedy_prompts=2")
     two.take_before(groups=groups)
     actors.version = 1
@@ -178,11 +181,10 @@ def test_greedy_answers_are_of_so_many_prompts_or_of_none(
 def test_the_last_evaluation_logs_the_share_and_no_other_does(
     prompts: PromptBatch, chat: ChatFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actors = Answering(chat, texts={0: ("a", "b", "c", "d"), 1: ("a", "b", "c", "other")})
-    greedy_of(prompts, tmp_path, monkeypatch).take_before(groups=cast("Groups", actors))
+    actors = Answerers(chat, texts={0: ("a", "b", "c", "d"), 1: ("a", "b", "c", "other")})
+    greedy_of(prompts, tmp_path, monkeypatch).take_before(groups=cast("ActorGroups", actors))
     evaluation = heldout_of(prompts, chat, tmp_path)
-    for name in ("generate", "receipts"):
-        setattr(evaluation._groups, name, getattr(actors, name))  # pyright: ignore[reportPrivateUsage]
+    evaluation._groups.rollout = cast("Any", actors)  # pyright: ignore[reportPrivateUsage]
     actors.version = 1
     assert "eval/greedy_unchanged" not in evaluation.evaluate(step=1, policy_version=1)
     assert evaluation.evaluate(step=2, policy_version=1, last=True)["eval/greedy_unchanged"] == 0.75

@@ -2,20 +2,23 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gad_ray.core.advantages import (
-    dr_grpo_advantages,
-    grpo_advantages,
-    opo_advantages,
-    rank_advantages,
+    ADVANTAGES,
+    DrGrpoAdvantage,
+    GroupAdvantage,
+    GrpoAdvantage,
+    OpoAdvantage,
+    RankAdvantage,
+    ReinforcePpAdvantage,
+    Rewarded,
+    RlooAdvantage,
     reinforce_pp_advantages,
-    rloo_advantages,
 )
+from gad_ray.errors import ConfigError
 
 Array = NDArray[np.float64]
 FLOOR = 1e-6
@@ -65,17 +68,28 @@ def np_opo(groups: list[Array], lengths: list[Array]) -> list[Array]:
     return [r - np.average(r, weights=n) for r, n in zip(groups, lengths, strict=True)]
 
 
-Ours = Callable[[Tensor, Tensor, Tensor], Tensor]
+Ints = NDArray[np.int64]
 Reference = Callable[[list[Array], list[Array]], list[Array]]
 
-VARIANTS: dict[str, tuple[Ours, Reference]] = {
-    "grpo": (lambda r, g, n: grpo_advantages(r, group=g, std_floor=0.1, clip=5.0), np_grpo),
-    "dr_grpo": (lambda r, g, n: dr_grpo_advantages(r, group=g), np_dr_grpo),
-    "rloo": (lambda r, g, n: rloo_advantages(r, group=g), np_rloo),
-    "rank": (lambda r, g, n: rank_advantages(r, group=g), np_rank),
-    "reinforce_pp": (lambda r, g, n: reinforce_pp_advantages(r, group=g, std_floor=FLOOR), np_reinforce_pp),
-    "opo": (lambda r, g, n: opo_advantages(r, group=g, lengths=n), np_opo),
+VARIANTS: dict[str, tuple[GroupAdvantage, Reference]] = {
+    "grpo": (GrpoAdvantage(std_floor=0.1, clip=5.0), np_grpo),
+    "dr_grpo": (DrGrpoAdvantage(), np_dr_grpo),
+    "rloo": (RlooAdvantage(), np_rloo),
+    "rank": (RankAdvantage(), np_rank),
+    "reinforce_pp": (ReinforcePpAdvantage(std_floor=FLOOR), np_reinforce_pp),
+    "opo": (OpoAdvantage(), np_opo),
 }
+
+
+def ours(name: str, rewards: Array, group: Ints, lengths: Ints) -> Array:
+    settings = VARIANTS[name][0]
+    return ADVANTAGES.of(settings)(Rewarded(rewards=rewards, group=group, lengths=lengths), settings)
+
+
+def test_every_registered_advantage_is_held_against_a_computation_of_its_own():
+    assert {type(settings) for settings, _ in VARIANTS.values()} == set(ADVANTAGES)
+
+
 EACH = pytest.mark.parametrize("name", VARIANTS)
 
 # Multiples of 1/8 tie often and are exact, so that a group of equal rewards is one in every arithmetic.
@@ -86,10 +100,10 @@ GROUP = st.lists(st.tuples(REWARD, st.integers(1, 2000)), min_size=1, max_size=6
 BATCH = st.lists(GROUP, min_size=1, max_size=4)
 
 
-def tensors_of(batch: list[list[tuple[float, int]]]) -> tuple[Tensor, Tensor, Tensor]:
-    rewards = torch.tensor([r for group in batch for r, _ in group], dtype=torch.float64)
-    group = torch.tensor([i for i, members in enumerate(batch) for _ in members])
-    lengths = torch.tensor([n for members in batch for _, n in members])
+def arrays_of(batch: list[list[tuple[float, int]]]) -> tuple[Array, Ints, Ints]:
+    rewards = np.asarray([r for group in batch for r, _ in group], dtype=np.float64)
+    group = np.asarray([i for i, members in enumerate(batch) for _ in members], dtype=np.int64)
+    lengths = np.asarray([n for members in batch for _, n in members], dtype=np.int64)
     return rewards, group, lengths
 
 
@@ -97,14 +111,12 @@ def tensors_of(batch: list[list[tuple[float, int]]]) -> tuple[Tensor, Tensor, Te
 @settings(deadline=None)
 @given(batch=BATCH)
 def test_an_advantage_is_that_of_an_independent_computation(name: str, batch: list[list[tuple[float, int]]]):
-    ours, reference = VARIANTS[name]
     rewards, lengths = (
         [np.asarray([pair[k] for pair in group], dtype=np.float64) for group in batch] for k in (0, 1)
     )
-    wanted = np.concatenate(reference(rewards, lengths))
-    found = ours(*tensors_of(batch)).numpy()
+    wanted = np.concatenate(VARIANTS[name][1](rewards, lengths))
     # What is left of 1e4 − mean in double precision, over the smallest divisor that a spread of 1/8 leaves.
-    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-7)
+    np.testing.assert_allclose(ours(name, *arrays_of(batch)), wanted, rtol=1e-9, atol=1e-7)
 
 
 @EACH
@@ -113,25 +125,23 @@ def test_an_advantage_is_that_of_an_independent_computation(name: str, batch: li
 def test_the_order_of_the_responses_does_not_matter(
     name: str, batch: list[list[tuple[float, int]]], seed: int
 ):
-    ours, _ = VARIANTS[name]
-    rewards, group, lengths = tensors_of(batch)
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rewards)))
-    shuffled = ours(rewards[order], group[order], lengths[order])
-    torch.testing.assert_close(shuffled, ours(rewards, group, lengths)[order], rtol=1e-9, atol=1e-7)
+    rewards, group, lengths = arrays_of(batch)
+    order = np.random.default_rng(seed).permutation(len(rewards))
+    shuffled = ours(name, rewards[order], group[order], lengths[order])
+    np.testing.assert_allclose(shuffled, ours(name, rewards, group, lengths)[order], rtol=1e-9, atol=1e-7)
 
 
 @EACH
 def test_a_group_of_equal_rewards_and_one_of_a_single_response_have_no_advantage(name: str):
-    ours, _ = VARIANTS[name]
-    rewards = torch.tensor([-1e4, -1e4, -1e4, 1e4])
-    found = ours(rewards, torch.tensor([0, 0, 0, 1]), torch.tensor([1, 5, 7, 3]))
+    rewards = np.asarray([-1e4, -1e4, -1e4, 1e4])
+    found = ours(name, rewards, np.asarray([0, 0, 0, 1]), np.asarray([1, 5, 7, 3]))
     assert found.tolist() == [0.0, 0.0, 0.0, 0.0]
 
 
 @EACH
 def test_an_empty_batch_has_no_advantages(name: str):
-    empty = torch.zeros(0)
-    assert VARIANTS[name][0](empty, empty.long(), empty.long()).tolist() == []
+    empty = np.zeros(0, dtype=np.int64)
+    assert ours(name, empty.astype(np.float64), empty, empty).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -147,8 +157,8 @@ def test_an_empty_batch_has_no_advantages(name: str):
     ],
 )
 def test_an_advantage_is_that_worked_out_by_hand(name: str, wanted: list[float]):
-    rewards = torch.tensor([1.0, 3.0, 0.0, 0.0, 6.0])
-    found = VARIANTS[name][0](rewards, torch.tensor([0, 0, 1, 1, 1]), torch.tensor([1, 3, 1, 1, 2]))
+    rewards = np.asarray([1.0, 3.0, 0.0, 0.0, 6.0])
+    found = ours(name, rewards, np.asarray([0, 0, 1, 1, 1]), np.asarray([1, 3, 1, 1, 2]))
     assert found.tolist() == pytest.approx(wanted, abs=1e-6)
 
 
@@ -163,6 +173,18 @@ def test_an_advantage_is_that_worked_out_by_hand(name: str, wanted: list[float])
 def test_whitening_divides_by_the_deviation_or_by_the_floor_and_not_by_their_sum(
     floor: float, wanted: list[float]
 ):
-    rewards, group = torch.tensor([1.0, 3.0, 0.0, 0.0, 6.0]), torch.tensor([0, 0, 1, 1, 1])
-    found = reinforce_pp_advantages(rewards, group=group, std_floor=floor)
+    batch = Rewarded(
+        rewards=np.asarray([1.0, 3.0, 0.0, 0.0, 6.0]),
+        group=np.asarray([0, 0, 1, 1, 1]),
+        lengths=np.ones(5, dtype=np.int64),
+    )
+    found = reinforce_pp_advantages(batch, ReinforcePpAdvantage(std_floor=floor))
     assert found.tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_settings_of_no_registered_advantage_are_refused_by_name():
+    class Odd(GroupAdvantage):
+        name: str = "odd"
+
+    with pytest.raises(ConfigError, match="Odd is the settings of no registered advantage"):
+        ADVANTAGES.of(Odd())

@@ -19,7 +19,7 @@ from gad_ray.config.models import OptimizerConfig
 from gad_ray.config.policy import AdaptiveKl, DrGrpoAdvantage, KlConfig, PpoLoss
 from gad_ray.health import HealthMonitor
 from gad_ray.learners.policy import PolicyLearner
-from gad_ray.models.policy import rows_of_rollouts
+from gad_ray.models.policy import rows_of
 from tests.unit.builders import SMOOTH, drawn_by, policy_config, policy_learner, score_batch
 from tests.unit.learners.variants import ADVANTAGES, POLICY_LOSSES, batch_of
 
@@ -50,7 +50,7 @@ def drawn(learner: PolicyLearner, step: int) -> RolloutBatch:
     """Responses with the log-probabilities that the policy of the moment gives them."""
     rollouts = drawn_by(learner, batch_of(learner.model.chat, step=step).rollouts)
     with torch.no_grad():
-        out = learner.model.token_logprobs(rows_of_rollouts(rollouts))
+        out = learner.model.token_logprobs(rows_of(rollouts))
     values = [row[mask].numpy() for row, mask in zip(out.logprobs, out.mask, strict=True)]
     return replace(rollouts, logprobs=Ragged.from_rows(values, np.float32))
 
@@ -101,7 +101,7 @@ def test_the_share_is_that_of_the_gradients_worked_out_by_hand(tied_model: Path)
     learner.begin_adversarial()
     first = drawn(learner, 1)
     scores = score_batch(np.random.default_rng(1).normal(size=len(first)).tolist())
-    rows = rows_of_rollouts(first)
+    rows = rows_of(first)
     with torch.no_grad():
         before = learner.model.token_logprobs(rows)
     assert learner.update(first, scores).metrics["actor/kl_share"] == 0.0, (

@@ -13,8 +13,8 @@ from gad_ray.config.critic import AdaptiveTemperature, BradleyTerryLoss, FixedTe
 from gad_ray.config.models import OptimizerConfig
 from gad_ray.config.policy import AdaptiveKl, KlConfig
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.learners.policy import PolicyLearner
 from tests.unit.builders import (
+    GamePolicy,
     assert_gradients_close,
     critic_config,
     critic_learner,
@@ -35,10 +35,10 @@ def test_a_changed_temperature_is_trained_logged_exported_and_saved_with(
     ours, theirs = critic_of(tied_model, tau=2.0), critic_of(tied_model, tau=5.0)
     ours.take_settings(theirs.config)
     assert_gradients_close(
-        gradients_of(ours, lambda: ours.judge(prompts, rollouts)),
-        gradients_of(theirs, lambda: theirs.judge(prompts, rollouts)),
+        gradients_of(ours, lambda: ours.score_and_update(prompts, rollouts)),
+        gradients_of(theirs, lambda: theirs.score_and_update(prompts, rollouts)),
     )
-    assert ours.judge(prompts, rollouts)[1].metrics["critic/temperature"] == 5.0
+    assert ours.score_and_update(prompts, rollouts)[1].metrics["critic/temperature"] == 5.0
     assert ours.state()[1]["temperature"] == 5.0
     ours.export(tmp_path / "export")
     assert json.loads((tmp_path / "export" / "critic.json").read_text())["temperature"] == 5.0
@@ -49,7 +49,7 @@ def test_changed_updates_per_step_are_taken(
 ) -> None:
     learner = critic_of(tied_model)
     learner.take_settings(critic_of(tied_model, updates_per_step=3).config)
-    assert learner.judge(prompts, rollouts)[1].num_steps == 3
+    assert learner.score_and_update(prompts, rollouts)[1].num_steps == 3
     assert learner.version == 3
 
 
@@ -66,13 +66,13 @@ def test_a_temperature_that_adapts_itself_is_not_set_back(
 ) -> None:
     loss = BradleyTerryLoss(temperature=AdaptiveTemperature(preset="smooth"))
     learner = critic_of(tied_model, loss=loss)
-    learner.judge(prompts, rollouts)
+    learner.score_and_update(prompts, rollouts)
     found = learner.state()[1]["temperature"]
     learner.take_settings(learner.config.model_copy(update={"updates_per_step": 2}))
     assert learner.state()[1]["temperature"] == found
 
 
-def policy_of(directory: Path, kl: KlConfig) -> PolicyLearner:
+def policy_of(directory: Path, kl: KlConfig) -> GamePolicy:
     return game_policy(directory, kl=kl)
 
 
@@ -84,16 +84,16 @@ def test_a_changed_kl_coefficient_weighs_from_the_next_step_on(
     theirs = policy_of(tied_model, KlConfig(coefficient=0.5, place=place))
     scores = score_batch(NINE_SCORES)
     # From the second step on there is a KL to weigh; the first is the same with any coefficient.
-    ours.update(rollouts, scores)
+    ours.play(rollouts, scores)
     tensors, plain = ours.state()
     theirs.load_state(tensors, plain)
     theirs.take_settings(theirs.config)
     ours.take_settings(theirs.config)
     assert_gradients_close(
-        gradients_of(ours, lambda: ours.update(rollouts, scores)),
-        gradients_of(theirs, lambda: theirs.update(rollouts, scores)),
+        gradients_of(ours, lambda: ours.play(rollouts, scores)),
+        gradients_of(theirs, lambda: theirs.play(rollouts, scores)),
     )
-    assert ours.update(rollouts, scores).metrics["actor/kl_coef"] == 0.5
+    assert ours.play(rollouts, scores).metrics["actor/kl_coef"] == 0.5
 
 
 def test_a_kl_coefficient_that_adapts_itself_is_not_set_back(
@@ -101,7 +101,7 @@ def test_a_kl_coefficient_that_adapts_itself_is_not_set_back(
 ) -> None:
     kl = KlConfig(coefficient=0.1, adaptive=AdaptiveKl(target=1.0, horizon=20))
     learner = policy_of(tied_model, kl)
-    learner.update(rollouts, score_batch(NINE_SCORES))
+    learner.play(rollouts, score_batch(NINE_SCORES))
     adapted = learner.state()[1]["kl_coefficient"]
     assert adapted != 0.1
     learner.take_settings(learner.config)

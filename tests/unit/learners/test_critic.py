@@ -81,7 +81,7 @@ def test_judge_gives_the_scores_from_before_the_update_in_the_rollouts_order(
     learner = learner_of(tied_model, micro_batch_tokens=budget, updates_per_step=updates)
     wanted = learner.score(flat_pairs(prompts))
     teacher = learner.score([pair(e.messages[0].content, e.teacher_response) for e in prompts.examples])
-    batch, _ = learner.judge(prompts, rollouts)
+    batch, _ = learner.score_and_update(prompts, rollouts)
     np.testing.assert_allclose(batch.student, wanted, atol=1e-5, rtol=0)
     np.testing.assert_allclose(
         batch.teacher, np.repeat(teacher, [len(group) for group in TEXTS]), atol=1e-5, rtol=0
@@ -103,13 +103,13 @@ def test_a_prompt_without_responses_is_left_out(tied_model: Path, chat: ChatForm
     some = PromptBatch(step=1, examples=prompts.examples[1:3])
     rollouts = rollout_batch(chat, some, texts=TEXTS[1:3])
     learner = learner_of(tied_model)
-    with_all, _ = learner.judge(prompts, rollouts)
-    with_some, _ = learner_of(tied_model).judge(some, rollouts)
+    with_all, _ = learner.score_and_update(prompts, rollouts)
+    with_some, _ = learner_of(tied_model).score_and_update(some, rollouts)
     assert with_all.student.tolist() == with_some.student.tolist()
 
 
 def test_a_response_that_is_the_teachers_text_scores_as_it_to_the_bit(tied_model: Path, prompts, rollouts):
-    batch, _ = learner_of(tied_model, micro_batch_tokens=SMALL).judge(prompts, rollouts)
+    batch, _ = learner_of(tied_model, micro_batch_tokens=SMALL).score_and_update(prompts, rollouts)
     place = rollouts.texts.index(TEACHER[1])
     assert batch.student[place] - batch.teacher[place] == 0.0
     first, second = (i for i, text in enumerate(rollouts.texts) if text == "340")
@@ -137,7 +137,7 @@ def test_scores_that_are_not_finite_are_refused_as_such(tied_model: Path, prompt
     with torch.no_grad():
         learner.model.head.bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"12 of 12 pairs have a score that is not finite"):
-        learner.judge(prompts, rollouts)
+        learner.score_and_update(prompts, rollouts)
 
 
 # -- gradient ----------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
     loss = loss_config(batch_norm=batch_norm)
     learner = learner_of(tied_model, loss=loss, micro_batch_tokens=budget)
     wanted = direct_gradient(learner, prompts, loss)
-    found = gradients_of(learner, lambda: learner.judge(prompts, rollouts))
+    found = gradients_of(learner, lambda: learner.score_and_update(prompts, rollouts))
     assert_close(found, wanted, relative=1e-5)
 
 
@@ -183,7 +183,7 @@ def test_micro_batches_do_not_change_what_is_logged(tied_model: Path, prompts, r
     logged = []
     for budget in (SMALL, 16384):
         learner = learner_of(tied_model, loss=loss_config(batch_norm=batch_norm), micro_batch_tokens=budget)
-        _, stats = learner.judge(prompts, rollouts)
+        _, stats = learner.score_and_update(prompts, rollouts)
         logged.append({k: v for k, v in stats.metrics.items() if not k.startswith("timing")})
     assert logged[0] == pytest.approx(logged[1], rel=1e-4, abs=1e-5)
     assert ("critic/batch_std" in logged[0]) == batch_norm
@@ -193,12 +193,12 @@ def test_with_adapters_only_they_and_the_head_are_trained(tied_model: Path, prom
     model = {"lora": LoraConfig(rank=4, alpha=8.0)}
     learner = learner_of(tied_model, model=model, optimizer=OptimizerConfig(lr=1e-2))
     before = weights_of(learner)
-    first = learner.judge(prompts, rollouts)[1].metrics["critic/ranking_loss"]
+    first = learner.score_and_update(prompts, rollouts)[1].metrics["critic/ranking_loss"]
     moved = {n for n, w in weights_of(learner).items() if not torch.equal(w, before[n])}
     assert {"head.weight"} < moved
     assert all("lora_" in name or name.startswith("head.") for name in moved)
     for _ in range(3):
-        _, stats = learner.judge(prompts, rollouts)
+        _, stats = learner.score_and_update(prompts, rollouts)
     assert stats.metrics["critic/ranking_loss"] < first
 
 
@@ -208,9 +208,9 @@ def test_the_critic_learns_to_tell_the_teacher(tied_model: Path, chat: ChatForma
     learner = learner_of(
         tied_model, model={"compute": compute}, optimizer=OptimizerConfig(lr=3e-3), loss=loss_config()
     )
-    _, first = learner.judge(prompts, rollouts)
+    _, first = learner.score_and_update(prompts, rollouts)
     for _ in range(12):
-        _, last = learner.judge(prompts, rollouts)
+        _, last = learner.score_and_update(prompts, rollouts)
     assert last.metrics["critic/ranking_loss"] < 0.5 * first.metrics["critic/ranking_loss"]
     assert last.metrics["critic/d_acc"] == 1.0
 
@@ -221,7 +221,7 @@ def test_the_head_has_a_rate_of_its_own(tied_model: Path, prompts, rollouts):
         optimizer = OptimizerConfig(lr=1e-3, **SMOOTH)
         learner = learner_of(tied_model, head_lr=head_lr, optimizer=optimizer)
         before = weights_of(learner)
-        learner.judge(prompts, rollouts)
+        learner.score_and_update(prompts, rollouts)
         after = weights_of(learner)
         steps.append({name: after[name] - before[name] for name in before})
     (plain, own), name = steps, next(n for n in steps[0] if n.endswith("up_proj.weight"))
@@ -231,11 +231,11 @@ def test_the_head_has_a_rate_of_its_own(tied_model: Path, prompts, rollouts):
 
 def test_several_updates_a_step_are_several_steps(tied_model: Path, prompts, rollouts):
     learner = learner_of(tied_model, updates_per_step=3, loss=loss_config())
-    _, stats = learner.judge(prompts, rollouts)
+    _, stats = learner.score_and_update(prompts, rollouts)
     assert (stats.num_steps, learner.version) == (3, 3)
     once = learner_of(tied_model, loss=loss_config())
     for _ in range(3):
-        once.judge(prompts, rollouts)
+        once.score_and_update(prompts, rollouts)
     assert_close(weights_of(learner), weights_of(once), relative=1e-6)
 
 
@@ -251,10 +251,10 @@ def test_a_loss_that_is_not_finite_skips_the_step_counts_it_and_in_the_end_raise
     )
     before = weights_of(learner)
     for _ in range(2):
-        _, stats = learner.judge(prompts, rollouts)
+        _, stats = learner.score_and_update(prompts, rollouts)
         assert (stats.num_steps, stats.num_skipped, learner.version) == (0, 1, 0)
     with pytest.raises(TrainingError, match="3 optimiser steps in a row"):
-        learner.judge(prompts, rollouts)
+        learner.score_and_update(prompts, rollouts)
     after = weights_of(learner)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
@@ -269,21 +269,21 @@ def infinite(result: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_a_restored_critic_goes_on_bit_for_bit(tied_model: Path, prompts, rollouts, compute: str):
     first = learner_of(tied_model, model={"compute": compute})
-    first.judge(prompts, rollouts)
+    first.score_and_update(prompts, rollouts)
     tensors, plain = first.state()
     saved = {name: tensor.clone() for name, tensor in tensors.items()}
     second = critic_learner(critic_config(tied_model, model={"compute": compute}))
     second.load_state(saved, plain)
     assert second.version == 1
     assert second.fingerprint() == first.fingerprint()
-    one, other = (learner.judge(prompts, rollouts)[0] for learner in (first, second))
+    one, other = (learner.score_and_update(prompts, rollouts)[0] for learner in (first, second))
     assert one.student.tolist() == other.student.tolist()
     assert second.fingerprint() == first.fingerprint()
 
 
 def test_an_exported_critic_scores_as_the_learner_does(tied_model: Path, tmp_path: Path, prompts, rollouts):
     learner = learner_of(tied_model)
-    learner.judge(prompts, rollouts)
+    learner.score_and_update(prompts, rollouts)
     learner.export(tmp_path / "critic")
     loaded = CriticModel.load(tmp_path / "critic")
     pairs = flat_pairs(prompts)
@@ -361,7 +361,7 @@ def test_sides_that_do_not_vary_have_no_separation_and_its_scale_does_not_matter
 def test_a_mixed_scores_difference_is_logged_in_its_two_parts(tied_model: Path, prompts, rollouts):
     pooling = MixPooling(w_raw=0.7, w_norm=0.3)
     learner = learner_of(tied_model, pooling=pooling)
-    _, stats = learner.judge(prompts, rollouts)
+    _, stats = learner.score_and_update(prompts, rollouts)
     fresh = learner_of(tied_model, pooling=pooling)
     raw, norm = [], []
     for example_id, text in zip(rollouts.example_ids, rollouts.texts, strict=True):
@@ -379,7 +379,7 @@ def test_a_mixed_scores_difference_is_logged_in_its_two_parts(tied_model: Path, 
     whole = 0.7 * found["critic/mix_raw_score_diff"] + 0.3 * found["critic/mix_norm_score_diff"]
     assert whole == pytest.approx(found["critic/score_diff"], abs=1e-5)
     assert abs(found["critic/mix_raw_score_diff"]) > 1e-4
-    _, mean_pooled = learner_of(tied_model).judge(prompts, rollouts)
+    _, mean_pooled = learner_of(tied_model).score_and_update(prompts, rollouts)
     assert not any("mix" in name for name in mean_pooled.metrics)
 
 
@@ -391,7 +391,7 @@ def test_a_side_that_does_not_vary_has_no_correlation():
 
 def test_the_step_reports_the_gradient_before_and_after_clipping(tied_model: Path, prompts, rollouts):
     config = critic_config(tied_model, optimizer=OptimizerConfig(lr=1e-3, grad_clip=1e-3))
-    _, stats = critic_learner(config).judge(prompts, rollouts)
+    _, stats = critic_learner(config).score_and_update(prompts, rollouts)
     assert stats.metrics["critic/grad_norm"] == pytest.approx(1e-3, rel=1e-2)
     assert stats.metrics["critic/grad_norm_before_clip"] > 1e-2
     assert dataclasses.asdict(stats)["num_skipped"] == 0

@@ -22,7 +22,7 @@ def test_an_adaptive_temperature_is_logged_exported_and_resumed(
     tied_model: Path, chat: ChatFormat, tmp_path: Path
 ):
     learner, batch = spread_critic(tied_model, loss=CRITIC_LOSSES["free"]), batch_of(chat)
-    scores, stats = learner.judge(batch.prompts, batch.rollouts)
+    scores, stats = learner.score_and_update(batch.prompts, batch.rollouts)
     tau = 2.0 * float(np.abs(scores.teacher - scores.student).mean())
     assert stats.metrics["critic/temperature"] == pytest.approx(tau, rel=1e-5)
     learner.export(tmp_path / "critic")
@@ -37,7 +37,7 @@ def test_the_sigmoid_under_cross_entropy_is_how_sure_of_the_right_side_the_criti
     tied_model: Path, chat: ChatFormat
 ):
     batch = batch_of(chat)
-    scores, stats = spread_critic(tied_model, loss=CRITIC_LOSSES["cross-entropy"]).judge(
+    scores, stats = spread_critic(tied_model, loss=CRITIC_LOSSES["cross-entropy"]).score_and_update(
         batch.prompts, batch.rollouts
     )
     firsts = [start for start, _ in batch.rollouts.groups()]
@@ -54,14 +54,16 @@ def test_excluded_responses_are_scored_and_counted_but_not_learned_from(tied_mod
     batch = batch_of(chat)
     before = learner.score_batch(batch.prompts, batch.rollouts)
     results: list[Any] = []
-    found = gradients_of(learner, lambda: results.append(learner.judge(batch.prompts, batch.rollouts)))
+    found = gradients_of(
+        learner, lambda: results.append(learner.score_and_update(batch.prompts, batch.rollouts))
+    )
     scores, stats = results[0]
     np.testing.assert_allclose(scores.student, before.student, atol=1e-6, rtol=0)
     assert stats.metrics["critic/truncated_excluded"] == len(CUT)
 
     left = batch.rollouts.take([i for i in range(len(batch.rollouts)) if i not in CUT])
     without = spread_critic(tied_model, loss=CRITIC_LOSSES["fixed"])
-    wanted = gradients_of(without, lambda: without.judge(batch.prompts, left))
+    wanted = gradients_of(without, lambda: without.score_and_update(batch.prompts, left))
     assert_gradients_close(found, wanted)
 
 
@@ -70,7 +72,7 @@ def test_a_step_whose_responses_were_all_cut_changes_nothing(tied_model: Path, c
     count = len(batch.rollouts)
     cut = dataclasses.replace(batch.rollouts, stop_reasons=(StopReason.LENGTH,) * count)
     before = learner.fingerprint()
-    scores, stats = learner.judge(batch.prompts, cut)
+    scores, stats = learner.score_and_update(batch.prompts, cut)
     assert (len(scores), stats.num_steps, stats.num_skipped, learner.version) == (count, 0, 0, 0)
     assert learner.fingerprint() == before
     assert stats.metrics["critic/truncated_excluded"] == float(count)

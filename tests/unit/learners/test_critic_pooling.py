@@ -48,7 +48,9 @@ def test_packing_does_not_change_the_gradient(tied_model: Path, chat: ChatFormat
             micro_batch_tokens=250,
         )
         found.append(
-            gradients_of(learner, lambda learner=learner: learner.judge(batch.prompts, batch.rollouts))
+            gradients_of(
+                learner, lambda learner=learner: learner.score_and_update(batch.prompts, batch.rollouts)
+            )
         )
     assert_gradients_close(found[1], found[0])
 
@@ -60,7 +62,7 @@ def test_a_blend_moves_with_the_updates_and_is_exported_as_it_stands(
     prints = [learner.fingerprint()]
     for step in (1, 2):
         batch = batch_of(chat, step=step)
-        learner.judge(batch.prompts, batch.rollouts)
+        learner.score_and_update(batch.prompts, batch.rollouts)
         prints.append(learner.fingerprint())
     assert len({p.pooling for p in prints}) == 3
     # Two of four steps: half of the mean and half of the last.
@@ -87,7 +89,7 @@ def test_an_exported_critic_pools_as_the_learner_does(
     tied_model: Path, chat: ChatFormat, tmp_path: Path, name: str
 ):
     learner, batch = spread_critic(tied_model, pooling=POOLINGS[name]), batch_of(chat)
-    learner.judge(batch.prompts, batch.rollouts)
+    learner.score_and_update(batch.prompts, batch.rollouts)
     learner.export(tmp_path / "critic")
     loaded = CriticModel.load(tmp_path / "critic")
     assert loaded.score(all_pairs(), micro_batch_tokens=16384).tolist() == learner.score(all_pairs()).tolist()

@@ -29,7 +29,7 @@ from tests.unit.learners.variants import (
 
 def judge(learner: CriticLearner, chat: ChatFormat, step: int) -> Any:
     batch = batch_of(chat, step=step)
-    return learner.judge(batch.prompts, batch.rollouts)
+    return learner.score_and_update(batch.prompts, batch.rollouts)
 
 
 def test_replayed_responses_enter_the_gradient_and_no_figure(tied_model: Path, chat: ChatFormat):
@@ -93,7 +93,7 @@ def test_the_batch_with_replay_is_that_of_fresh_and_past_responses_together_and_
     texts = [[f"{text} 2" for text in group] for group in TEXTS] + [list(group) for group in TEXTS]
     plain = spread_critic(tied_model, loss=loss)
     wanted = gradients_of(
-        plain, lambda: results.append(plain.judge(both, rollout_batch(chat, both, texts=texts)))
+        plain, lambda: results.append(plain.score_and_update(both, rollout_batch(chat, both, texts=texts)))
     )
     assert_gradients_close(found, wanted)
     logged, together = (stats.metrics for _, stats in results)

@@ -35,7 +35,7 @@ def test_a_models_dropout_never_acts(with_dropout: Path, checkpointing: bool):
     assert first.tolist() == second.tolist()
     policy = policy_learner(policy_config(with_dropout, model=model, epochs_per_step=2))
     policy.begin_adversarial()
-    stats = policy.update(rollouts, spread_scores(rollouts))
+    stats = policy.play(rollouts, spread_scores(rollouts))
     nll = [policy.teacher_nll(prompts.examples) for _ in range(2)]
     assert torch.equal(torch.from_numpy(nll[0]), torch.from_numpy(nll[1]))
     assert stats.num_skipped == 0

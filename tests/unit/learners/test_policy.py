@@ -12,14 +12,14 @@ import gad_ray.learners.policy_loss as policy_module
 from gad_ray.batch import PromptBatch, RolloutBatch, StopReason
 from gad_ray.config.models import LoraConfig, OptimizerConfig
 from gad_ray.config.policy import GspoLoss, KlConfig, PpoLoss, TruncatedImportance
-from gad_ray.core.advantages import grpo_advantages
+from gad_ray.core.advantages import GrpoAdvantage, Rewarded, grpo_advantages
 from gad_ray.core.policy_loss import PolicyLossStats, ppo_loss
 from gad_ray.errors import TrainingError
-from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat
-from gad_ray.models.policy import rows_of_rollouts, teacher_row
+from gad_ray.models.policy import rows_of, teacher_row
 from tests.unit.builders import (
     SMOOTH,
+    GamePolicy,
     assert_close,
     drawn_by,
     gradients_of,
@@ -47,7 +47,7 @@ def rollouts(chat: ChatFormat, prompts: PromptBatch) -> RolloutBatch:
     return rollout_batch(chat, prompts)
 
 
-def learner_of(directory: Path, *, mini_batch_prompts: int = 4, **changed: Any) -> PolicyLearner:
+def learner_of(directory: Path, *, mini_batch_prompts: int = 4, **changed: Any) -> GamePolicy:
     learner = policy_learner(policy_config(directory, **changed), mini_batch_prompts=mini_batch_prompts)
     learner.begin_adversarial()
     return learner
@@ -79,7 +79,7 @@ def test_the_first_pass_over_fresh_samples_has_a_ratio_of_exactly_1(
     tied_model: Path, rollouts: RolloutBatch, loss: Any, compute: str
 ):
     learner = learner_of(tied_model, loss=loss, model={"compute": compute}, micro_batch_tokens=SMALL)
-    metrics = learner.update(rollouts, spread_scores(rollouts)).metrics
+    metrics = learner.play(rollouts, spread_scores(rollouts)).metrics
     assert metrics["actor/ratio_gap_max"] == 0.0
     assert metrics["actor/clipfrac"] == 0.0
 
@@ -88,7 +88,7 @@ def test_the_first_of_several_mini_batches_has_a_ratio_of_exactly_1_and_later_on
     tied_model: Path, rollouts: RolloutBatch, calls: list[Call]
 ):
     learner = learner_of(tied_model, mini_batch_prompts=2)
-    stats = learner.update(rollouts, spread_scores(rollouts))
+    stats = learner.play(rollouts, spread_scores(rollouts))
     first, second = (float(figures.max_ratio_gap) for _, _, figures in calls)
     assert first == 0.0
     assert stats.metrics["actor/ratio_gap_max"] == second > 0.0
@@ -99,11 +99,11 @@ def test_every_later_step_compares_with_the_policy_from_before_the_first(
     tied_model: Path, rollouts: RolloutBatch, calls: list[Call]
 ):
     pristine = learner_of(tied_model)
-    rows = rows_of_rollouts(rollouts)
+    rows = rows_of(rollouts)
     with torch.no_grad():
         halves = [pristine.model.token_logprobs(part).logprobs for part in (rows[:6], rows[6:])]
     learner = learner_of(tied_model, mini_batch_prompts=2, epochs_per_step=2)
-    stats = learner.update(rollouts, spread_scores(rollouts))
+    stats = learner.play(rollouts, spread_scores(rollouts))
     assert stats.num_steps == 4
     assert [bool((c[0]["old_logprobs"] == c[1]).all()) for c in calls] == [True, False, False, False]
     # The rows of a micro-batch are ordered by length: compare them as sets of sums.
@@ -113,7 +113,7 @@ def test_every_later_step_compares_with_the_policy_from_before_the_first(
 
 
 def test_a_second_epoch_has_a_ratio_other_than_1(tied_model: Path, rollouts: RolloutBatch, calls: list[Call]):
-    learner_of(tied_model, epochs_per_step=2).update(rollouts, spread_scores(rollouts))
+    learner_of(tied_model, epochs_per_step=2).play(rollouts, spread_scores(rollouts))
     gaps = [float(figures.max_ratio_gap) for _, _, figures in calls]
     assert gaps[0] == 0.0
     assert gaps[1] > 0.0
@@ -123,12 +123,16 @@ def test_a_second_epoch_has_a_ratio_other_than_1(tied_model: Path, rollouts: Rol
 
 
 def direct_gradient(
-    learner: PolicyLearner, rollouts: RolloutBatch, rewards: Tensor, weights: Tensor | None = None
+    learner: GamePolicy, rollouts: RolloutBatch, rewards: Tensor, weights: Tensor | None = None
 ) -> dict[str, Tensor]:
     """−Σ A_i w_t ∇log π(t)/num_tokens, which is the on-policy gradient of the PPO loss."""
-    group = torch.tensor([int(i[1:]) for i in rollouts.example_ids])
-    advantages = grpo_advantages(rewards, group=group, std_floor=0.1, clip=5.0)
-    out = learner.model.token_logprobs(rows_of_rollouts(rollouts))
+    batch = Rewarded(
+        rewards=rewards.double().numpy(),
+        group=np.asarray([int(i[1:]) for i in rollouts.example_ids]),
+        lengths=rollouts.response_tokens.lengths,
+    )
+    advantages = torch.from_numpy(grpo_advantages(batch, GrpoAdvantage())).float()
+    out = learner.model.token_logprobs(rows_of(rollouts))
     (
         (-out.logprobs * advantages[:, None] * (1 if weights is None else weights)).sum()
         / rollouts.num_tokens
@@ -145,7 +149,7 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_split(
     learner = learner_of(tied_model, kl=NO_KL, micro_batch_tokens=budget)
     scores = spread_scores(rollouts)
     wanted = direct_gradient(learner, rollouts, torch.from_numpy(scores.student))
-    found = gradients_of(learner, lambda: learner.update(rollouts, scores))
+    found = gradients_of(learner, lambda: learner.play(rollouts, scores))
     assert_close(found, wanted, relative=1e-5)
 
 
@@ -164,7 +168,7 @@ def test_micro_batches_change_neither_weights_nor_metrics(
             importance=TruncatedImportance(),
             micro_batch_tokens=budget,
         )
-        stats = learner.update(rollouts, spread_scores(rollouts))
+        stats = learner.play(rollouts, spread_scores(rollouts))
         results.append((weights_of(learner), {k: v for k, v in stats.metrics.items() if "perf" not in k}))
     assert_close(results[0][0], results[1][0], relative=1e-5)
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-3, abs=1e-6)
@@ -174,12 +178,12 @@ def test_importance_weights_correct_for_the_engines_probabilities(tied_model: Pa
     learner = learner_of(tied_model, kl=NO_KL, importance=TruncatedImportance(cap=1.5))
     scores = spread_scores(rollouts)
     with torch.no_grad():
-        out = learner.model.token_logprobs(rows_of_rollouts(rollouts))
+        out = learner.model.token_logprobs(rows_of(rollouts))
     # The engine gave every token −1.5.
     weights = torch.where(out.mask, (out.logprobs + 1.5).exp().clamp_max(1.5), 0.0)
     wanted = direct_gradient(learner, rollouts, torch.from_numpy(scores.student), weights)
     stats: list[Any] = []
-    found = gradients_of(learner, lambda: stats.append(learner.update(rollouts, scores)))
+    found = gradients_of(learner, lambda: stats.append(learner.play(rollouts, scores)))
     assert_close(found, wanted, relative=1e-5)
     # δ = log π_trainer − log π_rollout: mean |δ|, and the estimate mean e^δ − δ − 1 of KL(rollout‖trainer).
     delta = (out.logprobs + 1.5)[out.mask]
@@ -194,7 +198,7 @@ def test_a_step_makes_the_better_answers_likelier_than_the_worse_ones(
 ):
     learner = learner_of(tied_model, loss=loss, kl=NO_KL)
     better = np.arange(len(rollouts)) % 3 == 0
-    rows = rows_of_rollouts(rollouts)
+    rows = rows_of(rollouts)
 
     def gap() -> float:
         with torch.no_grad():
@@ -203,14 +207,14 @@ def test_a_step_makes_the_better_answers_likelier_than_the_worse_ones(
         return float(means[better].mean() - means[~better].mean())
 
     before = gap()
-    learner.update(rollouts, score_batch(better.astype(np.float32).tolist()))
+    learner.play(rollouts, score_batch(better.astype(np.float32).tolist()))
     assert gap() > before
 
 
 def test_groups_without_spread_move_nothing(tied_model: Path, rollouts: RolloutBatch):
     learner = learner_of(tied_model)
     before = weights_of(learner)
-    metrics = learner.update(rollouts, score_batch([0.25] * len(rollouts))).metrics
+    metrics = learner.play(rollouts, score_batch([0.25] * len(rollouts))).metrics
     assert metrics["actor/grad_norm"] == 0.0
     assert metrics["actor/adv_max"] == 0.0
     after = weights_of(learner)
@@ -229,9 +233,7 @@ def test_the_divergence_from_the_reference_is_0_at_the_stages_start_and_positive
     # The reference is the policy after its warm start, not the pretrained one.
     learner.fit(prompt_batch())
     learner.begin_adversarial()
-    divergences = [
-        learner.update(rollouts, spread_scores(rollouts)).metrics["actor/kl_loss"] for _ in range(3)
-    ]
+    divergences = [learner.play(rollouts, spread_scores(rollouts)).metrics["actor/kl_loss"] for _ in range(3)]
     assert divergences[0] == 0.0
     assert 0.0 < divergences[1] < divergences[2]
 
@@ -243,14 +245,14 @@ def test_a_larger_coefficient_keeps_the_policy_nearer_its_reference(tied_model: 
             tied_model, kl=KlConfig(coefficient=coefficient), optimizer=OptimizerConfig(lr=1e-2, **SMOOTH)
         )
         for _ in range(6):
-            metrics = learner.update(rollouts, spread_scores(rollouts)).metrics
+            metrics = learner.play(rollouts, spread_scores(rollouts)).metrics
         divergences.append(metrics["actor/kl_loss"])
     assert divergences[1] < divergences[0]
 
 
 def test_without_a_penalty_no_reference_is_kept(tied_model: Path, rollouts: RolloutBatch):
     learner = learner_of(tied_model, kl=NO_KL)
-    metrics = learner.update(rollouts, spread_scores(rollouts)).metrics
+    metrics = learner.play(rollouts, spread_scores(rollouts)).metrics
     assert (metrics["actor/kl_loss"], metrics["actor/kl_share"]) == (0.0, 0.0)
     assert not any(name.startswith("reference/") for name in learner.state()[0])
 
@@ -311,7 +313,7 @@ def test_the_warm_start_has_a_rate_of_its_own_and_the_game_starts_its_optimiser_
     learner.begin_adversarial()
     assert all(torch.equal(w, fitted[n]) for n, w in weights_of(learner).items())
     assert not any(name.startswith("exp_avg") for name in learner.state()[0])
-    assert learner.update(rollouts, spread_scores(rollouts)).metrics["actor/lr"] == pytest.approx(5e-4)
+    assert learner.play(rollouts, spread_scores(rollouts)).metrics["actor/lr"] == pytest.approx(5e-4)
 
 
 # -- losses that are not finite ----------------------------------------------------------------------
@@ -336,16 +338,16 @@ def test_a_loss_that_is_not_finite_skips_the_step_counts_it_and_in_the_end_raise
     with monkeypatch.context() as patch:
         patch.setattr(policy_module, "ppo_loss", damaged)
         for _ in range(2):
-            stats = learner.update(drawn_by(learner, rollouts), scores)
+            stats = learner.play(drawn_by(learner, rollouts), scores)
             assert (stats.num_steps, stats.num_skipped) == (0, 1)
         with pytest.raises(TrainingError, match=r"3 optimiser steps in a row.*max_nonfinite_steps = 2"):
-            learner.update(drawn_by(learner, rollouts), scores)
+            learner.play(drawn_by(learner, rollouts), scores)
     after = weights_of(learner)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     # The next good step is taken, and is the one that a learner without the trouble takes.
-    learner.update(drawn_by(learner, rollouts), scores)
+    learner.play(drawn_by(learner, rollouts), scores)
     untroubled = learner_of(tied_model, model={"compute": compute})
-    untroubled.update(rollouts, scores)
+    untroubled.play(rollouts, scores)
     wanted = weights_of(untroubled)
     assert all(torch.equal(weight, wanted[name]) for name, weight in weights_of(learner).items())
 
@@ -354,14 +356,14 @@ def test_a_loss_that_is_not_finite_skips_the_step_counts_it_and_in_the_end_raise
 
 
 def test_a_last_mini_batch_may_be_smaller(tied_model: Path, rollouts: RolloutBatch):
-    stats = learner_of(tied_model, mini_batch_prompts=3).update(rollouts, spread_scores(rollouts))
+    stats = learner_of(tied_model, mini_batch_prompts=3).play(rollouts, spread_scores(rollouts))
     assert stats.num_steps == 2
 
 
 def test_uneven_groups_and_responses_of_one_token_are_trained_on(tied_model: Path, chat: ChatFormat):
     uneven = rollout_batch(chat, prompt_batch(3), texts=[("a",), ("b", ""), ("The sky is.", "c", "d")])
     assert uneven.response_tokens.lengths.min() == 1
-    stats = learner_of(tied_model).update(uneven, spread_scores(uneven))
+    stats = learner_of(tied_model).play(uneven, spread_scores(uneven))
     assert all(np.isfinite(value) for value in stats.metrics.values())
     assert stats.num_skipped == 0
 
@@ -371,7 +373,7 @@ def test_every_update_is_a_version(tied_model: Path, prompts: PromptBatch, rollo
     learner.fit(prompts)
     learner.begin_adversarial()
     assert learner.version == 1
-    learner.update(rollouts, spread_scores(rollouts))
+    learner.play(rollouts, spread_scores(rollouts))
     assert learner.version == 2
 
 
@@ -389,5 +391,5 @@ def test_cut_responses_are_trained_on_as_they_were_sampled(
         stop_reasons=(StopReason.LENGTH,) * len(rollouts),
     )
     assert not any(chat.end_of_turn_id in row for row in cut.response_tokens)
-    rows = rows_of_rollouts(cut)
+    rows = rows_of(cut)
     assert sum(row.num_response_tokens for row in rows) == rollouts.num_tokens - len(rollouts)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from gad_ray.batch import PromptBatch, RolloutBatch, ScoreBatch
-from gad_ray.config.policy import GrpoAdvantage, RefillConfig
 from gad_ray.config.reward import RewardConfig
-from gad_ray.learners.experience import prompt_figures, rewards_of
-from gad_ray.learners.policy import PolicyLearner
+from gad_ray.core.advantages import GrpoAdvantage, RefillConfig
 from gad_ray.observability.metrics import check_metrics
+from gad_ray.rewards.stage import prompt_figures, rewards_of
 from tests.unit.builders import (
+    GamePolicy,
     assert_gradients_close,
     gradients_of,
     score_batch,
@@ -26,11 +26,11 @@ from tests.unit.builders import (
 from tests.unit.learners.variants import NINE_SCORES, game_policy
 
 
-def gradient(learner: PolicyLearner, *batch: Any) -> dict[str, Tensor]:
-    return gradients_of(learner, partial(learner.update, *batch))
+def gradient(learner: GamePolicy, *batch: Any) -> dict[str, Tensor]:
+    return gradients_of(learner, partial(learner.play, *batch))
 
 
-def learner_of(directory: Path, **changed: Any) -> PolicyLearner:
+def learner_of(directory: Path, **changed: Any) -> GamePolicy:
     return game_policy(directory, mini_batch_prompts=3, **changed)
 
 
@@ -47,7 +47,7 @@ def test_a_response_that_is_alone_in_its_group_is_counted_and_not_trained_on(
     )
     assert_gradients_close(found, wanted)
     learner = learner_of(tied_model)
-    metrics = learner.update(rollouts.take(few), score_batch([NINE_SCORES[i] for i in few]), prompts).metrics
+    metrics = learner.play(rollouts.take(few), score_batch([NINE_SCORES[i] for i in few]), prompts).metrics
     check_metrics("adversarial", dict(metrics))
     assert metrics["actor/lone_samples"] == 1.0
 
@@ -56,7 +56,7 @@ def test_a_response_that_is_alone_in_its_group_is_counted_and_not_trained_on(
 def test_a_batch_of_lone_responses_moves_nothing(tied_model: Path, rollouts: RolloutBatch, zero_spread: Any):
     learner = learner_of(tied_model, advantage=GrpoAdvantage(zero_spread=zero_spread))
     before = weights_of(learner)
-    stats = learner.update(rollouts.take([0, 3, 6]), score_batch([1.0, 2.0, 3.0]))
+    stats = learner.play(rollouts.take([0, 3, 6]), score_batch([1.0, 2.0, 3.0]))
     assert stats.num_steps == 0
     assert stats.metrics["actor/lone_samples"] == 3.0
     assert all(torch.equal(before[name], after) for name, after in weights_of(learner).items())
@@ -77,7 +77,7 @@ def test_a_batch_takes_the_first_groups_with_spread_and_leaves_the_surplus(
     assert_gradients_close(found, wanted)
     metrics = (
         learner_of(tied_model, advantage=refill, max_prompts=2)
-        .update(rollouts, score_batch(NINE_SCORES), drawn)
+        .play(rollouts, score_batch(NINE_SCORES), drawn)
         .metrics
     )
     check_metrics("adversarial", dict(metrics))
@@ -91,7 +91,7 @@ def test_a_group_without_spread_takes_no_place(
     refill = GrpoAdvantage(zero_spread="drop", refill=RefillConfig())
     scores = [0.5, 0.5, 0.5, *NINE_SCORES[3:]]
     learner = learner_of(tied_model, advantage=refill, max_prompts=2)
-    metrics = learner.update(rollouts, score_batch(scores), prompts).metrics
+    metrics = learner.play(rollouts, score_batch(scores), prompts).metrics
     assert metrics["actor/dropped_samples"] == 3.0
     assert metrics["actor/surplus_samples"] == 0.0
 

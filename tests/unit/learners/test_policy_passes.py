@@ -10,10 +10,9 @@ import torch
 
 from gad_ray.config.models import OptimizerConfig
 from gad_ray.config.policy import KlConfig, TruncatedImportance
-from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat
-from gad_ray.models.policy import PolicyModel, rows_of_rollouts
-from tests.unit.builders import drawn_by
+from gad_ray.models.policy import PolicyModel, rows_of
+from tests.unit.builders import GamePolicy, drawn_by
 from tests.unit.learners.variants import WHOLE, batch_of, game_policy
 
 Pass = tuple[str, int]
@@ -34,10 +33,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[Pass]:
     return seen
 
 
-def update(learner: PolicyLearner, chat: ChatFormat, times: int = 1) -> dict[str, float]:
+def update(learner: GamePolicy, chat: ChatFormat, times: int = 1) -> dict[str, float]:
     batch = batch_of(chat)
     for _ in range(times):
-        metrics = learner.update(drawn_by(learner, batch.rollouts), batch.scores, batch.prompts).metrics
+        metrics = learner.play(drawn_by(learner, batch.rollouts), batch.scores, batch.prompts).metrics
     return dict(metrics)
 
 
@@ -89,10 +88,10 @@ def test_samples_of_an_older_policy_are_trained_on_against_the_policy_as_it_is(
     batch = batch_of(chat)
     assert learner.version > batch.rollouts.policy_version
     with torch.no_grad():
-        out = learner.model.token_logprobs(rows_of_rollouts(batch.rollouts))
+        out = learner.model.token_logprobs(rows_of(batch.rollouts))
     weights = (out.logprobs + 5.5).exp()[out.mask]
     passes.clear()
-    metrics = learner.update(batch.rollouts, batch.scores, batch.prompts).metrics
+    metrics = learner.play(batch.rollouts, batch.scores, batch.prompts).metrics
     assert passes == [("train", 12)]
     assert metrics["actor/ratio_gap_max"] == 0.0
     assert metrics["actor/importance_weight_mean"] == pytest.approx(float(weights.mean()), rel=1e-5)

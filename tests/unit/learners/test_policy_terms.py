@@ -22,11 +22,11 @@ from gad_ray.config.policy import (
     ReinforceLoss,
     RejectedImportance,
 )
-from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat
-from gad_ray.models.policy import rows_of_rollouts
+from gad_ray.models.policy import rows_of
 from tests.unit.builders import (
     SMOOTH,
+    GamePolicy,
     assert_close,
     drawn_by,
     gradients_of,
@@ -46,11 +46,11 @@ def rollouts(chat: ChatFormat) -> RolloutBatch:
     return rollout_batch(chat, prompt_batch(3), logprobs=Ragged.from_rows(logprobs, np.float32))
 
 
-def gradient(learner: PolicyLearner, *batch: Any) -> dict[str, Tensor]:
-    return gradients_of(learner, partial(learner.update, *batch))
+def gradient(learner: GamePolicy, *batch: Any) -> dict[str, Tensor]:
+    return gradients_of(learner, partial(learner.play, *batch))
 
 
-def learner_of(directory: Path, **changed: Any) -> PolicyLearner:
+def learner_of(directory: Path, **changed: Any) -> GamePolicy:
     return game_policy(directory, **{"optimizer": OptimizerConfig(lr=1e-2, **SMOOTH), **changed})
 
 
@@ -67,7 +67,7 @@ def test_the_gradient_is_the_policy_gradient_in_its_aggregation(
     found = gradient(learner, rollouts, score_batch(NINE_SCORES))
     rewards = torch.tensor(NINE_SCORES).view(3, 3)
     advantages = (rewards - rewards.mean(-1, keepdim=True)).flatten()
-    out = learner.model.token_logprobs(rows_of_rollouts(rollouts))
+    out = learner.model.token_logprobs(rows_of(rollouts))
     lengths = out.mask.sum(-1)
     per_row = -(advantages * out.logprobs.sum(-1))
     loss = {
@@ -84,7 +84,7 @@ def test_the_entropy_bonus_adds_its_gradient(tied_model: Path, rollouts: Rollout
     plain = gradient(learner_of(tied_model), rollouts, score_batch(NINE_SCORES))
     learner = learner_of(tied_model, entropy_coefficient=0.5)
     found = gradient(learner, rollouts, score_batch(NINE_SCORES))
-    out = learner.model.token_logprobs(rows_of_rollouts(rollouts), entropy_gradient=True)
+    out = learner.model.token_logprobs(rows_of(rollouts), entropy_gradient=True)
     (-0.5 * out.entropy[out.mask].mean()).backward()
     wanted = {n: plain[n] + p.grad for n, p in learner.model.named_parameters() if p.grad is not None}
     assert_close(found, wanted, relative=1e-4)
@@ -108,7 +108,7 @@ def test_dropped_groups_leave_the_loss_and_its_denominators(tied_model: Path, ro
 def test_a_batch_without_any_spread_moves_nothing_when_dropped(tied_model: Path, rollouts: RolloutBatch):
     learner = learner_of(tied_model, advantage=RankAdvantage(zero_spread="drop"))
     before = weights_of(learner)
-    stats = learner.update(rollouts, score_batch([2.0] * 9))
+    stats = learner.play(rollouts, score_batch([2.0] * 9))
     assert (stats.num_steps, stats.num_skipped, learner.version) == (0, 0, 1)
     assert stats.metrics["actor/dropped_samples"] == 9.0
     assert all(torch.equal(before[name], after) for name, after in weights_of(learner).items())
@@ -122,10 +122,10 @@ def test_a_penalty_in_the_reward_takes_the_summed_divergence_from_it(
 ):
     kl = KlConfig(estimator="k1", place="reward", coefficient=0.25)
     learner = learner_of(tied_model, kl=kl, advantage=DrGrpoAdvantage())
-    rows = rows_of_rollouts(rollouts)
+    rows = rows_of(rollouts)
     with torch.no_grad():
         reference = learner.model.token_logprobs(rows).logprobs
-    first = learner.update(rollouts, score_batch(NINE_SCORES)).metrics
+    first = learner.play(rollouts, score_batch(NINE_SCORES)).metrics
     assert first["reward/kl_penalty_mean"] == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
         sums = (learner.model.token_logprobs(rows).logprobs - reference).sum(-1)
@@ -141,13 +141,13 @@ def test_the_coefficient_adapts_and_survives_a_checkpoint(tied_model: Path, roll
     adaptive = AdaptiveKl(target=1e-6, horizon=9)
     kl = KlConfig(coefficient=0.1, adaptive=adaptive)
     learner = learner_of(tied_model, kl=kl)
-    seen = [learner.update(rollouts, score_batch(NINE_SCORES)).metrics["actor/kl_coef"] for _ in range(3)]
+    seen = [learner.play(rollouts, score_batch(NINE_SCORES)).metrics["actor/kl_coef"] for _ in range(3)]
     # The first step measures 0, which is below the target; the later ones are far above it.
     assert seen == pytest.approx([0.1, 0.08, 0.096])
     tensors, plain = learner.state()
     other = learner_of(tied_model, kl=kl)
     other.load_state({name: t.clone() for name, t in tensors.items()}, plain)
-    ours, theirs = (one.update(rollouts, score_batch(NINE_SCORES)).metrics for one in (learner, other))
+    ours, theirs = (one.play(rollouts, score_batch(NINE_SCORES)).metrics for one in (learner, other))
     assert ours["actor/kl_coef"] == theirs["actor/kl_coef"] == pytest.approx(0.1152)
     assert ours["actor/kl_loss"] == theirs["actor/kl_loss"]
 
@@ -157,7 +157,7 @@ def test_the_reference_is_renewed_when_due_also_after_a_restart(tied_model: Path
     learner = learner_of(tied_model, kl=kl)
     seen = []
     for _ in range(5):
-        seen.append(learner.update(rollouts, score_batch(NINE_SCORES)).metrics["actor/kl_loss"])
+        seen.append(learner.play(rollouts, score_batch(NINE_SCORES)).metrics["actor/kl_loss"])
         tensors, plain = learner.state()
         tensors = {name: t.clone() for name, t in tensors.items()}
         learner = learner_of(tied_model, kl=kl)
@@ -170,7 +170,7 @@ def test_the_reference_is_renewed_when_due_also_after_a_restart(tied_model: Path
 
 def test_rejected_tokens_are_counted_and_add_nothing(tied_model: Path, rollouts: RolloutBatch):
     learner = learner_of(tied_model, importance=RejectedImportance(cap=1.2), advantage=DrGrpoAdvantage())
-    out = learner.model.token_logprobs(rows_of_rollouts(rollouts))
+    out = learner.model.token_logprobs(rows_of(rollouts))
     ratio = (out.logprobs.detach() + 5.5).exp()
     rejected = out.mask & (ratio > 1.2)
     assert 0 < int(rejected.sum()) < rollouts.num_tokens
@@ -182,6 +182,6 @@ def test_rejected_tokens_are_counted_and_add_nothing(tied_model: Path, rollouts:
     learner.model.zero_grad()
     assert_close(gradient(learner, rollouts, score_batch(NINE_SCORES)), wanted, relative=1e-5, absolute=1e-9)
     fresh = learner_of(tied_model, importance=RejectedImportance(cap=1.2))
-    metrics = fresh.update(rollouts, score_batch(NINE_SCORES)).metrics
+    metrics = fresh.play(rollouts, score_batch(NINE_SCORES)).metrics
     assert metrics["actor/importance_rejected_tokens"] == float(rejected.sum())
     assert metrics["actor/importance_clipfrac"] == pytest.approx(float(rejected.sum()) / rollouts.num_tokens)

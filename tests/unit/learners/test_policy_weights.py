@@ -16,6 +16,7 @@ from gad_ray.models.chat import ChatFormat
 from gad_ray.models.load import plain_model
 from gad_ray.rollout.worker import probe_row
 from tests.unit.builders import (
+    GamePolicy,
     policy_config,
     policy_learner,
     prompt_batch,
@@ -28,7 +29,7 @@ MODELS = pytest.mark.parametrize("model", ["tied_model", "untied_model"])
 LORA = LoraConfig(rank=4, alpha=8.0)
 
 
-def trained(directory: Path, **changed: Any) -> PolicyLearner:
+def trained(directory: Path, **changed: Any) -> GamePolicy:
     learner = policy_learner(policy_config(directory, **changed))
     learner.fit(prompt_batch())
     return learner
@@ -174,7 +175,7 @@ def test_a_policy_restored_in_the_game_goes_on_bit_for_bit_with_the_same_referen
     first.fit(prompt_batch())
     first.begin_adversarial()
     for _ in range(2):
-        first.update(rollouts, spread_scores(rollouts))
+        first.play(rollouts, spread_scores(rollouts))
     saved, plain = first.state()
     saved = {name: tensor.clone() for name, tensor in saved.items()}
 
@@ -182,7 +183,7 @@ def test_a_policy_restored_in_the_game_goes_on_bit_for_bit_with_the_same_referen
     second.load_state(saved, plain)
     assert second.version == 3
     for _ in range(2):
-        results = [learner.update(rollouts, spread_scores(rollouts)) for learner in (first, second)]
+        results = [learner.play(rollouts, spread_scores(rollouts)) for learner in (first, second)]
         figures = [{k: v for k, v in r.metrics.items() if "perf" not in k} for r in results]
         assert figures[0] == figures[1]
         assert figures[0]["actor/kl_loss"] > 0.0
@@ -201,7 +202,7 @@ def test_a_policy_restored_in_its_warm_start_goes_on_bit_for_bit(tied_model: Pat
     for learner in (first, second):
         learner.fit(prompts)
         learner.begin_adversarial()
-        assert learner.update(rollouts, spread_scores(rollouts)).metrics["actor/kl_loss"] == 0.0
+        assert learner.play(rollouts, spread_scores(rollouts)).metrics["actor/kl_loss"] == 0.0
     assert_same(second, first)
 
 

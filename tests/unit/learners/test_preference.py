@@ -12,7 +12,6 @@ import pytest
 
 from gad_ray.batch import Ragged, RolloutBatch
 from gad_ray.config import SodaFit
-from gad_ray.learners.policy import PolicyLearner
 from gad_ray.learners.preference import (
     PreferenceGroup,
     ReferenceLogprobs,
@@ -23,6 +22,7 @@ from gad_ray.learners.preference import (
 from gad_ray.models.policy import teacher_row
 from tests.unit.builders import (
     TEACHER,
+    GamePolicy,
     assert_close,
     gradients_of,
     policy_config,
@@ -38,18 +38,18 @@ def soda(**changed: Any) -> SodaFit:
     return SodaFit(**changed)
 
 
-def learner_of(model: Path, **changed: Any) -> PolicyLearner:
+def learner_of(model: Path, **changed: Any) -> GamePolicy:
     return policy_learner(policy_config(model, **changed))
 
 
-def groups_of(learner: PolicyLearner) -> dict[str, PreferenceGroup]:
+def groups_of(learner: GamePolicy) -> dict[str, PreferenceGroup]:
     prompts = prompt_batch()
     return preference_groups(
         learner.model.chat, prompts.examples, rollout_batch(learner.model.chat, prompts, texts=TEXTS)
     )
 
 
-def step(learner: PolicyLearner, config: SodaFit, **shifted: float) -> dict[str, float]:
+def step(learner: GamePolicy, config: SodaFit, **shifted: float) -> dict[str, float]:
     """A step on all groups; ``shifted`` moves the reference of the chosen or the rejected rows."""
     groups = groups_of(learner)
     references = reference_logprobs(learner, groups)

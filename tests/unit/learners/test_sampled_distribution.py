@@ -19,10 +19,10 @@ from gad_ray.config.models import OptimizerConfig
 from gad_ray.config.policy import DrGrpoAdvantage, KlConfig, TruncatedImportance
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.sampling import processed_logits
-from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.policy import SequenceRow
 from tests.unit.builders import (
     SMOOTH,
+    GamePolicy,
     drawn_by,
     gradients_of,
     policy_config,
@@ -38,7 +38,7 @@ TEMPERATURES = [0.6, 0.8, 1.0, 1.5]
 
 
 @pytest.fixture
-def learner(tied_model: Path) -> PolicyLearner:
+def learner(tied_model: Path) -> GamePolicy:
     config = policy_config(
         tied_model,
         kl=KlConfig(coefficient=0.0),
@@ -54,7 +54,7 @@ def learner(tied_model: Path) -> PolicyLearner:
 
 
 @pytest.fixture
-def world(learner: PolicyLearner) -> list[SequenceRow]:
+def world(learner: GamePolicy) -> list[SequenceRow]:
     """Every response of one token to a prompt."""
     prompt = learner.model.chat.prompt_ids(user("Say one thing."))
     vocabulary = learner.model.lm.config.vocab_size
@@ -68,25 +68,25 @@ def rewards(count: int) -> Tensor:
     return torch.randn(count, generator=torch.Generator().manual_seed(3))
 
 
-def gradient(learner: PolicyLearner, value: Tensor) -> Tensor:
+def gradient(learner: GamePolicy, value: Tensor) -> Tensor:
     found = torch.autograd.grad(value, list(learner.model.trainable().values()), allow_unused=True)
     return torch.cat([g.flatten() for g in found if g is not None])
 
 
-def logits_of(learner: PolicyLearner, world: list[SequenceRow]) -> Tensor:
+def logits_of(learner: GamePolicy, world: list[SequenceRow]) -> Tensor:
     """[vocabulary] what the model itself gives for the response's token, by no code of the learner's."""
     ids = torch.from_numpy(world[0].ids[: world[0].start].astype(np.int64))[None]
     return learner.model.lm(input_ids=ids).logits[0, -1].float()
 
 
-def exact_gradient(learner: PolicyLearner, world: list[SequenceRow], temperature: float) -> Tensor:
+def exact_gradient(learner: GamePolicy, world: list[SequenceRow], temperature: float) -> Tensor:
     """∇ Σ p(y) r(y) with p(y) ∝ exp(logit/T), by differentiating the probabilities themselves."""
     probabilities = (logits_of(learner, world) / temperature).softmax(-1)
     return gradient(learner, (probabilities * rewards(len(world))).sum())
 
 
 def expected_score(
-    learner: PolicyLearner, world: list[SequenceRow], drawn: Tensor, weight: Tensor, *, temperature: float
+    learner: GamePolicy, world: list[SequenceRow], drawn: Tensor, weight: Tensor, *, temperature: float
 ) -> Tensor:
     """E[weight(y) ∇log π(y)] over the distribution ``drawn``, with the log-probabilities that the learner trains on."""
     logprobs = learner.model.token_logprobs(world, temperature=temperature).logprobs[:, 0]
@@ -99,7 +99,7 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_the_gradient_is_that_of_the_expected_reward_under_what_is_sampled(
-    learner: PolicyLearner, world: list[SequenceRow], temperature: float
+    learner: GamePolicy, world: list[SequenceRow], temperature: float
 ):
     drawn = (logits_of(learner, world) / temperature).softmax(-1).detach()
     found = expected_score(learner, world, drawn, rewards(len(world)), temperature=temperature)
@@ -108,7 +108,7 @@ def test_the_gradient_is_that_of_the_expected_reward_under_what_is_sampled(
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_without_a_reward_nothing_pushes_the_policy(
-    learner: PolicyLearner, world: list[SequenceRow], temperature: float
+    learner: GamePolicy, world: list[SequenceRow], temperature: float
 ):
     """E ∇log π = 0: otherwise a baseline is not free, and entropy drifts."""
     drawn = (logits_of(learner, world) / temperature).softmax(-1).detach()
@@ -118,7 +118,7 @@ def test_without_a_reward_nothing_pushes_the_policy(
 
 
 def test_log_probabilities_at_another_temperature_than_the_samples_would_push_and_err(
-    learner: PolicyLearner, world: list[SequenceRow]
+    learner: GamePolicy, world: list[SequenceRow]
 ):
     """The fault that these tests are there for: it shows in them."""
     drawn = (logits_of(learner, world) / 0.6).softmax(-1).detach()
@@ -130,7 +130,7 @@ def test_log_probabilities_at_another_temperature_than_the_samples_would_push_an
 
 @pytest.mark.parametrize("knob", [{"top_p": 0.7}, {"repetition_penalty": 1.5}])
 def test_a_nucleus_or_a_penalty_biases_the_gradient_which_is_why_the_game_refuses_them(
-    learner: PolicyLearner, world: list[SequenceRow], knob: dict[str, float]
+    learner: GamePolicy, world: list[SequenceRow], knob: dict[str, float]
 ):
     logits = logits_of(learner, world).detach()
     seen = torch.zeros_like(logits, dtype=torch.bool)
@@ -161,7 +161,7 @@ def test_two_tokens_a_response_have_the_exact_gradient_too():
 # -- the learner itself --------------------------------------------------------------------------------
 
 
-def batch(learner: PolicyLearner, *, temperature: float) -> RolloutBatch:
+def batch(learner: GamePolicy, *, temperature: float) -> RolloutBatch:
     rollouts = rollout_batch(learner.model.chat, prompt_batch(3))
     return replace(rollouts, sampling=sampling(temperature=temperature))
 
@@ -171,7 +171,7 @@ SCORES = [1.0, 3.0, -1.0, 0.5, 0.0, -2.0, 1.5, 1.0, 2.0]
 
 @pytest.mark.parametrize("place", ["loss", "reward"])
 def test_an_update_takes_the_temperature_from_its_samples_in_all_of_its_passes(
-    learner: PolicyLearner, place: str, monkeypatch: pytest.MonkeyPatch, tied_model: Path
+    learner: GamePolicy, place: str, monkeypatch: pytest.MonkeyPatch, tied_model: Path
 ):
     config = policy_config(tied_model, kl=KlConfig(coefficient=0.1, place=place), epochs_per_step=2)
     penalised = policy_learner(config, mini_batch_prompts=1)
@@ -184,7 +184,7 @@ def test_an_update_takes_the_temperature_from_its_samples_in_all_of_its_passes(
         return original(self, rows, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(penalised.model), "token_logprobs", watch)
-    penalised.update(batch(penalised, temperature=0.7), score_batch(SCORES))
+    penalised.play(batch(penalised, temperature=0.7), score_batch(SCORES))
     assert set(seen) == {0.7}
     seen.clear()
     penalised.fit(prompt_batch(3))
@@ -192,7 +192,7 @@ def test_an_update_takes_the_temperature_from_its_samples_in_all_of_its_passes(
     assert set(seen) == {1.0}
 
 
-def test_an_updates_gradient_is_the_one_worked_out_at_the_samples_temperature(learner: PolicyLearner):
+def test_an_updates_gradient_is_the_one_worked_out_at_the_samples_temperature(learner: GamePolicy):
     rollouts = batch(learner, temperature=0.6)
     logprobs: list[Tensor] = []
     for prompt, response in zip(rollouts.prompt_tokens, rollouts.response_tokens, strict=True):
@@ -204,20 +204,20 @@ def test_an_updates_gradient_is_the_one_worked_out_at_the_samples_temperature(le
     advantage = (score - score.mean(1, keepdim=True)).flatten()
     tokens = rollouts.num_tokens
     exact = gradient(learner, -(advantage * torch.stack(logprobs)).sum() / tokens)
-    found = gradients_of(learner, lambda: learner.update(rollouts, score_batch(SCORES)))
+    found = gradients_of(learner, lambda: learner.play(rollouts, score_batch(SCORES)))
     flat = torch.cat([found[name].flatten() for name in learner.model.trainable()])
     assert relative(flat, exact) < 1e-4
 
 
-def test_greedy_text_cannot_be_trained_on(learner: PolicyLearner):
+def test_greedy_text_cannot_be_trained_on(learner: GamePolicy):
     with pytest.raises(ValueError, match=r"temperature = 0\.0"):
-        learner.update(batch(learner, temperature=0.0), score_batch(SCORES))
+        learner.play(batch(learner, temperature=0.0), score_batch(SCORES))
 
 
 # -- samples of an older policy --------------------------------------------------------------------------
 
 
-def stale(learner: PolicyLearner, shift: float) -> RolloutBatch:
+def stale(learner: GamePolicy, shift: float) -> RolloutBatch:
     """Samples of an older version, whose engine gave every token ``shift`` nats less than the policy does now."""
     rollouts = batch(learner, temperature=1.0)
     with torch.no_grad():
@@ -229,26 +229,26 @@ def stale(learner: PolicyLearner, shift: float) -> RolloutBatch:
     )
 
 
-def test_the_ratio_of_stale_samples_is_to_the_policy_that_drew_them_and_the_clip_acts(learner: PolicyLearner):
-    metrics = learner.update(stale(learner, shift=0.1), score_batch(SCORES)).metrics
+def test_the_ratio_of_stale_samples_is_to_the_policy_that_drew_them_and_the_clip_acts(learner: GamePolicy):
+    metrics = learner.play(stale(learner, shift=0.1), score_batch(SCORES)).metrics
     assert metrics["actor/ratio_gap_max"] == pytest.approx(np.exp(0.1) - 1.0, rel=1e-3)
     assert metrics["actor/clipfrac"] == 0.0
-    metrics = learner.update(stale(learner, shift=0.5), score_batch(SCORES)).metrics
+    metrics = learner.play(stale(learner, shift=0.5), score_batch(SCORES)).metrics
     # exp(0.5) lies above 1.2: every token whose advantage is positive is clipped.
     assert metrics["actor/clipfrac"] > 0.3
     assert metrics["rollout/mismatch_abs"] == pytest.approx(0.5, rel=1e-3)
 
 
-def test_fresh_samples_keep_a_ratio_of_one_whatever_the_engine_gave(learner: PolicyLearner):
+def test_fresh_samples_keep_a_ratio_of_one_whatever_the_engine_gave(learner: GamePolicy):
     fresh = drawn_by(learner, stale(learner, shift=0.5))
-    assert learner.update(fresh, score_batch(SCORES)).metrics["actor/ratio_gap_max"] == 0.0
+    assert learner.play(fresh, score_batch(SCORES)).metrics["actor/ratio_gap_max"] == 0.0
 
 
-def test_importance_weights_take_the_ratios_place_for_stale_samples(learner: PolicyLearner, tied_model: Path):
+def test_importance_weights_take_the_ratios_place_for_stale_samples(learner: GamePolicy, tied_model: Path):
     config = policy_config(tied_model, kl=KlConfig(coefficient=0.0), importance=TruncatedImportance(cap=2.0))
     weighted = policy_learner(config)
     weighted.begin_adversarial()
-    metrics = weighted.update(stale(weighted, shift=0.1), score_batch(SCORES)).metrics
+    metrics = weighted.play(stale(weighted, shift=0.1), score_batch(SCORES)).metrics
     assert metrics["actor/ratio_gap_max"] == 0.0
     assert metrics["actor/importance_weight_mean"] == pytest.approx(np.exp(0.1), rel=1e-3)
 
@@ -265,7 +265,7 @@ def test_every_stage_has_a_schedule_of_its_own(tied_model: Path):
     learner.begin_adversarial()
     rollouts = rollout_batch(learner.model.chat, prompts)
     rates = [
-        learner.update(drawn_by(learner, rollouts), score_batch(SCORES)).metrics["actor/lr"] for _ in range(2)
+        learner.play(drawn_by(learner, rollouts), score_batch(SCORES)).metrics["actor/lr"] for _ in range(2)
     ]
     assert rates == pytest.approx([1e-3, 5e-4])
 

@@ -27,7 +27,7 @@ def judged(directory: Path, rollouts: RolloutBatch, *, count: int, **changed: An
     learner = critic_learner(critic_config(directory, **changed))
     with torch.no_grad():
         learner.model.head.weight.mul_(30.0)
-    scores, _ = learner.judge(PROMPTS, rollouts, num_watched=count)
+    scores, _ = learner.score_and_update(PROMPTS, rollouts, num_watched=count)
     return scores
 
 

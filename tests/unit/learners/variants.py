@@ -49,7 +49,6 @@ from gad_ray.config.policy import (
 from gad_ray.config.reward import LengthWindow, NoRepetition, RewardConfig
 from gad_ray.learners.collective import Collective
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.learners.policy import PolicyLearner
 from gad_ray.learners.preference import preference_groups, preference_step, reference_logprobs
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.pairs import Pair
@@ -58,6 +57,7 @@ from tests.unit.builders import (
     SMOOTH,
     STUDENT,
     TEACHER,
+    GamePolicy,
     critic_config,
     critic_learner,
     drawn_by,
@@ -229,7 +229,7 @@ def game_policy(
     reward: RewardConfig | None = None,
     max_prompts: int | None = None,
     **changed: Any,
-) -> PolicyLearner:
+) -> GamePolicy:
     """A policy at the beginning of the adversarial stage, without a KL penalty unless one is given."""
     fields = {"kl": KlConfig(coefficient=0.0), "optimizer": OptimizerConfig(lr=3e-4, **SMOOTH), **changed}
     learner = policy_learner(
@@ -258,7 +258,7 @@ def play_critic(
         for step in (1, 2):
             batch = batch_of(learner.model.encoder.chat, step=step, num_prompts=num_prompts)
             given = batch if order is None else batch.reordered(order)
-            scores, stats = learner.judge(given.prompts, given.rollouts)
+            scores, stats = learner.score_and_update(given.prompts, given.rollouts)
     flat = [*scores.student.tolist(), *scores.teacher.tolist()]
     return Played(gradients, weights_of(learner), figures_of(stats.metrics), flat)
 
@@ -285,7 +285,7 @@ def play_policy(
     given = batch if order is None else batch.reordered(order)
     with recorded_gradients(learner) as gradients:
         for _ in range(2):
-            stats = learner.update(drawn_by(learner, given.rollouts), given.scores, given.prompts)
+            stats = learner.play(drawn_by(learner, given.rollouts), given.scores, given.prompts)
     return Played(gradients, weights_of(learner), figures_of(stats.metrics), [])
 
 

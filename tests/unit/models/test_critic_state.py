@@ -34,7 +34,7 @@ def learned(directory: Path, **changed: Any) -> CriticLearner:
     """A critic after one update."""
     learner = critic_learner(critic_config(directory, **changed))
     prompts = prompt_batch()
-    learner.judge(prompts, rollout_batch(learner.model.encoder.chat, prompts))
+    learner.score_and_update(prompts, rollout_batch(learner.model.encoder.chat, prompts))
     return learner
 
 

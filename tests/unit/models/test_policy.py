@@ -9,7 +9,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, Granite
 from gad_ray.batch import Example, Ragged
 from gad_ray.config.models import LoraConfig, ModelConfig
 from gad_ray.models.chat import ChatFormat
-from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of_rollouts, teacher_row
+from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of, teacher_row
 from tests.tiny import make_tiny_tokenizer
 from tests.unit.builders import PROMPTS, TEACHER, prompt_batch, rollout_batch, user
 
@@ -178,7 +178,7 @@ def test_a_teachers_row_ends_its_turn_where_that_is_asked_for(chat: ChatFormat):
     assert ended.num_response_tokens == plain.num_response_tokens + 1
 
 
-def test_rows_of_rollouts_are_the_sampled_ids_not_text_tokenised_again(chat: ChatFormat):
+def test_rows_of_are_the_sampled_ids_not_text_tokenised_again(chat: ChatFormat):
     letters = [i for letter in "Hello" for i in chat.response_ids(letter)]
     # Not how the tokenizer would write it.
     assert letters != chat.response_ids("Hello")
@@ -189,6 +189,6 @@ def test_rows_of_rollouts_are_the_sampled_ids_not_text_tokenised_again(chat: Cha
         response_tokens=Ragged.from_rows([letters], np.int32),
         logprobs=Ragged.from_rows([[-1.0] * len(letters)], np.float32),
     )
-    (row,) = rows_of_rollouts(rollouts)
+    (row,) = rows_of(rollouts)
     assert row.ids.tolist() == chat.prompt_ids(user(PROMPTS[0])) + letters
     assert row.ids[row.start :].tolist() == letters

@@ -14,6 +14,7 @@ from gad_ray.batch import (
     Message,
     PromptBatch,
     Ragged,
+    RewardBatch,
     RolloutBatch,
     SamplingSettings,
     ScoreBatch,
@@ -66,12 +67,16 @@ def scores(count: int = 4) -> ScoreBatch:
 
 
 def test_a_record_holds_what_was_compared_and_exactly_what_it_scored(tmp_path: Path) -> None:
-    path = ScoreRecordWriter(tmp_path, max_rows_per_step=64).write(12, PROMPTS, rollouts(), scores())
+    total = np.asarray([0.5, np.nan, -0.25, 1.0], dtype=np.float32)
+    rewards = RewardBatch(step=12, total=total, discriminator=np.zeros(4, np.float32), format=total)
+    writer = ScoreRecordWriter(tmp_path, max_rows_per_step=64)
+    path = writer.write(12, PROMPTS, rollouts(), scores(), rewards)
     assert path == tmp_path / "step-000012.parquet"
     table = pq.read_table(path)
     assert table.schema.equals(RECORD_SCHEMA)
     rows = table.to_pylist()
     assert [row["example_id"] for row in rows] == ["b", "b", "a", "a"]
+    assert [row["reward"] for row in rows] == [0.5, None, -0.25, 1.0]
     np.testing.assert_array_equal(table["student_score"].to_numpy(), scores().student)
     third = rows[2]
     assert json.loads(third.pop("prompt")) == [
@@ -85,6 +90,7 @@ def test_a_record_holds_what_was_compared_and_exactly_what_it_scored(tmp_path: P
         "example_id": "a",
         "teacher_response": "Darum.",
         "student_response": "answer 2",
+        "reward": -0.25,
         "response_tokens": 2,
         "stop_reason": "stop",
         "policy_version": 3,

@@ -15,7 +15,7 @@ from gad_ray.observability.run_dir import RunDirectory
 _POLL_S = 1.0
 
 
-def heed(
+def on_critical(
     findings: Sequence[Finding],
     *,
     how: Literal["continue", "stop", "pause"],

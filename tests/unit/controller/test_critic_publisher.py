@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import pytest
 
-from gad_ray.actors.groups import Groups
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.batch import PublishedCritic
 from gad_ray.config import RunConfig, load_config
-from gad_ray.controller import online as module
-from gad_ray.controller.online import OnlineCritic, check_endpoint
+from gad_ray.controller import critic_publisher as module
+from gad_ray.controller.critic_publisher import CriticPublisher, check_endpoint
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.serving import deploying, run_channel
@@ -96,7 +96,7 @@ class Run:
 
     def __init__(self, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told, self.deploying = Told(), Deploying()
-        self.critic = SimpleNamespace(publish=Method("a critic on its way"))
+        self.published: list[None] = []
         self.channel = SimpleNamespace(offer=Method("an offer"), status=Method())
         self.killed: list[object] = []
         for name in ("refuse_second_serve", "listen", "deploy", "trouble", "end"):
@@ -105,15 +105,19 @@ class Run:
         monkeypatch.setattr(module, "ray", SimpleNamespace(kill=self.killed.append))
         monkeypatch.setattr(module.EndpointWatch, "start", lambda watch: None)
         monkeypatch.setattr(module.EndpointWatch, "stop", lambda watch: None)
-        groups = SimpleNamespace(critic=[self.critic])
-        self.online = OnlineCritic(
-            config, groups=cast("Groups", groups), progress=cast("Progress", self.told)
+        groups = SimpleNamespace(critic=SimpleNamespace(publish=self._publish))
+        self.publisher = CriticPublisher(
+            config, groups=cast("ActorGroups", groups), progress=cast("Progress", self.told)
         )
 
     @property
     def num_published(self) -> int:
-        assert len(self.channel.offer.calls) == len(self.critic.publish.calls)
-        return len(self.critic.publish.calls)
+        assert len(self.channel.offer.calls) == len(self.published)
+        return len(self.published)
+
+    def _publish(self) -> str:
+        self.published.append(None)
+        return "a critic on its way"
 
 
 def config_of(directory: Path, *overrides: str) -> RunConfig:
@@ -130,7 +134,7 @@ def test_a_run_without_an_endpoint_has_nothing_to_do_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(config_of(tmp_path), monkeypatch)
-    with run.online as online:
+    with run.publisher as online:
         online.open()
         assert online.publish(0, always=True) == online.after_step(1) == {}
     assert run.deploying.order == []
@@ -138,7 +142,7 @@ def test_a_run_without_an_endpoint_has_nothing_to_do_with_it(
 
 
 def test_the_endpoint_is_opened_for_the_runs_channel_and_ends_with_the_run(run: Run) -> None:
-    with run.online as online:
+    with run.publisher as online:
         online.open()
         assert run.deploying.settings is not None
         assert run.deploying.settings.channel == "channel of quickstart"
@@ -148,25 +152,25 @@ def test_the_endpoint_is_opened_for_the_runs_channel_and_ends_with_the_run(run: 
 
 
 def test_a_critic_is_published_when_it_is_due_and_again_when_the_channel_has_lost_it(run: Run) -> None:
-    run.online.open()
-    assert "timing_s/publish" in run.online.publish(0, always=True)
+    run.publisher.open()
+    assert "timing_s/publish" in run.publisher.publish(0, always=True)
     for step in (1, 2):
-        assert run.online.publish(step) == {}
-    assert run.online.publish(3)
-    assert run.online.publish(5, always=True)
+        assert run.publisher.publish(step) == {}
+    assert run.publisher.publish(3)
+    assert run.publisher.publish(5, always=True)
     assert run.num_published == 3
     assert run.channel.offer.calls == [("a critic on its way",)] * 3
-    watch = run.online._watch
+    watch = run.publisher._watch
     assert watch is not None
     watch.published = PublishedCritic(fingerprint="ab" * 32, step=5, seconds=0.1, num_bytes=1, state=None)
-    assert run.online.publish(7)
+    assert run.publisher.publish(7)
 
 
 def test_each_step_tells_how_far_the_replicas_are_and_what_went_wrong(run: Run) -> None:
-    run.online.open()
-    watch = run.online._watch
+    run.publisher.open()
+    watch = run.publisher._watch
     assert watch is not None
-    assert run.online.after_step(1) == {"serve/replicas": 0.0, "serve/troubles": 0.0}
+    assert run.publisher.after_step(1) == {"serve/replicas": 0.0, "serve/troubles": 0.0}
     watch.published = PublishedCritic(fingerprint="ab" * 32, step=5, seconds=0.25, num_bytes=64, state=None)
     replicas = tuple(
         ReplicaReport(replica=name, tried="ab", fingerprint=fingerprint, step=step, refused=None)
@@ -174,7 +178,7 @@ def test_each_step_tells_how_far_the_replicas_are_and_what_went_wrong(run: Run) 
     )
     watch.channel = ChannelStatus(newest=watch.published, replicas=replicas, troubles=())
     watch._troubles.append("replica b refused it: broken")
-    assert run.online.after_step(2) == {
+    assert run.publisher.after_step(2) == {
         "serve/replicas": 3.0,
         "serve/troubles": 1.0,
         "serve/served_step": 4.0,
@@ -186,7 +190,7 @@ def test_each_step_tells_how_far_the_replicas_are_and_what_went_wrong(run: Run) 
     assert run.told.infos == ["the critic is served at http://127.0.0.1:1"]
     assert run.told.warnings == ["serve: replica b refused it: broken"]
     assert run.told.events == [("serve_failed", {"step": 2, "error": "replica b refused it: broken"})]
-    run.online.after_step(3)
+    run.publisher.after_step(3)
     assert len(run.told.infos) == len(run.told.warnings) == 1
 
 
@@ -196,7 +200,7 @@ def test_an_endpoint_that_cannot_be_opened_stops_the_run_before_it_begins_and_is
     run.deploying.failure = RuntimeError("the proxy did not start")
     with (
         pytest.raises(GadError, match="cannot be opened: the proxy did not start"),
-        run.online as online,
+        run.publisher as online,
     ):
         online.open()
     assert run.deploying.order[-1] == "end"
@@ -204,22 +208,22 @@ def test_an_endpoint_that_cannot_be_opened_stops_the_run_before_it_begins_and_is
 
 def test_an_endpoint_that_is_slow_to_start_is_told_and_the_run_begins(run: Run) -> None:
     run.deploying.failure = TimeoutError("not up in 60 s")
-    run.online.open()
+    run.publisher.open()
     assert run.told.warnings == ["serve: it is slow to start: not up in 60 s"]
     assert run.deploying.order[-1] == "deploy"
-    assert run.online.publish(3)
+    assert run.publisher.publish(3)
 
 
 def test_an_end_that_fails_or_takes_too_long_is_told_and_holds_the_run_no_longer(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.deploying.ending = RuntimeError("Serve is gone already")
-    run.online.open()
-    run.online.close()
+    run.publisher.open()
+    run.publisher.close()
     monkeypatch.setattr(module, "_GRACE_S", -5.0)
     run.deploying.may_end.clear()
-    run.online.open()
-    run.online.close()
+    run.publisher.open()
+    run.publisher.close()
     run.deploying.may_end.set()
     assert run.told.warnings == [
         "serve: it did not end in good order: RuntimeError: Serve is gone already",

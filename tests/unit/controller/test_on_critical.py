@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from gad_ray.controller.heed import heed
 from gad_ray.controller.interrupt import StopRequest
+from gad_ray.controller.on_critical import on_critical
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import HealthError
 from gad_ray.health import Finding, Severity
@@ -67,7 +67,7 @@ def told(tmp_path: Path) -> Told:
 
 
 def answer(told: Told, how: Any, severity: Severity = Severity.CRITICAL) -> None:
-    heed(
+    on_critical(
         [finding(severity)],
         how=how,
         directory=told.directory,

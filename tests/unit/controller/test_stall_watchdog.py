@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gad_ray.controller.stall import StallWatch
+from gad_ray.controller.stall_watchdog import StallWatchdog
 
 
 class Hour:
@@ -22,7 +22,7 @@ def test_a_long_wait_is_reported_once_and_again_after_the_next_step() -> None:
         waits.append(seconds)
         return seconds > 60.0
 
-    watch = StallWatch(report, clock=clock)
+    watch = StallWatchdog(report, clock=clock)
     watch.look()
     assert waits == []
     watch.begin()
@@ -37,7 +37,7 @@ def test_a_long_wait_is_reported_once_and_again_after_the_next_step() -> None:
 
 def test_nothing_is_missed_while_it_rests() -> None:
     clock, waits = Hour(), list[float]()
-    watch = StallWatch(lambda seconds: bool(waits.append(seconds)), clock=clock)
+    watch = StallWatchdog(lambda seconds: bool(waits.append(seconds)), clock=clock)
     watch.begin()
     watch.rest()
     clock.now = 1e6
@@ -46,7 +46,7 @@ def test_nothing_is_missed_while_it_rests() -> None:
 
 
 def test_the_thread_ends_with_the_context() -> None:
-    with StallWatch(lambda _: False) as watch:
+    with StallWatchdog(lambda _: False) as watch:
         thread = watch._thread
         assert thread.is_alive()
     assert not thread.is_alive()

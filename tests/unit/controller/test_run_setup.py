@@ -10,8 +10,8 @@ import pytest
 
 from gad_ray.checkpoint.store import CheckpointStore, RunPosition
 from gad_ray.config import RunConfig, config_hash, load_config
-from gad_ray.controller.opening import open_run
-from gad_ray.controller.saving import read_position
+from gad_ray.controller.checkpointing import read_position
+from gad_ray.controller.run_setup import open_run
 from gad_ray.errors import CheckpointError
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.precision import Rates, Shape

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from gad_ray.actors.groups import Groups
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.config import RunConfig
 from gad_ray.controller.progress import Progress
 from gad_ray.health.answers import Answers, Change
 from gad_ray.health.phrases import say
 
 
-class Answering:
+class AdaptiveSettings:
     """Has the learners follow what the rules change, and tells of it.
 
     Args:
@@ -24,7 +24,7 @@ class Answering:
         progress: Knows which rules hold.
     """
 
-    def __init__(self, config: RunConfig, *, groups: Groups, progress: Progress) -> None:
+    def __init__(self, config: RunConfig, *, groups: ActorGroups, progress: Progress) -> None:
         self._config = config
         self._groups = groups
         self._progress = progress
@@ -59,12 +59,7 @@ class Answering:
     def _hand_out(self) -> None:
         config = self._answers.config
         self._progress.take_settings(config)
-        actors = [*self._groups.critic, *self._groups.policy]
-        self._groups.waiter.get(
-            [actor.take_settings.remote(config) for actor in actors],
-            what="the learners to take over changed settings",
-            deadline_s=self._config.limits.update_s,
-        )
+        self._groups.take_settings(config)
 
     def _tell(self, change: Change) -> None:
         content = asdict(change)

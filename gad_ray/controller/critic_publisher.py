@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -20,10 +21,9 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from gad_ray.activity import activity
-from gad_ray.actors.groups import Groups
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.batch import Metrics, PublishedCritic
 from gad_ray.config import RunConfig
-from gad_ray.controller.endpoint_watch import EndpointWatch
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import GadError
 from gad_ray.serving.address import settings_of_run, url_of
@@ -33,9 +33,11 @@ from gad_ray.serving.channel import ChannelStatus
 
 _ANSWER_S = 10.0
 _GRACE_S = 15.0
+_LOOK_EVERY_S = 1.0
+_END_S = 10.0
 
 
-class OnlineCritic:
+class CriticPublisher:
     """A context in which a run's critic is served, if the run's configuration says so.
 
     Args:
@@ -44,7 +46,7 @@ class OnlineCritic:
         progress: Where it is told what becomes of it.
     """
 
-    def __init__(self, config: RunConfig, *, groups: Groups, progress: Progress) -> None:
+    def __init__(self, config: RunConfig, *, groups: ActorGroups, progress: Progress) -> None:
         self._config = config
         self._groups = groups
         self._progress = progress
@@ -114,8 +116,7 @@ class OnlineCritic:
         if not due:
             return {}
         started = time.perf_counter()
-        # Rank 0 alone answers for the group. Its other work waits in line, so that this is the critic of this step.
-        offered = self._channel.offer.remote(self._groups.critic[0].publish.remote())
+        offered = self._channel.offer.remote(self._groups.critic.publish())
         self._watch.expect(lambda: _settled(offered))
         return {"timing_s/publish": time.perf_counter() - started}
 
@@ -172,6 +173,110 @@ class OnlineCritic:
     def _tell(self, trouble: str, *, step: int | None) -> None:
         self._progress.warn("serve", trouble)
         self._progress.event("serve_failed", step=step, error=trouble)
+
+
+class EndpointWatch:
+    """A thread that hears what became of published critics, and how the endpoint is.
+
+    Args:
+        status: What the channel tells; may wait and fail.
+        trouble: What Serve says of an application that fails; may wait and fail.
+        every_s: Time between two looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        status: Callable[[], ChannelStatus],
+        trouble: Callable[[], str | None],
+        every_s: float = _LOOK_EVERY_S,
+    ) -> None:
+        self._status = status
+        self._trouble = trouble
+        self._every_s = every_s
+        self._offers: deque[Callable[[], PublishedCritic | None]] = deque()
+        self._troubles: deque[str] = deque()
+        self._told: dict[str, str | None] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="endpoint-watch", daemon=True)
+        self.published: PublishedCritic | None = None
+        self.channel = ChannelStatus(newest=None, replicas=(), troubles=())
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a replica has a critic."""
+        return any(replica.fingerprint is not None for replica in self.channel.replicas)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether the channel has nothing of what was published: its process was lost, and began anew."""
+        return self.published is not None and self.channel.newest is None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def expect(self, settled: Callable[[], PublishedCritic | None]) -> None:
+        """A critic is on its way.
+
+        Args:
+            settled: Gives the news of it, None while there is none, and raises where it failed.
+        """
+        self._offers.append(settled)
+
+    def take_troubles(self) -> list[str]:
+        """What has gone wrong since the last call."""
+        return [self._troubles.popleft() for _ in range(len(self._troubles))]
+
+    def look(self) -> None:
+        """Look once."""
+        self._try("publishing the critic", self._settle)
+        self._try("its channel", self._ask_channel)
+        self._try("Ray Serve", self._ask_serve)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self._thread.join(_END_S)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self.look()
+
+    def _try(self, what: str, look: Callable[[], None]) -> None:
+        if self._ended.is_set():
+            return
+        try:
+            look()
+        # The one border of the endpoint: whatever is wrong with it, the run is worth more.
+        except Exception as error:  # noqa: BLE001
+            self._note(what, f"{what}: {error}")
+        else:
+            self._told[what] = None
+
+    def _settle(self) -> None:
+        while self._offers:
+            news = self._offers.popleft()
+            found = news()
+            if found is None:
+                self._offers.appendleft(news)
+                return
+            self.published = found
+
+    def _ask_channel(self) -> None:
+        self.channel = self._status()
+        self._troubles.extend(self.channel.troubles)
+
+    def _ask_serve(self) -> None:
+        told = self._trouble()
+        if told:
+            raise GadError(told)
+
+    def _note(self, what: str, text: str) -> None:
+        """A trouble that lasts is told once."""
+        if self._told.get(what) != text:
+            self._told[what] = text
+            self._troubles.append(text)
 
 
 class _Ending(threading.Thread):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 
-from gad_ray.actors.groups import Groups
+from gad_ray.actors.groups import ActorGroups
 from gad_ray.checkpoint.store import CheckpointStore, RunPosition
 from gad_ray.config import RunConfig, config_hash
+from gad_ray.controller.stages import Stages
 from gad_ray.errors import CheckpointError
 from gad_ray.observability.run_dir import RunDirectory
 
 
-class Saving:
+class Checkpointing:
     """Has the actors save and load, and keeps where the run stood.
 
     Args:
@@ -23,7 +23,7 @@ class Saving:
         groups: The actors.
     """
 
-    def __init__(self, config: RunConfig, *, directory: RunDirectory, groups: Groups) -> None:
+    def __init__(self, config: RunConfig, *, directory: RunDirectory, groups: ActorGroups) -> None:
         self._config = config
         self._groups = groups
         self._store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
@@ -32,10 +32,7 @@ class Saving:
     def save(
         self,
         *,
-        step: int,
-        stage: str,
-        stage_step: int,
-        warmup_steps: int,
+        stages: Stages,
         policy_version: int,
         data: dict[str, JsonValue],
         answers: dict[str, JsonValue],
@@ -45,33 +42,26 @@ class Saving:
         """Save the whole state, as of the last step that was trained; unless that was done already.
 
         Args:
-            step: Steps of the run.
-            stage: The stage it is in.
-            stage_step: Steps of that stage.
-            warmup_steps: Length of the warm-up, as far as is known.
+            stages: Where the run stands.
             policy_version: Version of the policy's weights.
             data: Where the data stand.
             answers: Settings that health rules have changed.
             metrics_bytes: Length of metrics.jsonl.
             pin: A name under which it is kept for good.
         """
-        if self._saved_step == step and pin is None:
+        if self._saved_step == stages.step and pin is None:
             return
-        staging = self._store.begin(step)
+        staging = self._store.begin(stages.step)
         try:
-            saves: list[Any] = []
-            for name, actors in (("critic", self._groups.critic), ("policy", self._groups.policy)):
-                (staging.path / name).mkdir()
-                saves.append(actors[0].save.remote(str(staging.path / name)))
-            self._wait(saves, "saving a checkpoint")
+            self._groups.save(staging.path)
         except BaseException:
             self._store.abandon(staging)
             raise
         position = RunPosition(
-            stage=stage,
-            step=step,
-            stage_step=stage_step,
-            warmup_steps=warmup_steps,
+            stage=stages.name,
+            step=stages.step,
+            stage_step=stages.stage_step,
+            warmup_steps=stages.warmup_steps,
             policy_version=policy_version,
             data=data,
             answers=answers,
@@ -81,7 +71,7 @@ class Saving:
             pin=pin,
         )
         self._store.commit(staging, position)
-        self._saved_step = step
+        self._saved_step = stages.step
 
     def restore(self, checkpoint: Path) -> None:
         """Have critic and policy take over their saved states.
@@ -90,17 +80,12 @@ class Saving:
             CheckpointError: If the checkpoint is not, to the byte, what was committed.
         """
         self._store.verify(checkpoint)
-        loads = [actor.load.remote(str(checkpoint / "critic")) for actor in self._groups.critic]
-        loads += [actor.load.remote(str(checkpoint / "policy")) for actor in self._groups.policy]
-        self._wait(loads, "restoring the checkpoint")
+        self._groups.load(checkpoint)
 
     def go_on_from(self, step: int) -> None:
         """Forget the checkpoints of later steps: the resumed run takes them anew."""
         self._store.discard_after(step)
         self._saved_step = step
-
-    def _wait(self, refs: list[Any], what: str) -> None:
-        self._groups.waiter.get(refs, what=what, deadline_s=self._config.limits.checkpoint_s)
 
 
 def read_position(directory: RunDirectory, checkpoint: Path, config: RunConfig) -> RunPosition:

@@ -1,4 +1,4 @@
-"""Notices, from beside, that no step comes any more: whoever waits cannot tell."""
+"""Warns once when no step has finished for too long: whoever waits for it cannot tell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 _LOOK_EVERY_S = 5.0
 
 
-class StallWatch:
+class StallWatchdog:
     """A context with a thread that looks at the time since the last step, and reports each long wait once.
 
     Args:

@@ -14,14 +14,14 @@ from gad_ray.config.policy import (
     RlooAdvantage,
 )
 from gad_ray.config.reward import NoRepetition, RewardConfig
-from gad_ray.learners.experience import (
+from gad_ray.models.chat import ChatFormat
+from gad_ray.rewards.format_terms import FormatTerms
+from gad_ray.rewards.stage import (
     advantages_of,
-    group_index,
     response_metrics,
     reward_metrics,
     rewards_of,
 )
-from gad_ray.models.chat import ChatFormat
 from tests.unit.builders import policy_config, prompt_batch, rollout_batch, score_batch
 from tests.unit.learners.variants import ADVANTAGES
 
@@ -46,7 +46,8 @@ def test_the_reward_is_the_weighted_sum_of_its_terms(chat: ChatFormat):
     # Bigrams of "a b a b": 2 of 3 distinct, −1/3; all others 0. Weighed 3 and 0.5: −1 and 0.5·score.
     config = RewardConfig(discriminator_weight=0.5, format=(NoRepetition(ngram=2, weight=3.0),))
     rollouts = rollouts_of(chat)
-    rewards = rewards_of(rollouts, score_batch(SCORES), config, prompt_batch(2))
+    form = FormatTerms(config)(prompt_batch(2), rollouts)
+    rewards = rewards_of(rollouts, score_batch(SCORES), config, form)
     assert rewards.format.tolist() == pytest.approx([-1.0, 0.0, 0.0, 0.0, 0.0])
     assert rewards.total.tolist() == pytest.approx([-0.5, 1.5, -1.0, -1.0, -1.0])
     metrics = reward_metrics(rollouts, rewards, with_format=True)
@@ -116,7 +117,7 @@ def test_groups_without_spread_are_counted(chat: ChatFormat):
     rollouts = rollouts_of(chat)
     rewards = rewards_of(rollouts, score_batch(SCORES), RewardConfig())
     assert reward_metrics(rollouts, rewards, with_format=False)["actor/zero_spread_groups"] == 0.5
-    assert group_index(rollouts).tolist() == [0, 0, 1, 1, 1]
+    assert rollouts.group_index().tolist() == [0, 0, 1, 1, 1]
 
 
 def test_lengths_are_in_tokens_and_the_teachers_is_counted_once_a_prompt(chat: ChatFormat):

@@ -1,0 +1,33 @@
+"""Seconds of a step's parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
+from gad_ray.batch import Metrics
+
+
+class Stopwatch:
+    """Adds up the wall time of a step's parts, from when it is made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._seconds: Metrics = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Generator[None]:
+        """Time a part; of several of one name, their sum."""
+        started = time.perf_counter()
+        yield
+        self.add({f"timing_s/{part}": time.perf_counter() - started})
+
+    def add(self, timing: Mapping[str, float]) -> None:
+        """Add parts that were timed elsewhere."""
+        for name, seconds in timing.items():
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def timing(self) -> Metrics:
+        """``timing_s/*``, the whole step's so far among them."""
+        return {**self._seconds, "timing_s/step": time.perf_counter() - self._started}

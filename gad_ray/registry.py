@@ -1,0 +1,55 @@
+"""Variants of one thing, by name: each is a class of settings and what goes with it, entered where it is defined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from gad_ray.errors import ConfigError
+
+C = TypeVar("C")
+V = TypeVar("V")
+
+
+class Registry(Generic[C, V]):
+    """What belongs to each class of settings.
+
+    Args:
+        kind: What the variants are of, for errors.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._entries: dict[type[C], V] = {}
+
+    def register(self, settings: type[C]) -> Callable[[V], V]:
+        """Enter what is decorated as the variant that has these settings.
+
+        Raises:
+            ValueError: If there is one already.
+        """
+
+        def enter(variant: V) -> V:
+            if settings in self._entries:
+                raise ValueError(f"{settings.__name__} is registered twice as {self._kind}")
+            self._entries[settings] = variant
+            return variant
+
+        return enter
+
+    def of(self, settings: C) -> V:
+        """The variant of given settings.
+
+        Raises:
+            ConfigError: If nobody has registered one.
+        """
+        try:
+            return self._entries[type(settings)]
+        except KeyError:
+            raise ConfigError(
+                f"{type(settings).__name__} is the settings of no registered {self._kind}",
+                mend=f"register it where it is defined; there are {', '.join(c.__name__ for c in self._entries)}",
+            ) from None
+
+    def __iter__(self) -> Iterator[type[C]]:
+        return iter(self._entries)
