@@ -153,9 +153,10 @@ class ChatFormat:
             for token, index in self._control_ids.items()
             if index in self.stop_token_ids or index == self.pad_token_id
         )
-        while ends and text.endswith(ends):
-            text = text[: -max(len(end) for end in ends if text.endswith(end))]
-        return text
+        length = len(text)  # moved instead of cutting, since padding may be long
+        while ends and text.endswith(ends, 0, length):
+            length -= max(len(end) for end in ends if text.endswith(end, 0, length))
+        return text[:length]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, control tokens left out."""
