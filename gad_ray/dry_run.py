@@ -115,7 +115,7 @@ def _check_batches(config: RunConfig, fit: FitMethod | None, data: LoadedData, f
             num_prompts >= size,
             DataError(
                 f"{name} = {size}, but there are only {num_prompts} prompts to train on",
-                mend=f"lower {name}, hold fewer prompts out, or name more data",
+                hint=f"lower {name}, hold fewer prompts out, or name more data",
             ),
         )
     if method is not None:
@@ -133,7 +133,7 @@ def _check_engine(config: RunConfig, found: DryRun) -> str:
         has_vllm or wanted != "vllm",
         ConfigError(
             "rollout.engine = vllm, but vLLM is not installed",
-            mend="install it (make setup), or use rollout.engine=auto",
+            hint="install it (make setup), or use rollout.engine=auto",
         ),
     )
     engine = wanted if wanted != "auto" else "vllm" if has_vllm else "transformers"
@@ -257,7 +257,7 @@ def _chat_format(
             ModelError(
                 f"{model.model} has no chat template",
                 where=role,
-                mend=f"set the key {role}.model.chat_template",
+                hint=f"set the key {role}.model.chat_template",
             ),
         )
         return None
@@ -287,7 +287,7 @@ def _check_positions(config: RunConfig, facts: dict[str, ModelFacts], found: Dry
                 ConfigError(
                     f"data.max_prompt_tokens = {prompt} and rollout.max_response_tokens = {response} make "
                     f"{prompt + response} tokens; {described.name} takes {longest}",
-                    mend="lower one of them",
+                    hint="lower one of them",
                 ),
             )
         else:
@@ -295,7 +295,7 @@ def _check_positions(config: RunConfig, facts: dict[str, ModelFacts], found: Dry
                 config.critic.max_tokens <= longest,
                 ConfigError(
                     f"critic.max_tokens = {config.critic.max_tokens}; {described.name} takes {longest}",
-                    mend=f"set critic.max_tokens={longest} or less",
+                    hint=f"set critic.max_tokens={longest} or less",
                 ),
             )
     if "critic" in facts and prompt + response > config.critic.max_tokens:
@@ -349,7 +349,7 @@ def _check_pairs(config: RunConfig, data: LoadedData, chat: ChatFormat | None, f
         DataError(
             f"critic.max_tokens = {config.critic.max_tokens}, and {too_long} rows are longer with the teacher's response; "
             f"the longest, {longest!r}, has {lengths[longest]} tokens",
-            mend=f"raise critic.max_tokens, or lower data.max_prompt_tokens ({config.data.max_prompt_tokens}) and "
+            hint=f"raise critic.max_tokens, or lower data.max_prompt_tokens ({config.data.max_prompt_tokens}) and "
             f"data.max_teacher_tokens ({config.data.max_teacher_tokens})",
         ),
     )
@@ -385,10 +385,10 @@ def _check_gpus(config: RunConfig, fit: FitMethod | None, found: DryRun) -> None
     if os.environ.get("RAY_ADDRESS") or _CURRENT_CLUSTER.exists():
         found.warnings.append(f"{message}: the cluster must have the others")
         return
-    mend = (
+    hint = (
         "run it in a cluster that has them, or lower policy.group, critic.group and rollout.gpus_per_worker"
     )
-    found.problems.append(ConfigError(message, mend=mend))
+    found.problems.append(ConfigError(message, hint=hint))
 
 
 def _compare_memory(actors: tuple[ActorMemory, ...], fit: FitMethod | None, found: DryRun) -> list[str]:
@@ -424,4 +424,4 @@ def _compare_memory(actors: tuple[ActorMemory, ...], fit: FitMethod | None, foun
 def _in_role(error: GadError, key: str) -> GadError:
     """The same error, saying which key of the configuration led to it."""
     where = f"{key}: {error.where}" if error.where else key
-    return type(error)(error.message, where=where, mend=error.mend)
+    return type(error)(error.message, where=where, hint=error.hint)

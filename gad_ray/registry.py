@@ -48,7 +48,7 @@ class Registry(Generic[C, V]):
         except KeyError:
             raise ConfigError(
                 f"{type(settings).__name__} is the settings of no registered {self._kind}",
-                mend=f"register it where it is defined; there are {', '.join(c.__name__ for c in self._entries)}",
+                hint=f"register it where it is defined; there are {', '.join(c.__name__ for c in self._entries)}",
             ) from None
 
     def __iter__(self) -> Iterator[type[C]]:

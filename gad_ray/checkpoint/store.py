@@ -102,7 +102,7 @@ class CheckpointStore:
         """
         if keep < 1:
             raise CheckpointError(
-                f"keep is {keep}: a run could not be resumed", mend="keep at least 1 checkpoint"
+                f"keep is {keep}: a run could not be resumed", hint="keep at least 1 checkpoint"
             )
         self.root = root
         self.keep = keep
@@ -113,7 +113,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"the checkpoint folder cannot be used ({error})",
                 where=str(root),
-                mend="choose a writable folder",
+                hint="choose a writable folder",
             ) from error
 
     def begin(self, step: int) -> Staging:
@@ -146,7 +146,7 @@ class CheckpointStore:
         if meta.step != staging.step:
             raise CheckpointError(
                 f"a checkpoint begun for step {staging.step} cannot be committed as of step {meta.step}",
-                mend="begin a checkpoint at the step it is of",
+                hint="begin a checkpoint at the step it is of",
             )
         try:
             (staging.path / POSITION).write_text(meta.model_dump_json(indent=1), encoding="utf-8")
@@ -204,7 +204,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"cannot be read as a run's position ({_in_one_line(error)})",
                 where=str(file),
-                mend=f"use the release that wrote it, or remove {path} and go on from an older one",
+                hint=f"use the release that wrote it, or remove {path} and go on from an older one",
             ) from error
 
     def discard_after(self, step: int) -> None:
@@ -217,7 +217,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"there is no checkpoint of step {step} to go back to",
                 where=str(self.root),
-                mend=f"choose one of {', '.join(path.name for path in self.checkpoints()) or 'none so far'}",
+                hint=f"choose one of {', '.join(path.name for path in self.checkpoints()) or 'none so far'}",
             )
         for path in self.checkpoints():
             if _step_of(path) > step:
@@ -285,7 +285,7 @@ class CheckpointStore:
         return CheckpointError(
             f"the checkpoint cannot be written ({error})",
             where=str(self.root),
-            mend="free space, lower the number of checkpoints kept, or choose another folder",
+            hint="free space, lower the number of checkpoints kept, or choose another folder",
         )
 
 

@@ -280,13 +280,13 @@ class Controller:
         if gate is None or step < self.stages.most_warmup_steps or self.progress.ready:
             return
         text = f"the critic is not ready for the game after {step} steps of warm-up"
-        mend = f"give it more steps (stages.warmup.steps), or look at what gad-ray diagnose {self.directory.root} says"
+        hint = f"give it more steps (stages.warmup.steps), or look at what gad-ray diagnose {self.directory.root} says"
         self.progress.event("not_ready", step=step)
         if gate.otherwise == "continue":
-            self.progress.warn("not-ready", f"{text}; {mend}")
+            self.progress.warn("not-ready", f"{text}; {hint}")
             return
         self._save()
-        raise HealthError(text, where=f"step {step}", mend=mend)
+        raise HealthError(text, where=f"step {step}", hint=hint)
 
     def _end_step(self, step: int) -> None:
         """Count the step; let it be the warm-up's last if the critic was ready before it, where that is asked for."""

@@ -87,7 +87,7 @@ class ByGap(Curriculum):
             raise DataError(
                 f"data.curriculum.keep = {config.keep} leaves {self._num_kept} of {num_rows} prompts, "
                 f"and a step takes {batch_size}",
-                mend="keep more, make prompts_per_step smaller, or name more data",
+                hint="keep more, make prompts_per_step smaller, or name more data",
             )
         self._counts = [0] * num_rows
         self._sums = [0.0] * num_rows
@@ -196,5 +196,5 @@ def _damaged(keys: Sequence[str]) -> CheckpointError:
     return CheckpointError(
         f"what the curriculum has learned cannot be read: it has {', '.join(keys) or 'nothing'}",
         where="data position",
-        mend="resume from another checkpoint",
+        hint="resume from another checkpoint",
     )

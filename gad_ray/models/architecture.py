@@ -82,30 +82,30 @@ def load_config(directory: Path) -> Any:
             raise ModelError(
                 f"model type {raw.get('model_type')!r} needs Python code of its own (auto_map), which is not run",
                 where=str(directory),
-                mend="choose a model that transformers knows itself",
+                hint="choose a model that transformers knows itself",
             ) from error
         raise ModelError(
             f"transformers cannot read its config.json: {_first_line(error)}",
             where=str(directory),
-            mend="check model_type and sizes, or install a transformers that knows this model",
+            hint="check model_type and sizes, or install a transformers that knows this model",
         ) from error
     if config.is_encoder_decoder:
         raise ModelError(
             f"model type {config.model_type!r} is an encoder with a decoder; policy and critic are decoders alone",
             where=str(directory),
-            mend="choose a causal language model, such as those of the types llama, qwen2 or gemma",
+            hint="choose a causal language model, such as those of the types llama, qwen2 or gemma",
         )
     if type(config) not in cast("Any", MODEL_FOR_CAUSAL_LM_MAPPING):
         raise ModelError(
             f"model type {config.model_type!r} has no causal language model in transformers",
             where=str(directory),
-            mend="choose a causal language model; of one that also sees or hears, its language model alone",
+            hint="choose a causal language model; of one that also sees or hears, its language model alone",
         )
     if quantised := _quantisation(config):
         raise ModelError(
             f"its weights are quantised ({quantised}), and quantised weights cannot be trained",
             where=str(directory),
-            mend="give the model's unquantised weights; policy.model.lora saves memory instead",
+            hint="give the model's unquantised weights; policy.model.lora saves memory instead",
         )
     return config
 
@@ -131,7 +131,7 @@ def check_vocabulary(largest_id: int, num_rows: int | None, *, where: str) -> No
             f"its tokenizer gives token ids up to {largest_id}, and its embedding has {num_rows} rows, for ids up to "
             f"{num_rows - 1}",
             where=where,
-            mend="give the tokenizer that belongs to the model, or resize the model's embedding and save it again",
+            hint="give the tokenizer that belongs to the model, or resize the model's embedding and save it again",
         )
 
 
@@ -145,7 +145,7 @@ def check_checkpointing(model: Any, *, wanted: bool, where: str) -> None:
         raise ModelError(
             f"model type {model.config.model_type!r} cannot recompute activations",
             where=where,
-            mend="set model.gradient_checkpointing=false",
+            hint="set model.gradient_checkpointing=false",
         )
 
 

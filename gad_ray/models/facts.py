@@ -72,7 +72,7 @@ def facts_of_gguf(path: Path, *, name: str) -> ModelFacts:
         raise ModelError(
             f"cannot be read as GGUF ({error})",
             where=str(path),
-            mend="check that the file is whole; fetch it again",
+            hint="check that the file is whole; fetch it again",
         ) from error
     # The big arrays (vocabulary, merges) are only counted: decoding them takes seconds.
     values: dict[str, Any] = {

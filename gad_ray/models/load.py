@@ -112,7 +112,7 @@ def empty_backbone(model_dir: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(
             f"cannot be built by transformers ({error})",
             where=str(model_dir),
-            mend="use the same release of transformers in all processes",
+            hint="use the same release of transformers in all processes",
         ) from error
     model.config.use_cache = False
     return cast("PreTrainedModel", model.eval())
@@ -160,14 +160,14 @@ def _load(
         raise ModelError(
             f"cannot be loaded by transformers ({error})",
             where=str(model_dir),
-            mend="check that it is a causal language model that the installed transformers knows, and whole",
+            hint="check that it is a causal language model that the installed transformers knows, and whole",
         ) from error
     lacking = sorted(str(name) for name in info["missing_keys"])
     if lacking:  # transformers would go on with random values in their place
         raise ModelError(
             f"{len(lacking)} weights are missing, e.g. {lacking[0]}",
             where=str(model_dir),
-            mend="fetch or export the model again, or use a directory that has them",
+            hint="fetch or export the model again, or use a directory that has them",
         )
     return cast("PreTrainedModel", model)
 
@@ -221,7 +221,7 @@ def check_lora_targets(model: nn.Module, target_modules: Sequence[str]) -> None:
     if unknown:
         raise ModelError(
             f"lora.target_modules names {unknown[0]!r}, which the model does not have",
-            mend=f"choose among {', '.join(sorted(linear))}",
+            hint=f"choose among {', '.join(sorted(linear))}",
         )
 
 
@@ -339,7 +339,7 @@ def export_hf(
         staging.rename(out_dir)
     except OSError as error:
         raise ModelError(
-            f"cannot be written: {error}", where=str(out_dir), mend="free space or choose another directory"
+            f"cannot be written: {error}", where=str(out_dir), hint="free space or choose another directory"
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -62,9 +62,7 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
-SERVING_WITH_RAY = {
-    f"gad_ray.serving.{name}" for name in ("deploying", "deployment", "foreground", "run_channel")
-}
+SERVING_WITH_RAY = {f"gad_ray.serving.{name}" for name in ("ray_serve", "serve_command", "run_channel")}
 WITHOUT_TORCH = {
     "errors",
     "addresses",

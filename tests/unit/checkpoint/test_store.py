@@ -111,7 +111,7 @@ def test_going_back_to_a_step_removes_the_later_ones(tmp_path: Path):
     assert names(store) == ["step-000001"]
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 7") as refusal:
         store.discard_after(7)
-    assert "step-000001" in str(refusal.value.mend)
+    assert "step-000001" in str(refusal.value.hint)
 
 
 def test_the_same_step_again_replaces_the_checkpoint(tmp_path: Path):

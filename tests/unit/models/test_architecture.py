@@ -175,7 +175,7 @@ def check_refused(directory: Path, tmp_path: Path, words: str) -> None:
         PolicyModel.build(config)
     with pytest.raises(ModelError, match=words) as refusal:
         CriticModel.build(config, pooling=MeanPooling(), max_tokens=64, seed=0)
-    assert refusal.value.mend
+    assert refusal.value.hint
     told = found_by_a_dry_run(directory, tmp_path)
     assert refusal.value.message in told
 
