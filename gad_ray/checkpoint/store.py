@@ -64,9 +64,6 @@ class RunPosition(StrictModel):
     metrics_bytes: int = Field(ge=0)
     """Length of metrics.jsonl at that step, in bytes; a resumed run cuts off what came after."""
 
-    rng: dict[str, JsonValue]
-    """What restoring the random number generators needs beyond the states saved with the components."""
-
     config_hash: str
     """Digest of the resolved config."""
 
@@ -173,14 +170,6 @@ class CheckpointStore:
     def latest(self) -> Path | None:
         """The newest committed checkpoint, or None if there is none."""
         return max(self.checkpoints(), key=_step_of, default=None)
-
-    def pinned(self, pin: str) -> Path | None:
-        """The newest checkpoint that was committed under a pin, or None.
-
-        Raises:
-            CheckpointError: If a checkpoint's position cannot be read.
-        """
-        return next((path for path in reversed(self.checkpoints()) if self.load_meta(path).pin == pin), None)
 
     def verify(self, path: Path) -> None:
         """Check that a checkpoint is what was committed, to the byte.

@@ -66,7 +66,6 @@ class Checkpointing:
             data=data,
             answers=answers,
             metrics_bytes=metrics_bytes,
-            rng={},
             config_hash=config_hash(self._config),
             pin=pin,
         )

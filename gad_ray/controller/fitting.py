@@ -293,7 +293,6 @@ class Fitting:
                 policy_version=saved.policy_version,
                 data=dict(saved.data),
                 metrics_bytes=self._progress.position(),
-                rng={},
                 config_hash=self._hash,
             ),
         )

@@ -116,11 +116,6 @@ class Batcher:
         self._workers: list[asyncio.Task[None]] = []
 
     @property
-    def num_requests(self) -> int:
-        """Requests that wait or are being scored."""
-        return len(self._jobs)
-
-    @property
     def num_tokens(self) -> int:
         """Their tokens that are not scored yet."""
         return sum(job.tokens_left for job in self._jobs)

@@ -125,7 +125,7 @@ async def until_begun(scorer: Scorer) -> None:
 
 async def until_queued(batcher: Batcher, requests: int) -> None:
     async with asyncio.timeout(30):
-        while batcher.num_requests < requests:
+        while len(batcher._jobs) < requests:
             await asyncio.sleep(0)
 
 
