@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from typing import assert_never, cast
 
 from pydantic import JsonValue
 
@@ -175,7 +175,9 @@ def make_curriculum(
         DataError: If it leaves fewer prompts than a step takes.
     """
     match config:
-        case DifficultyCurriculum(order="ascending" | "descending" as order):
+        case None | DifficultyCurriculum(order="shuffled"):
+            return Curriculum()
+        case DifficultyCurriculum(order=order):
             return ByDifficulty(difficulty, descending=order == "descending")
         case GapCurriculum():
             return ByGap(num_rows, config, batch_size=batch_size)
@@ -183,7 +185,7 @@ def make_curriculum(
             steps = config.in_steps(num_prompts=num_rows, prompts_per_step=batch_size)
             return SpreadFirst(num_rows, phase_steps=steps, batch_size=batch_size)
         case _:
-            return Curriculum()
+            assert_never(config)
 
 
 def _are_numbers(value: JsonValue, length: int | None) -> bool:
