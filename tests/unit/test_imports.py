@@ -47,6 +47,7 @@ FLOORS: dict[str, int] = {
     "doctor": 9,
     "dry_run": 9,
     "commands": 10,
+    "api": 11,
     "cli": 11,
     "__main__": 12,
 }
