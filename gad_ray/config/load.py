@@ -261,7 +261,7 @@ def _describe_fault(error: Any, overridden: Iterable[str]) -> str:
     if error["type"] == "missing":
         return f"  {key}: is needed and not given"
     if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        tags = [str(_tag_of(variant)) for variant in place.below]
+        tags = [str(tag) for variant in place.below if (tag := _tag_of(variant)) is not None]
         given = value.get("name") if _is_mapping(value) else None
         if given is None:
             return f"  {key}.name{origin}: is needed and not given; it is one of: {', '.join(tags)}"
