@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,14 @@ def test_what_a_page_shows_is_what_its_example_says(page: Path) -> None:
     (example,) = re.findall(r"\[(examples/extending/\w+\.py)\]", text)
     source = [line.strip() for line in (ROOT / example).read_text(encoding="utf-8").splitlines()]
     assert [line for line in map(str.strip, shown.splitlines()) if line and line not in source] == []
+
+
+def test_the_readme_shows_the_step_as_it_is() -> None:
+    shown = re.findall(
+        r"```python\n(def step.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    source = (ROOT / "gad_ray" / "controller" / "controller.py").read_text(encoding="utf-8")
+    start = source.index("    def step(self)")
+    step = textwrap.dedent(source[start : source.index("    # -- parts of a step", start)])
+    assert shown == [step.rstrip() + "\n"]
+    assert len(step.splitlines()) <= 45
