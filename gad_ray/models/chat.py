@@ -89,8 +89,21 @@ class ChatFormat:
 
     @property
     def largest_id(self) -> int:
-        """The largest token id that the tokenizer gives."""
-        return max(self.tokenizer.get_vocab().values())
+        """The largest token id that a text or the template can come to.
+
+        A control token that neither template nor tokenizer uses (Gemma's for images) may have no row in the embedding.
+        """
+        tokenizer, template = cast("Any", self.tokenizer), self.template_text
+        used = {self.pad_token_id, self.end_of_turn_id}
+        used |= {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+        # A template writes a token itself, or by the name that the tokenizer has for it.
+        written = [str(token) for name, token in tokenizer.special_tokens_map.items() if name in template]
+        unused = {
+            index
+            for token, index in self._control_ids.items()
+            if index not in used and token not in written and token not in template
+        }
+        return max(index for index in tokenizer.get_vocab().values() if index not in unused)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Render a conversation up to where the assistant's answer begins.
@@ -292,7 +305,7 @@ def _load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(directory), trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # `tokenizers` raises a bare one for a damaged file
         raise ModelError(
             f"its tokenizer cannot be loaded ({error})",
             where=str(directory),

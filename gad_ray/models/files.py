@@ -10,6 +10,10 @@ from typing import Any, cast
 from gad_ray.errors import ModelError
 
 _MAX_HEADER_BYTES = 100_000_000
+_POINTER = b"version https://git-lfs"
+_NUMBERS = {"F64", "F32", "F16", "BF16"}
+_PACKED = (".qweight", ".weight_packed", ".SCB", ".absmax")
+"""Ends of names under which GPTQ, AWQ, compressed-tensors and bitsandbytes store weights."""
 _WHOLE, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 
 
@@ -30,12 +34,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def find_weights(directory: Path) -> list[Path]:
-    """The safetensors files that transformers loads from a Hugging Face directory, and no others that lie there.
+def check_has_config(directory: Path) -> None:
+    """Check that a directory holds a model's config, and no adapter: transformers would load it on whatever base it names.
 
     Raises:
-        ModelError: If config.json or weights are missing, one of several shards is, or an adapter lies there: transformers
-            would load it on whatever base it names. Pickled weights are refused by name.
+        ModelError: If it does not.
     """
     if not (directory / "config.json").is_file():
         if (directory / _ADAPTER).is_file():
@@ -47,6 +50,16 @@ def find_weights(directory: Path) -> list[Path]:
         )
     if (directory / _ADAPTER).is_file():
         raise _adapter(directory, "holds an adapter beside the model")
+
+
+def find_weights(directory: Path) -> list[Path]:
+    """The safetensors files that transformers loads from a Hugging Face directory, and no others that lie there.
+
+    Raises:
+        ModelError: If config.json or weights are missing, one of several shards is, or an adapter lies there. Pickled
+            weights are refused by name.
+    """
+    check_has_config(directory)
     if (directory / _WHOLE).is_file():
         return [directory / _WHOLE]
     if (directory / _INDEX).is_file():
@@ -98,17 +111,51 @@ def _adapter(directory: Path, what: str) -> ModelError:
     )
 
 
+def quantised(how: str, *, where: str) -> ModelError:
+    """The refusal of quantised weights.
+
+    Args:
+        how: The method.
+        where: The file that tells.
+    """
+    return ModelError(
+        f"its weights are quantised ({how}), and quantised weights cannot be trained",
+        where=where,
+        mend="give the model's unquantised weights; model.lora saves memory instead",
+    )
+
+
+def read_shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name → shape of all weights that transformers loads from a Hugging Face directory.
+
+    Raises:
+        ModelError: As :func:`find_weights` and :func:`tensor_shapes`.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in find_weights(directory):
+        shapes.update(tensor_shapes(file))
+    return shapes
+
+
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Tensor name → shape of a safetensors file, from the header alone; the file's length is held against it.
 
     Raises:
-        ModelError: If the file is shorter or longer than its header says.
+        ModelError: If the file is shorter or longer than its header says, or its weights are quantised: transformers would
+            take packed numbers for weights.
     """
     size = path.stat().st_size
     damaged = ModelError(
         "is damaged or was not written to its end", where=str(path), mend="fetch the model again"
     )
     with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ModelError(
+                "is a pointer of Git LFS and holds no weights",
+                where=str(path),
+                mend="run `git lfs pull` there",
+            )
+        file.seek(0)
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
@@ -118,10 +165,15 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             header.pop("__metadata__", None)
             ends = [int(entry["data_offsets"][1]) for entry in header.values()]
             shapes = {name: tuple(int(n) for n in entry["shape"]) for name, entry in header.items()}
+            types = {name: str(entry["dtype"]) for name, entry in header.items()}
         except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise damaged from error
     if size != 8 + length + max(ends, default=0):
         raise damaged
+    for name, dtype in types.items():
+        # Masks and positions may be integers; weights of less than 16 bits are quantised.
+        if name.endswith(_PACKED) or (name.endswith("weight") and dtype not in _NUMBERS):
+            raise quantised(f"{name} is of type {dtype}", where=str(path))
     return shapes
 
 
