@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from gad_ray.errors import ModelError
 from gad_ray.models.files import quantised, read_json
@@ -203,7 +203,10 @@ def check_keeps_cache(model: Any, *, where: str) -> None:
     Raises:
         ModelError: If it cannot.
     """
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
+    signature = inspect.signature(model.forward)
+    outputs = get_args(signature.return_annotation) or (signature.return_annotation,)
+    given = any("past_key_values" in getattr(output, "__dataclass_fields__", {}) for output in outputs)
+    if not given or "past_key_values" not in signature.parameters:
         raise ModelError(
             f"model type {model.config.model_type!r} keeps no cache of keys and values, with which "
             "rollout.engine = transformers generates",
@@ -231,5 +234,7 @@ def _size(config: Any, name: str) -> int | None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first; its kind where it says nothing."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What an error says first, in one line; its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return told or type(error).__name__

@@ -103,7 +103,8 @@ class ChatFormat:
             for token, index in self._control_ids.items()
             if index not in used and token not in written and token not in template
         }
-        return max(index for index in tokenizer.get_vocab().values() if index not in unused)
+        # The generation config may name an end of turn that the tokenizer does not have.
+        return max({self.pad_token_id, self.end_of_turn_id, *tokenizer.get_vocab().values()} - unused)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Render a conversation up to where the assistant's answer begins.
@@ -340,7 +341,15 @@ def _generation_eos(directory: Path) -> list[int]:
     value = read_json(path).get("eos_token_id")
     if value is None:
         return []
-    return [int(i) for i in cast("list[int]", value)] if isinstance(value, list) else [int(value)]
+    ids = cast("list[object]", value) if isinstance(value, list) else [value]
+    numbers = [index for index in ids if isinstance(index, int)]
+    if len(numbers) < len(ids):
+        raise ModelError(
+            f"eos_token_id = {value!r} is neither a token id nor several",
+            where=str(path),
+            mend="write the ids of the tokens that end a response",
+        )
+    return numbers
 
 
 def _encoder(tokenizer: PreTrainedTokenizerFast, *, split_special_tokens: bool) -> Tokenizer:

@@ -14,6 +14,9 @@ _POINTER = b"version https://git-lfs"
 _NUMBERS = {"F64", "F32", "F16", "BF16"}
 _PACKED = (".qweight", ".weight_packed", ".SCB", ".absmax")
 """Ends of names under which GPTQ, AWQ, compressed-tensors and bitsandbytes store weights."""
+_NAMED = "transformers_weights"
+"""Key of config.json."""
+
 _WHOLE, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 
 
@@ -60,10 +63,12 @@ def find_weights(directory: Path) -> list[Path]:
             weights are refused by name.
     """
     check_has_config(directory)
+    if named := read_json(directory / "config.json").get(_NAMED):
+        return _named_weights(directory, str(named))
     if (directory / _WHOLE).is_file():
         return [directory / _WHOLE]
     if (directory / _INDEX).is_file():
-        return _shards(directory)
+        return _shards(directory / _INDEX)
     others = sorted(path.name for path in directory.glob("*.safetensors"))
     if others:
         raise ModelError(
@@ -87,8 +92,27 @@ def find_weights(directory: Path) -> list[Path]:
     )
 
 
-def _shards(directory: Path) -> list[Path]:
-    index = directory / _INDEX
+def _named_weights(directory: Path, name: str) -> list[Path]:
+    """The files that the config itself names, which transformers takes before all others."""
+    where = str(directory / "config.json")
+    if not name.endswith((".safetensors", ".safetensors.index.json")):
+        raise ModelError(
+            f"{_NAMED} = {name!r} is no safetensors file; loading pickles can run code, so they are refused",
+            where=where,
+            mend="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
+        )
+    file = directory / name
+    if not file.is_file():
+        raise ModelError(
+            f"{_NAMED} = {name!r}, and there is no such file",
+            where=where,
+            mend="fetch the model again with all its *.json and *.safetensors files",
+        )
+    return _shards(file) if name.endswith(".json") else [file]
+
+
+def _shards(index: Path) -> list[Path]:
+    directory = index.parent
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError("names no weights", where=str(index), mend="fetch or export the model again")

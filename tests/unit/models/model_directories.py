@@ -196,6 +196,34 @@ def pickled(directory: Path) -> Path:
     return directory
 
 
+def pickled_by_name(directory: Path) -> Path:
+    """Its config names a pickle, which transformers would take before the safetensors beside it."""
+    (changed(directory, transformers_weights="weights.bin") / "weights.bin").write_bytes(b"a pickle")
+    return directory
+
+
+def named_by_its_config(directory: Path) -> Path:
+    (changed(directory, transformers_weights="w.safetensors") / "model.safetensors").rename(
+        directory / "w.safetensors"
+    )
+    return directory
+
+
+def with_a_word_for_its_end(directory: Path) -> Path:
+    (make_tiny_model(directory) / "generation_config.json").write_text('{"eos_token_id": ["</s>"]}')
+    return directory
+
+
+def that_ends_in_a_token_without_a_row(directory: Path) -> Path:
+    """Neither template nor tokenizer say what ends a response, and the generation config names an id of nothing."""
+    path = make_tiny_model(directory) / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "eos_token": None}))
+    (directory / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    (directory / "generation_config.json").write_text('{"eos_token_id": 4000}')
+    return directory
+
+
 def without_a_tokenizer(directory: Path) -> Path:
     for file in make_tiny_model(directory).glob("tokenizer*"):
         file.unlink()

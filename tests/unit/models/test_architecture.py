@@ -35,13 +35,17 @@ from tests.unit.models.model_directories import (
     in_shards,
     look,
     more_tokens_than_rows,
+    named_by_its_config,
     packed,
     pickled,
+    pickled_by_name,
     pointer,
     t5,
+    that_ends_in_a_token_without_a_row,
     truncated,
     whose_template_writes_an_image_token,
     with_a_damaged_tokenizer,
+    with_a_word_for_its_end,
     with_an_image_token,
     without_a_shard,
     without_a_tokenizer,
@@ -58,6 +62,9 @@ REFUSED = {
     truncated: "is damaged or was not written to its end",
     pointer: "is a pointer of Git LFS",
     pickled: r"its weights are pickled \(pytorch_model\.bin\)",
+    pickled_by_name: "transformers_weights = 'weights.bin' is no safetensors file",
+    with_a_word_for_its_end: r"eos_token_id = \['</s>'\] is neither a token id nor several",
+    that_ends_in_a_token_without_a_row: "token ids up to 4000, and its embedding has 384 rows",
     without_a_tokenizer: "its tokenizer cannot be loaded",
     with_a_damaged_tokenizer: "its tokenizer cannot be loaded",
     whose_template_writes_an_image_token: "token ids up to 384, and its embedding has 384 rows",
@@ -82,7 +89,10 @@ CHANGED = {
     "more heads": ({"num_key_value_heads": 4}, "4 weights have other shapes"),
     "padding": ({"pad_token_id": 9999}, r"cannot be loaded .*pad_token_id = 9999, vocab_size = 384"),
     "no such function": ({"hidden_act": "nosuch"}, r"cannot be loaded by transformers \(KeyError"),
-    "a word": ({"hidden_size": "wide"}, "transformers cannot read its config.json"),
+    "a word": (
+        {"hidden_size": "wide"},
+        "transformers cannot read its config.json: .*'hidden_size': TypeError",
+    ),
 }
 
 
@@ -111,7 +121,9 @@ def test_a_backbone_without_its_head_is_refused_for_a_policy_and_taken_for_a_cri
     assert refusal.value.message in str(problem)
 
 
-@pytest.mark.parametrize("make", [gpt2, gemma3, bloom, in_shards, consolidated, with_an_image_token])
+@pytest.mark.parametrize(
+    "make", [gpt2, gemma3, bloom, in_shards, consolidated, named_by_its_config, with_an_image_token]
+)
 def test_what_a_dry_run_has_nothing_against_is_loaded(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     directory = make(tmp_path / "model")
     assert look(directory, tmp_path).problems == []

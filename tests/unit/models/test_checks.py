@@ -22,6 +22,7 @@ from transformers import (
     OpenAIGPTConfig,
     OPTConfig,
     PreTrainedConfig,
+    RecurrentGemmaConfig,
 )
 
 from gad_ray.batch import Example, Message
@@ -116,8 +117,17 @@ def test_layers_that_the_config_leaves_out_are_warned_of(
     assert "have no place in the model" in caplog.text
 
 
-def test_a_model_that_keeps_no_cache_is_refused_where_transformers_generates(tmp_path: Path) -> None:
-    config = OpenAIGPTConfig(n_positions=96, n_embd=32, n_layer=1, n_head=2, **SIZES)
+@pytest.mark.parametrize(
+    "config",
+    [
+        OpenAIGPTConfig(n_positions=96, n_embd=32, n_layer=1, n_head=2, **SIZES),
+        RecurrentGemmaConfig(lru_width=32, num_key_value_heads=2, head_dim=8, **LLAMA),
+    ],
+    ids=["takes none", "gives none"],
+)
+def test_a_model_that_keeps_no_cache_is_refused_where_transformers_generates(
+    tmp_path: Path, config: PreTrainedConfig
+) -> None:
     directory = saved(tmp_path / "model", AutoModelForCausalLM.from_config(config))
     with pytest.raises(ModelError, match="keeps no cache of keys and values") as refusal:
         TransformersEngine(directory, precision="float32", stop_token_ids=[2], batch_sequences=1)
