@@ -121,7 +121,7 @@ def test_layers_that_the_config_leaves_out_are_warned_of(
     "config",
     [
         OpenAIGPTConfig(n_positions=96, n_embd=32, n_layer=1, n_head=2, **SIZES),
-        RecurrentGemmaConfig(lru_width=32, num_key_value_heads=2, head_dim=8, **LLAMA),
+        RecurrentGemmaConfig(lru_width=32, num_key_value_heads=2, **LLAMA),
     ],
     ids=["takes none", "gives none"],
 )
