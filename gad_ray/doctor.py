@@ -64,13 +64,13 @@ class Finding:
         name: What.
         verdict: ``fail`` where GAD-Ray cannot work as it is, ``warn`` where it works less well.
         found: What there is.
-        mend: What to do about it; None where nothing need be done.
+        hint: What to do about it; None where nothing need be done.
     """
 
     name: str
     verdict: Verdict
     found: str
-    mend: str | None = None
+    hint: str | None = None
 
 
 def examine(*, output_dir: Path = Path("runs"), deep: bool = False) -> list[Finding]:
@@ -247,12 +247,12 @@ def _memory(memory: machine.Memory, precision: Precision) -> Finding:
 
 
 def _shared_memory(memory: machine.Memory | None) -> Finding:
-    mend = "make /dev/shm larger (docker run --shm-size=8g): without it Ray keeps its objects on disk"
+    hint = "make /dev/shm larger (docker run --shm-size=8g): without it Ray keeps its objects on disk"
     if memory is None:
-        return _warn("shared memory", "no /dev/shm", mend)
+        return _warn("shared memory", "no /dev/shm", hint)
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free in /dev/shm"
     return (
-        _warn("shared memory", found, mend)
+        _warn("shared memory", found, hint)
         if memory.available < _MIN_SHARED_MEMORY
         else _ok("shared memory", found)
     )
@@ -363,9 +363,9 @@ def _ok(name: str, found: str) -> Finding:
     return Finding(name=name, verdict=Verdict.OK, found=found)
 
 
-def _warn(name: str, found: str, mend: str) -> Finding:
-    return Finding(name=name, verdict=Verdict.WARN, found=found, mend=mend)
+def _warn(name: str, found: str, hint: str) -> Finding:
+    return Finding(name=name, verdict=Verdict.WARN, found=found, hint=hint)
 
 
-def _fail(name: str, found: str, mend: str) -> Finding:
-    return Finding(name=name, verdict=Verdict.FAIL, found=found, mend=mend)
+def _fail(name: str, found: str, hint: str) -> Finding:
+    return Finding(name=name, verdict=Verdict.FAIL, found=found, hint=hint)

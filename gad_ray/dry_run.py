@@ -116,7 +116,7 @@ def _check_batches(config: RunConfig, fit: FitMethod | None, data: LoadedData, f
             num_prompts >= size,
             DataError(
                 f"{name} = {size}, but there are only {num_prompts} prompts to train on",
-                mend=f"lower {name}, hold fewer prompts out, or name more data",
+                hint=f"lower {name}, hold fewer prompts out, or name more data",
             ),
         )
     if method is not None:
@@ -134,7 +134,7 @@ def _check_engine(config: RunConfig, found: DryRun) -> str:
         has_vllm or wanted != "vllm",
         ConfigError(
             "rollout.engine = vllm, but vLLM is not installed",
-            mend="install it (make setup), or use rollout.engine=auto",
+            hint="install it (make setup), or use rollout.engine=auto",
         ),
     )
     engine = wanted if wanted != "auto" else "vllm" if has_vllm else "transformers"
@@ -258,7 +258,7 @@ def _check_pairs(config: RunConfig, data: LoadedData, chat: ChatFormat | None, f
         DataError(
             f"critic.max_tokens = {config.critic.max_tokens}, and {too_long} rows are longer with the teacher's response; "
             f"the longest, {longest!r}, has {lengths[longest]} tokens",
-            mend=f"raise critic.max_tokens, or lower data.max_prompt_tokens ({config.data.max_prompt_tokens}) and "
+            hint=f"raise critic.max_tokens, or lower data.max_prompt_tokens ({config.data.max_prompt_tokens}) and "
             f"data.max_teacher_tokens ({config.data.max_teacher_tokens})",
         ),
     )
@@ -294,10 +294,10 @@ def _check_gpus(config: RunConfig, fit: FitMethod | None, found: DryRun) -> None
     if os.environ.get("RAY_ADDRESS") or _CURRENT_CLUSTER.exists():
         found.warnings.append(f"{message}: the cluster must have the others")
         return
-    mend = (
+    hint = (
         "run it in a cluster that has them, or lower policy.group, critic.group and rollout.gpus_per_worker"
     )
-    found.problems.append(ConfigError(message, mend=mend))
+    found.problems.append(ConfigError(message, hint=hint))
 
 
 def _compare_memory(actors: tuple[ActorMemory, ...], fit: FitMethod | None, found: DryRun) -> list[str]:

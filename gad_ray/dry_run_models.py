@@ -67,7 +67,7 @@ def chat_format(
             ModelError(
                 f"{model.model} has no chat template",
                 where=role,
-                mend=f"set the key {role}.model.chat_template",
+                hint=f"set the key {role}.model.chat_template",
             ),
         )
         return None
@@ -121,4 +121,4 @@ def sizes_are_known(facts: dict[str, ModelFacts], found: DryRun) -> bool:
 def _in_role(error: GadError, key: str) -> GadError:
     """The same error, saying which key of the configuration led to it."""
     where = f"{key}: {error.where}" if error.where else key
-    return type(error)(error.message, where=where, mend=error.mend)
+    return type(error)(error.message, where=where, hint=error.hint)

@@ -31,30 +31,30 @@ class GadError(Exception):
     Args:
         message: What happened, naming the offending field or object and its value.
         where: File, line, key, actor or step in which it happened.
-        mend: What the reader can do about it.
+        hint: What the reader can do about it.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: str | None = None, mend: str | None = None) -> None:
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.where = where
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
         parts = [f"{self.where}: {self.message}" if self.where else self.message]
-        if self.mend:
-            parts.append(f"  → {self.mend}")
+        if self.hint:
+            parts.append(f"  → {self.hint}")
         # Messages quote what endpoints and files hold, and this is what is printed of them.
         return printable("\n".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self.where, self.mend)
+        return _rebuild, (type(self), self.message, self.where, self.hint)
 
 
-def _rebuild(cls: type[GadError], message: str, where: str | None, mend: str | None) -> GadError:
-    return cls(message, where=where, mend=mend)
+def _rebuild(cls: type[GadError], message: str, where: str | None, hint: str | None) -> GadError:
+    return cls(message, where=where, hint=hint)
 
 
 class ConfigError(GadError):

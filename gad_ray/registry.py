@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gad_ray.errors import ConfigError
 
@@ -48,8 +49,36 @@ class Registry(Generic[C, V]):
         except KeyError:
             raise ConfigError(
                 f"{type(settings).__name__} is the settings of no registered {self._kind}",
-                mend=f"register it where it is defined; there are {', '.join(c.__name__ for c in self._entries)}",
+                hint=f"register it where it is defined; there are {', '.join(c.__name__ for c in self._entries)}",
             ) from None
 
     def __iter__(self) -> Iterator[type[C]]:
         return iter(self._entries)
+
+
+def is_import_path(name: object) -> bool:
+    """Whether a variant's name is that of a class outside the package: ``module:Class``."""
+    return isinstance(name, str) and ":" in name
+
+
+def import_settings(path: str, base: type[C]) -> type[C]:
+    """The class of settings that ``module:Class`` names. Its module is imported, which registers the variant.
+
+    Args:
+        path: The class.
+        base: What it must be derived from.
+
+    Raises:
+        ValueError: If it cannot be imported, or is of another kind.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module_name), name)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be imported ({type(error).__name__}: {error}): put its directory on PYTHONPATH, "
+            "for the actors too"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{path} is no {base.__name__}: derive its settings from that class")
+    return found

@@ -21,7 +21,7 @@ from gad_ray.batch import (
     merge_metrics,
 )
 from gad_ray.config.run import RunConfig
-from gad_ray.evaluation.kept import FINGERPRINT_FILE
+from gad_ray.evaluation.critic_store import FINGERPRINT_FILE
 from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel

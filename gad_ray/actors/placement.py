@@ -78,7 +78,7 @@ def require_resources(bundles: Sequence[Bundle]) -> None:
             raise GadError(
                 f"the run reserves {need:g} {kind}s, the cluster has {have.get(kind, 0.0):g}",
                 where="placement",
-                mend=f"lower {kind.lower()}s_per_rank and {kind.lower()}s_per_worker (fractions are allowed: "
+                hint=f"lower {kind.lower()}s_per_rank and {kind.lower()}s_per_worker (fractions are allowed: "
                 f"stages take turns), {kind.lower()}s_per_replica where the critic is served, lower the numbers of "
                 "ranks, workers and replicas, or join a larger cluster",
             )

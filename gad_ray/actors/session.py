@@ -42,7 +42,7 @@ class RaySession:
             if os.environ.get("RAY_ADDRESS"):
                 raise GadError(
                     f"the Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} does not let us in",
-                    mend="where it asks for a token: export RAY_AUTH_MODE=token, with the cluster's token in "
+                    hint="where it asks for a token: export RAY_AUTH_MODE=token, with the cluster's token in "
                     "~/.ray/auth_token or RAY_AUTH_TOKEN",
                 ) from None
             # `ray start` left the address of a cluster that is gone.
@@ -65,7 +65,7 @@ def _start(options: dict[str, Any]) -> None:
             if attempt == 2:
                 raise GadError(
                     f"Ray did not start on this machine, twice: {error}",
-                    mend="see whether memory or cores are all taken ('gad-ray doctor'), and run this again; a run goes "
+                    hint="see whether memory or cores are all taken ('gad-ray doctor'), and run this again; a run goes "
                     "on with --resume auto",
                 ) from error
         else:
@@ -83,5 +83,5 @@ def _refuse_silent_address() -> None:
     except OSError as error:
         raise GadError(
             f"no Ray cluster answers at RAY_ADDRESS={address}: {error}",
-            mend="start it, correct the address, or unset RAY_ADDRESS for a local cluster",
+            hint="start it, correct the address, or unset RAY_ADDRESS for a local cluster",
         ) from None

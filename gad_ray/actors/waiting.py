@@ -65,7 +65,7 @@ class Waiter:
                     raise DeadlineError(
                         f"{self._told(what, pending)} did not end within {deadline_s:g} s; {len(pending)} of "
                         f"{len(refs)} parts are missing",
-                        mend="raise the deadline under limits if the work is really that slow; else read the actors' "
+                        hint="raise the deadline under limits if the work is really that slow; else read the actors' "
                         "logs: " + ", ".join(str(path) for path in self._logs.values()),
                     )
         return [values[ref] for ref in refs]
@@ -86,7 +86,7 @@ class Waiter:
             if isinstance(cause, ObjectStoreFullError | OutOfDiskError):
                 raise GadError(
                     f"Ray's object store had no room left during {what}, nor may it use the disk: {cause}",
-                    mend="free space on the disk of Ray's temporary files ('gad-ray doctor' shows it), or give the store "
+                    hint="free space on the disk of Ray's temporary files ('gad-ray doctor' shows it), or give the store "
                     "more memory (ray start --object-store-memory, docker run --shm-size); then --resume auto",
                 ) from error
             raise GadError(f"{what} failed: {error}") from error
@@ -94,7 +94,7 @@ class Waiter:
             raise ActorDiedError(
                 f"the machine's memory was nearly full during {what}, and Ray ended an actor to save the rest\n"
                 f"{_memory_users(str(error))}",
-                mend="end other programs that are in the list, or make the run smaller: micro_batch_tokens of policy "
+                hint="end other programs that are in the list, or make the run smaller: micro_batch_tokens of policy "
                 "and critic, rollout.batch_sequences, gradient checkpointing, LoRA; then --resume auto",
             ) from error
         except RayError as error:
@@ -105,7 +105,7 @@ class Waiter:
         tails = "\n".join(f"--- last lines of {path}\n{log_tail(path)}" for path in self._logs.values())
         raise ActorDiedError(
             f"an actor died during {what}: {error}\n{tails}",
-            mend="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
+            hint="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
         ) from error
 
 

@@ -20,7 +20,7 @@ from gad_ray.bench.process import exit_code
 from gad_ray.config import load_config
 from gad_ray.errors import GadError
 from gad_ray.evaluation.intervals import over_repeats
-from gad_ray.evaluation.judge import judge_apart
+from gad_ray.evaluation.policy_eval import judge_apart
 from gad_ray.observability.files import write_text
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -99,7 +99,7 @@ class MethodsBench:
             if code != 0:
                 raise GadError(
                     f"'gad-ray {' '.join(arguments)}' ended with {code}",
-                    mend="see what it said above; the comparison goes on from there when it is called again",
+                    hint="see what it said above; the comparison goes on from there when it is called again",
                 )
         rows = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return sum(json.loads(row)["timing_s/step"] for row in rows), str(model)

@@ -84,7 +84,7 @@ def _files(directory: Path) -> dict[str, Path]:
             raise CheckpointError(
                 "is neither a file nor a folder",
                 where=str(path),
-                mend="write copies into a checkpoint, not links",
+                hint="write copies into a checkpoint, not links",
             )
         if path.is_file() and path != directory / MANIFEST:
             found[path.relative_to(directory).as_posix()] = path
@@ -95,7 +95,7 @@ def _damage(path: Path, what: str, directory: Path) -> CheckpointError:
     return CheckpointError(
         what,
         where=str(path),
-        mend=f"restore it from a copy, or remove {directory} and go on from an older one",
+        hint=f"restore it from a copy, or remove {directory} and go on from an older one",
     )
 
 

@@ -64,9 +64,6 @@ class RunPosition(StrictModel):
     metrics_bytes: int = Field(ge=0)
     """Length of metrics.jsonl at that step, in bytes; a resumed run cuts off what came after."""
 
-    rng: dict[str, JsonValue]
-    """What restoring the random number generators needs beyond the states saved with the components."""
-
     config_hash: str
     """Digest of the resolved config."""
 
@@ -102,7 +99,7 @@ class CheckpointStore:
         """
         if keep < 1:
             raise CheckpointError(
-                f"keep is {keep}: a run could not be resumed", mend="keep at least 1 checkpoint"
+                f"keep is {keep}: a run could not be resumed", hint="keep at least 1 checkpoint"
             )
         self.root = root
         self.keep = keep
@@ -113,7 +110,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"the checkpoint folder cannot be used ({error})",
                 where=str(root),
-                mend="choose a writable folder",
+                hint="choose a writable folder",
             ) from error
 
     def begin(self, step: int) -> Staging:
@@ -146,7 +143,7 @@ class CheckpointStore:
         if meta.step != staging.step:
             raise CheckpointError(
                 f"a checkpoint begun for step {staging.step} cannot be committed as of step {meta.step}",
-                mend="begin a checkpoint at the step it is of",
+                hint="begin a checkpoint at the step it is of",
             )
         try:
             (staging.path / POSITION).write_text(meta.model_dump_json(indent=1), encoding="utf-8")
@@ -174,14 +171,6 @@ class CheckpointStore:
         """The newest committed checkpoint, or None if there is none."""
         return max(self.checkpoints(), key=_step_of, default=None)
 
-    def pinned(self, pin: str) -> Path | None:
-        """The newest checkpoint that was committed under a pin, or None.
-
-        Raises:
-            CheckpointError: If a checkpoint's position cannot be read.
-        """
-        return next((path for path in reversed(self.checkpoints()) if self.load_meta(path).pin == pin), None)
-
     def verify(self, path: Path) -> None:
         """Check that a checkpoint is what was committed, to the byte.
 
@@ -204,7 +193,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"cannot be read as a run's position ({_in_one_line(error)})",
                 where=str(file),
-                mend=f"use the release that wrote it, or remove {path} and go on from an older one",
+                hint=f"use the release that wrote it, or remove {path} and go on from an older one",
             ) from error
 
     def discard_after(self, step: int) -> None:
@@ -217,7 +206,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"there is no checkpoint of step {step} to go back to",
                 where=str(self.root),
-                mend=f"choose one of {', '.join(path.name for path in self.checkpoints()) or 'none so far'}",
+                hint=f"choose one of {', '.join(path.name for path in self.checkpoints()) or 'none so far'}",
             )
         for path in self.checkpoints():
             if _step_of(path) > step:
@@ -285,7 +274,7 @@ class CheckpointStore:
         return CheckpointError(
             f"the checkpoint cannot be written ({error})",
             where=str(self.root),
-            mend="free space, lower the number of checkpoints kept, or choose another folder",
+            hint="free space, lower the number of checkpoints kept, or choose another folder",
         )
 
 

@@ -55,7 +55,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any
         save_file(stored, path, metadata={_HEADER_KEY: header})
     except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot be written ({error})", where=str(path), mend="free space, or choose another folder"
+            f"cannot be written ({error})", where=str(path), hint="free space, or choose another folder"
         ) from error
 
 
@@ -83,7 +83,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"cannot be read as saved state ({reason})",
             where=str(path),
-            mend="verify the checkpoint it belongs to, and go on from an older one",
+            hint="verify the checkpoint it belongs to, and go on from an older one",
         ) from error
 
 
@@ -112,7 +112,7 @@ def load_nested(path: Path) -> Any:
     tensors, meta = load_state(path)
     if "nested" not in meta:
         raise CheckpointError(
-            "holds no nested value", where=str(path), mend="read it with load_state, as it was written"
+            "holds no nested value", where=str(path), hint="read it with load_state, as it was written"
         )
     return _restore(meta["nested"], tensors)
 
@@ -133,7 +133,7 @@ def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
             raise CheckpointError(
                 f"a key of type {type(strange[0]).__name__} cannot be saved",
                 where=place or "the top",
-                mend="use text",
+                hint="use text",
             )
         return {
             "$items": [
@@ -149,7 +149,7 @@ def _flatten(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     raise CheckpointError(
         f"a value of type {type(value).__name__} cannot be saved",
         where=place or "the top",
-        mend="turn it into tensors, numbers, text, lists or dicts",
+        hint="turn it into tensors, numbers, text, lists or dicts",
     )
 
 
@@ -203,13 +203,13 @@ def restore_rng(
     if given.keys() != state["numpy"].keys():
         raise CheckpointError(
             f"the random state is of the generators {sorted(state['numpy'])}, not {sorted(given)}",
-            mend="resume with the release and config that the checkpoint was made with",
+            hint="resume with the release and config that the checkpoint was made with",
         )
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if len(state["torch_cuda"]) != num_gpus:
         raise CheckpointError(
             f"the random state is of {len(state['torch_cuda'])} GPUs, and this process sees {num_gpus}",
-            mend="resume with as many GPUs in each process as before",
+            hint="resume with as many GPUs in each process as before",
         )
     random.setstate(state["python"])
     torch.set_rng_state(state["torch_cpu"])

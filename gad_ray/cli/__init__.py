@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gad_ray import __version__
-from gad_ray.cli import data, results, serving, training, trying
+from gad_ray.cli import bench_and_examples, data, results, serving, training
 from gad_ray.errors import GadError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _show(
             GadError(
                 f"gad-ray met something that it does not handle: {type(error).__name__}: {error}",
-                mend=f"all that is known of it is in {report}; please report it with that file",
+                hint=f"all that is known of it is in {report}; please report it with that file",
             )
         )
         sys.exit(EXIT_CODE)
@@ -109,17 +109,17 @@ recipes_app.command("show")(training.recipes_show)
 recipes_app.command("copy")(training.recipes_copy)
 data_app.command("collect")(data.data_collect)
 data_app.command("report")(data.data_report)
-bench_app.command("methods")(trying.bench_methods)
-bench_app.command("faults")(trying.bench_faults)
-bench_app.command("serve")(trying.bench_serve)
-bench_app.command("parity")(trying.bench_parity)
+bench_app.command("methods")(bench_and_examples.bench_methods)
+bench_app.command("faults")(bench_and_examples.bench_faults)
+bench_app.command("serve")(bench_and_examples.bench_serve)
+bench_app.command("parity")(bench_and_examples.bench_parity)
 app.command("evaluate")(results.evaluate)
 app.command("replay")(results.replay)
 app.command("compare")(results.compare)
 app.command("score")(results.score)
 app.command("serve")(serving.serve)
 app.command("report")(results.report)
-demo_app.command("toy")(trying.demo_toy)
-demo_app.command("failures")(trying.demo_failures)
+demo_app.command("toy")(bench_and_examples.demo_toy)
+demo_app.command("failures")(bench_and_examples.demo_failures)
 app.command("diagnose")(results.diagnose)
-app.command("doctor")(trying.doctor)
+app.command("doctor")(bench_and_examples.doctor)

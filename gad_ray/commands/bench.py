@@ -37,10 +37,10 @@ def bench_methods(
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise ConfigError(
-            f"there is no method {unknown[0]!r}", where="--method", mend=f"take some of {', '.join(METHODS)}"
+            f"there is no method {unknown[0]!r}", where="--method", hint=f"take some of {', '.join(METHODS)}"
         )
     if num_seeds < 1:
-        raise ConfigError(f"{num_seeds} seeds compare nothing", where="--seeds", mend="take 3 or more")
+        raise ConfigError(f"{num_seeds} seeds compare nothing", where="--seeds", hint="take 3 or more")
     bench = MethodsBench(
         recipe=recipe,
         out=out.resolve(),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gad_ray.evaluation.compare import Comparison
     from gad_ray.evaluation.intervals import Interval
-    from gad_ray.evaluation.judge import Judgement
+    from gad_ray.evaluation.policy_eval import Judgement
 
 
 @tells
@@ -53,7 +53,7 @@ def compare(
     from gad_ray.observability.files import write_text
 
     if prompts is not None and not prompts.is_file():
-        raise ConfigError(f"there is no file {prompts}", where="--prompts", mend="check the path")
+        raise ConfigError(f"there is no file {prompts}", where="--prompts", hint="check the path")
     out.mkdir(parents=True, exist_ok=True)
     found = compare_runs(
         targets,

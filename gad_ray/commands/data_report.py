@@ -46,7 +46,7 @@ def report_on_data(settings: ReportSettings, *, out: Path | None, as_json: str |
             raise DataError(
                 f"cannot be written: there is no directory {str(path.parent)!r}",
                 where=str(path),
-                mend="make it first",
+                hint="make it first",
             )
     report = _make(settings)
     if as_json is not None:
@@ -114,7 +114,7 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(
-            f"cannot be written: {error.strerror or error}", where=str(path), mend="check the path"
+            f"cannot be written: {error.strerror or error}", where=str(path), hint="check the path"
         ) from error
 
 
@@ -131,11 +131,11 @@ def layout_from(columns: Iterable[str], thoughts: str) -> Layout:
             raise ConfigError(
                 f"{given!r} does not say what a column is",
                 where="--column",
-                mend=f"write NAME=ROLE, with a role of {', '.join(get_args(ColumnRole))}",
+                hint=f"write NAME=ROLE, with a role of {', '.join(get_args(ColumnRole))}",
             )
         mapped[name] = cast("ColumnRole", role)
     if thoughts not in get_args(Thoughts):
         raise ConfigError(
-            f"{thoughts!r} cannot be done with thoughts", where="--thoughts", mend="refuse, strip or keep"
+            f"{thoughts!r} cannot be done with thoughts", where="--thoughts", hint="refuse, strip or keep"
         )
     return Layout(columns=mapped, thoughts=cast("Thoughts", thoughts))

@@ -130,4 +130,4 @@ def _make(out: Path) -> None:
 
 
 def _unwritable(out: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot be written to: {error.strerror}", where=str(out), mend="give another --out")
+    return ConfigError(f"cannot be written to: {error.strerror}", where=str(out), hint="give another --out")

@@ -61,7 +61,7 @@ def run_diagnosis(
         sys.stdout.write(rules_page(language))
         return 0
     if source is None:
-        raise ConfigError("nothing to diagnose was given", mend="give a run, a metrics file or a directory")
+        raise ConfigError("nothing to diagnose was given", hint="give a run, a metrics file or a directory")
     told = None if facts is None else read_facts(facts)
     diagnosis = diagnose(read_history(source, facts=told, stage=stage), language=language)
     if as_json:
@@ -102,13 +102,13 @@ def run_critic_diagnosis(
     _one_of("--fail-on", fail_on, _FAIL_ON)
     if critic is None or data is None:
         raise ConfigError(
-            "--critic and --data go together", mend="give an exported critic, and a file of rows to try it on"
+            "--critic and --data go together", hint="give an exported critic, and a file of rows to try it on"
         )
     given = [name for name, value in others.items() if value]
     if given:
         raise ConfigError(
             f"{', '.join(given)} is of a run's log, and --critic judges a critic by itself",
-            mend="leave one of the two out",
+            hint="leave one of the two out",
         )
     from gad_ray.commands.diagnose_critic import diagnose_critic
 
@@ -222,5 +222,5 @@ def _quoted(override: str) -> str:
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise ConfigError(f"{option} {value}: no such choice", mend=f"one of: {', '.join(known)}")
+        raise ConfigError(f"{option} {value}: no such choice", hint=f"one of: {', '.join(known)}")
     return value

@@ -20,7 +20,7 @@ from gad_ray.data.rows import Rejection
 from gad_ray.data.sources import resolve_sources
 from gad_ray.errors import DataError
 from gad_ray.evaluation.critic_check import CheckedRow, check_critic, fitting_rows
-from gad_ray.evaluation.kept import open_critic
+from gad_ray.evaluation.critic_store import open_critic
 from gad_ray.health.critic import (
     COLLAPSED_STD,
     EXTREME_VALUE,
@@ -62,7 +62,7 @@ def diagnose_critic(
         raise DataError(
             f"holds no usable row: {num_unusable} were refused",
             where=data,
-            mend="give rows with content and teacher_response; gad-ray data report says what is wrong with each",
+            hint="give rows with content and teacher_response; gad-ray data report says what is wrong with each",
         )
     opened = open_critic(directory)
     count = min(rows, len(found))
@@ -72,7 +72,7 @@ def diagnose_critic(
         raise DataError(
             f"no row is within the critic's limit of {opened.model.encoder.max_tokens} tokens",
             where=data,
-            mend="give shorter rows, or a critic of a larger critic.max_tokens",
+            hint="give shorter rows, or a critic of a larger critic.max_tokens",
         )
     left_out = {"unusable": num_unusable, "too_long": len(chosen) - len(fitting)}
     figures = check_critic(opened, fitting)

@@ -39,5 +39,5 @@ def report(*, as_json: bool, deep: bool) -> int:
 def _print(finding: Finding) -> None:
     verdict = typer.style(f"{finding.verdict:4}", fg=_COLOURS[finding.verdict])
     typer.echo(f"{verdict}  {finding.name:18}  {finding.found}")
-    if finding.mend:
-        typer.echo(f"{'':26}→ {finding.mend}")
+    if finding.hint:
+        typer.echo(f"{'':26}→ {finding.hint}")

@@ -12,8 +12,8 @@ import typer
 from gad_ray.activity import tells
 
 if TYPE_CHECKING:
-    from gad_ray.evaluation.again import Evaluation
     from gad_ray.evaluation.intervals import Interval
+    from gad_ray.evaluation.reevaluate import Evaluation
     from gad_ray.evaluation.replay import Replay
 
 _FIGURES = (("d_acc", "d_acc"), ("score_diff", "score_diff"), ("auc", "AUC"))
@@ -33,7 +33,7 @@ def report_evaluation(target: str, *, step: int | None, output_dir: str, as_json
     Raises:
         GadError: If there is no such critic, or its evaluation set cannot be read.
     """
-    from gad_ray.evaluation.again import evaluate_again
+    from gad_ray.evaluation.reevaluate import evaluate_again
 
     found = evaluate_again(target, output_dir=output_dir, step=step)
     if as_json:

@@ -31,14 +31,14 @@ def run_fit(method: str, recipe: str, overrides: Sequence[str], *, dry_run: bool
     if not _is_method(method):
         close = difflib.get_close_matches(method, METHODS, n=1)
         hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ConfigError(f"'{method}' is no way to fit", mend=f"{hint}known ones: {', '.join(METHODS)}")
+        raise ConfigError(f"'{method}' is no way to fit", hint=f"{hint}known ones: {', '.join(METHODS)}")
     config = load_config(recipe, overrides)
     is_named = any(override.partition("=")[0].strip() == "name" for override in overrides)
     if not is_named and not config.name.endswith(f"-{method}"):
         config = config.model_copy(update={"name": f"{config.name}-{method}"})
     if dry_run:
         if resume is not None:
-            raise ConfigError("--dry-run and --resume exclude each other", mend="leave one of them out")
+            raise ConfigError("--dry-run and --resume exclude each other", hint="leave one of them out")
         from gad_ray.commands.dry_run import report
 
         return report(config, method)

@@ -50,13 +50,13 @@ def copy_recipe(name: str, to: Path | None, *, force: bool) -> None:
         raise ConfigError(
             "the file is there already",
             where=str(target),
-            mend="name another file, or write over it with --force",
+            hint="name another file, or write over it with --force",
         ) from None
     except OSError as error:
         raise ConfigError(
             f"cannot be written: {error.strerror}",
             where=str(target),
-            mend="name a file in a writable directory",
+            hint="name a file in a writable directory",
         ) from error
     typer.echo(f"{target}  (start it: gad-ray train {target})")
 

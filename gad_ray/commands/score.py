@@ -68,4 +68,4 @@ def _open(name: str, mode: str) -> AbstractContextManager[IO[str]]:
     try:
         return cast("IO[str]", Path(name).open(mode, encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot be opened: {error.strerror}", where=name, mend="check the path") from error
+        raise DataError(f"cannot be opened: {error.strerror}", where=name, hint="check the path") from error

@@ -31,14 +31,14 @@ def serve_critic(
     """
     from gad_ray.observability.run_dir import find_run
     from gad_ray.precision import warn_of_slow_critic
-    from gad_ray.serving.foreground import serve_until_signal
+    from gad_ray.serving.serve_command import serve_until_signal
     from gad_ray.serving.settings import settings_from
 
     if critic is not None and not critic.is_dir():
         raise ConfigError(
             f"there is no directory {critic}",
             where="--critic",
-            mend="give a run's checkpoint or exports/critic",
+            hint="give a run's checkpoint or exports/critic",
         )
     source = {
         "critic": None if critic is None else str(critic.resolve()),
@@ -67,9 +67,9 @@ def adapters_of(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(
                 f"{text!r} names no directory",
                 where="--adapter",
-                mend="give NAME=DIR, a LoRA critic's export",
+                hint="give NAME=DIR, a LoRA critic's export",
             )
         if name in found:
-            raise ConfigError(f"{name!r} is given twice", where="--adapter", mend="give each another name")
+            raise ConfigError(f"{name!r} is given twice", where="--adapter", hint="give each another name")
         found[name] = str(Path(place).resolve())
     return found

@@ -26,7 +26,7 @@ def run_training(recipe: str, overrides: Sequence[str], *, dry_run: bool, resume
     config = load_config(recipe, overrides)
     if dry_run:
         if resume is not None:
-            raise ConfigError("--dry-run and --resume exclude each other", mend="leave one of them out")
+            raise ConfigError("--dry-run and --resume exclude each other", hint="leave one of them out")
         from gad_ray.commands.dry_run import report
 
         return report(config)

@@ -22,7 +22,7 @@ def resolved(choice: PrecisionChoice, *, key: str) -> Precision:
         raise ConfigError(
             "the precision is still 'auto'",
             where=key,
-            mend="settle it first: config = gad_ray.precision.resolve_precision(config).config; "
+            hint="settle it first: config = gad_ray.precision.resolve_precision(config).config; "
             "or set float32 or bfloat16",
         )
     return choice

@@ -37,13 +37,13 @@ def find_recipe(recipe: str) -> Path:
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
             raise ConfigError(
-                f"no such file: {path}", mend="give a YAML file, or one of: " + ", ".join(recipe_names())
+                f"no such file: {path}", hint="give a YAML file, or one of: " + ", ".join(recipe_names())
             )
         return path
     packaged = RECIPES / f"{recipe}.yaml"
     if packaged.is_file():
         return packaged
-    raise ConfigError(f"no recipe is called '{recipe}'", mend=_suggest(recipe, recipe_names(), "recipes"))
+    raise ConfigError(f"no recipe is called '{recipe}'", hint=_suggest(recipe, recipe_names(), "recipes"))
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -68,7 +68,7 @@ def validate(raw: Mapping[str, Any], *, where: str, overridden: Iterable[str] = 
     """Validate a mapping as read from YAML.
 
     Raises:
-        ConfigError: Naming ``where``, the key, its value and the mend, for every fault found.
+        ConfigError: Naming ``where``, the key, its value and the hint, for every fault found.
     """
     try:
         # Through JSON, in which pydantic's strict mode takes arrays for tuples.
@@ -225,7 +225,7 @@ def _apply_override(raw: dict[str, Any], item: str) -> str:
     key = key.strip()
     if not separator or not key:
         raise ConfigError(
-            f"'{item}' is not an override", mend="write key=value, e.g. rollout.temperature=0.6"
+            f"'{item}' is not an override", hint="write key=value, e.g. rollout.temperature=0.6"
         )
     try:
         value = _parse(text)
@@ -261,7 +261,7 @@ def _describe_fault(error: Any, overridden: Iterable[str]) -> str:
     if error["type"] == "missing":
         return f"  {key}: is needed and not given"
     if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        tags = [str(_tag_of(variant)) for variant in place.below]
+        tags = [str(tag) for variant in place.below if (tag := _tag_of(variant)) is not None]
         given = value.get("name") if _is_mapping(value) else None
         if given is None:
             return f"  {key}.name{origin}: is needed and not given; it is one of: {', '.join(tags)}"

@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import json
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, SerializeAsAny, Tag, WrapValidator, model_validator
 
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
 from gad_ray.core.advantages import (
     DrGrpoAdvantage,
+    GroupAdvantage,
     GrpoAdvantage,
     OpoAdvantage,
     RankAdvantage,
     ReinforcePpAdvantage,
     RlooAdvantage,
 )
+from gad_ray.registry import import_settings, is_import_path
 from gad_ray.strict_model import StrictModel, unnamed_means
 
+
+def _advantage_tag(value: object) -> str:
+    name = (
+        cast("dict[str, object]", value).get("name")
+        if isinstance(value, dict)
+        else getattr(value, "name", None)
+    )
+    return "imported" if is_import_path(name) else str(name)
+
+
+def _imported_advantage(value: object, _: object) -> GroupAdvantage:
+    """An advantage from outside the package: its name is the import path of its settings."""
+    if isinstance(value, GroupAdvantage):
+        return value
+    settings = cast("dict[str, object]", value)
+    return import_settings(str(settings["name"]), GroupAdvantage).model_validate_json(json.dumps(settings))
+
+
+_AnyGroupAdvantage = SerializeAsAny[GroupAdvantage]
+"""Written with all of its settings, whatever its class."""
+
 AdvantageConfig = Annotated[
-    GrpoAdvantage | DrGrpoAdvantage | RlooAdvantage | RankAdvantage | ReinforcePpAdvantage | OpoAdvantage,
-    Field(discriminator="name"),
+    Annotated[GrpoAdvantage, Tag("grpo")]
+    | Annotated[DrGrpoAdvantage, Tag("dr_grpo")]
+    | Annotated[RlooAdvantage, Tag("rloo")]
+    | Annotated[RankAdvantage, Tag("rank")]
+    | Annotated[ReinforcePpAdvantage, Tag("reinforce_pp")]
+    | Annotated[OpoAdvantage, Tag("opo")]
+    | Annotated[_AnyGroupAdvantage, WrapValidator(_imported_advantage), Tag("imported")],
+    Discriminator(_advantage_tag),
     unnamed_means("grpo"),
 ]
+"""Which advantage; one of your own by ``name: module:Class`` (docs/extending/advantage.md)."""
 
 
 class TokenLoss(StrictModel):

@@ -66,7 +66,6 @@ class Checkpointing:
             data=data,
             answers=answers,
             metrics_bytes=metrics_bytes,
-            rng={},
             config_hash=config_hash(self._config),
             pin=pin,
         )
@@ -99,7 +98,7 @@ def read_position(directory: RunDirectory, checkpoint: Path, config: RunConfig) 
         raise CheckpointError(
             "was made with other settings of data, models, losses or sampling",
             where=str(checkpoint),
-            mend=f"resume with the run's own settings ({directory.config_yaml}); only the length of the "
+            hint=f"resume with the run's own settings ({directory.config_yaml}); only the length of the "
             "adversarial stage, deadlines, records, checkpoints, health, report and serve may differ",
         )
     return position

@@ -160,19 +160,7 @@ class Controller:
         learned = self._learned(critic, watch) | self._synced(update, step, watch)
 
         self._end_step(step)
-        metrics = merge_metrics(
-            sampled.metrics,
-            report.metrics,
-            learned,
-            self.heldout.same_critic(learned),
-            self._evaluate(watch),
-            self._adaptive.metrics,
-            self._publisher.after_step(step),
-        )
-        watch.add(sampled.timing)
-        return self.progress.step(
-            step=step, stage=self.stages.name, metrics=merge_metrics(metrics, watch.timing())
-        )
+        return self._tell(sampled, report.metrics, learned, watch)
 
     # -- parts of a step --------------------------------------------------------------------------------------
 
@@ -219,6 +207,24 @@ class Controller:
             return {}
         with watch("eval"), activity("evaluating on the held-out prompts"):
             return self.heldout.evaluate(step=step, policy_version=self.policy_version, last=step == total)
+
+    def _tell(
+        self, sampled: StepRollouts, rewards: Metrics, learned: Metrics, watch: Stopwatch
+    ) -> list[Finding]:
+        """Evaluate where that is due, and log the step; the health rules that began to hold with it."""
+        step = self.stages.step
+        metrics = merge_metrics(
+            sampled.metrics,
+            rewards,
+            learned,
+            self.heldout.same_critic(learned),
+            self._evaluate(watch),
+            self._adaptive.metrics,
+            self._publisher.after_step(step),
+        )
+        watch.add(sampled.timing)
+        metrics = merge_metrics(metrics, watch.timing())
+        return self.progress.step(step=step, stage=self.stages.name, metrics=metrics)
 
     def _is_recorded(self, step: int) -> bool:
         return self._is_due(self.config.records.every, step)
@@ -280,13 +286,13 @@ class Controller:
         if gate is None or step < self.stages.most_warmup_steps or self.progress.ready:
             return
         text = f"the critic is not ready for the game after {step} steps of warm-up"
-        mend = f"give it more steps (stages.warmup.steps), or look at what gad-ray diagnose {self.directory.root} says"
+        hint = f"give it more steps (stages.warmup.steps), or look at what gad-ray diagnose {self.directory.root} says"
         self.progress.event("not_ready", step=step)
         if gate.otherwise == "continue":
-            self.progress.warn("not-ready", f"{text}; {mend}")
+            self.progress.warn("not-ready", f"{text}; {hint}")
             return
         self._save()
-        raise HealthError(text, where=f"step {step}", mend=mend)
+        raise HealthError(text, where=f"step {step}", hint=hint)
 
     def _end_step(self, step: int) -> None:
         """Count the step; let it be the warm-up's last if the critic was ready before it, where that is asked for."""

@@ -72,25 +72,25 @@ class CriticPublisher:
         serve = self._config.serve
         if not serve.enabled:
             return
-        from gad_ray.serving import deploying
+        from gad_ray.serving import ray_serve
         from gad_ray.serving.run_channel import open_channel
 
         with activity("opening the critic's endpoint"):
-            deploying.refuse_second_serve()
+            ray_serve.refuse_second_serve()
             settings = settings_of_run(serve, environment=os.environ)
             self._has_begun = True
             name, self._channel = open_channel(self._config.name)
             settings = settings.model_copy(update={"channel": name})
             try:
-                self._start(lambda: deploying.listen(serve.host, serve.port, limits=settings.limits))
-                self._start(lambda: deploying.deploy(settings, wait=False))
+                self._start(lambda: ray_serve.listen(serve.host, serve.port, limits=settings.limits))
+                self._start(lambda: ray_serve.deploy(settings, wait=False))
             except (RayError, RuntimeError) as failed:
                 raise GadError(
                     f"the critic's endpoint cannot be opened: {failed}",
                     where="serve",
-                    mend="choose another serve.port, or set serve.enabled=false",
+                    hint="choose another serve.port, or set serve.enabled=false",
                 ) from failed
-        self._watch = EndpointWatch(status=self._status, trouble=deploying.trouble)
+        self._watch = EndpointWatch(status=self._status, trouble=ray_serve.trouble)
         self._watch.start()
 
     def _start(self, part: Callable[[], None]) -> None:
@@ -291,10 +291,10 @@ class _Ending(threading.Thread):
         self.trouble: str | None = "it took too long"
 
     def run(self) -> None:
-        from gad_ray.serving import deploying
+        from gad_ray.serving import ray_serve
 
         try:
-            deploying.end()
+            ray_serve.end()
             self.trouble = None
         # The run has come to its end, and that is not to fail.
         except Exception as error:  # noqa: BLE001
@@ -320,7 +320,7 @@ def check_endpoint(config: RunConfig) -> None:
         ConfigError: With the reason.
     """
     if config.serve.enabled:
-        from gad_ray.serving import deploying
+        from gad_ray.serving import ray_serve
 
         settings_of_run(config.serve, environment=os.environ)
-        deploying.prepare_cluster()
+        ray_serve.prepare_cluster()

@@ -140,7 +140,7 @@ def _require_same(place: RunDirectory, config: RunConfig, method: FitMethod) -> 
         raise CheckpointError(
             "the warm start was made with other settings",
             where=str(place.root),
-            mend=f"resume with its own settings ({place.config_yaml}), or start a new run",
+            hint=f"resume with its own settings ({place.config_yaml}), or start a new run",
         )
 
 

@@ -293,7 +293,6 @@ class Fitting:
                 policy_version=saved.policy_version,
                 data=dict(saved.data),
                 metrics_bytes=self._progress.position(),
-                rng={},
                 config_hash=self._hash,
             ),
         )
@@ -397,13 +396,13 @@ def read_position(
         raise CheckpointError(
             f"is of the stage '{position.stage}', not of a fit by {method}",
             where=str(checkpoint),
-            mend="resume the run with the command that began it, or fit under another name",
+            hint="resume the run with the command that began it, or fit under another name",
         )
     if position.config_hash != fit_hash(config, method):
         raise CheckpointError(
             "was made with other settings of data, model, method or sampling",
             where=str(checkpoint),
-            mend=f"resume with the fit's own settings ({directory.config_yaml}); only its length, deadlines and "
+            hint=f"resume with the fit's own settings ({directory.config_yaml}); only its length, deadlines and "
             "checkpoints may differ",
         )
     return position

@@ -50,7 +50,7 @@ def on_critical(
         raise HealthError(
             "; ".join(f"{finding.rule}: {finding.evidence}: {finding.meaning}" for finding in critical),
             where=f"step {step}",
-            mend=f"{answer}go on all the same from the checkpoint of this step with --resume {directory.root}",
+            hint=f"{answer}go on all the same from the checkpoint of this step with --resume {directory.root}",
         )
     directory.resume_mark.unlink(missing_ok=True)
     progress.event("paused", step=step, rules=[finding.rule for finding in critical])

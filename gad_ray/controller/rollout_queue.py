@@ -28,7 +28,7 @@ from gad_ray.controller.stages import Stages
 from gad_ray.controller.timing import Stopwatch
 from gad_ray.core.advantages import RefillConfig
 from gad_ray.data.dataset import LoadedData
-from gad_ray.data.drawing import PromptDrawer
+from gad_ray.data.prompt_sampler import PromptSampler
 from gad_ray.errors import TrainingError
 
 
@@ -85,7 +85,7 @@ class RolloutQueue:
         self._data = data
         self._groups = groups
         self._stages = stages
-        self._drawer = PromptDrawer(
+        self._sampler = PromptSampler(
             [example.id for example in data.train],
             seed=config.data.seed,
             batch_size=config.prompts_per_step,
@@ -101,8 +101,8 @@ class RolloutQueue:
             self._last_asked += 1
             step = self._last_asked
             game_step = step - self._stages.warmup_steps
-            position = self._drawer.position()
-            rows = self._drawer.next_batch(game_step)
+            position = self._sampler.position()
+            rows = self._sampler.next_batch(game_step)
             prompts, responses = self._ask(step, rows)
             self._queue.append(
                 _Asked(
@@ -111,8 +111,8 @@ class RolloutQueue:
                     prompts=prompts,
                     responses=responses,
                     position_before=position,
-                    epoch=self._drawer.epoch,
-                    num_admitted=self._drawer.num_admitted(game_step),
+                    epoch=self._sampler.epoch,
+                    num_admitted=self._sampler.num_admitted(game_step),
                 )
             )
 
@@ -164,11 +164,11 @@ class RolloutQueue:
 
     def observe(self, figures: PromptFigures) -> None:
         """Let the curriculum learn from what a step has shown."""
-        self._drawer.observe(figures)
+        self._sampler.observe(figures)
 
     def state(self) -> dict[str, JsonValue]:
         """Where the data stand: what was asked for but not trained yet will be asked for again."""
-        return self._drawer.state(self._queue[0].position_before if self._queue else None)
+        return self._sampler.state(self._queue[0].position_before if self._queue else None)
 
     def load_state(self, state: dict[str, JsonValue], *, step: int) -> None:
         """Go on after ``step``, where :meth:`state` was taken.
@@ -176,7 +176,7 @@ class RolloutQueue:
         Raises:
             CheckpointError: If it was taken with other data, or is damaged.
         """
-        self._drawer.load_state(state)
+        self._sampler.load_state(state)
         self._last_asked = step
 
     def _refilled(self, sampled: StepRollouts, rows: tuple[int, ...], refill: RefillConfig) -> StepRollouts:
@@ -189,7 +189,7 @@ class RolloutQueue:
         found = self._num_with_spread(sampled, watch)
         while found < wanted and rounds < refill.max_rounds:
             count = math.ceil((wanted - found) * refill.oversample)
-            more = self._drawer.more(count, held=drawn, game_step=step - self._stages.warmup_steps)
+            more = self._sampler.more(count, held=drawn, game_step=step - self._stages.warmup_steps)
             if not more:
                 break
             with watch("rollout"):
@@ -206,7 +206,7 @@ class RolloutQueue:
             "rollout/refill_rounds": float(rounds),
             "rollout/refilled_groups": float(len(drawn) - len(rows)),
             "rollout/unfilled_groups": float(max(0, wanted - found)),
-            "data/epoch": self._drawer.epoch,
+            "data/epoch": self._sampler.epoch,
         }
         watch.add(sampled.timing)
         return StepRollouts(

@@ -52,7 +52,7 @@ def interruptible(work: Callable[[StopRequest], int]) -> int:
         except RayError as error:
             # What no wait was there to explain, as the loss of the cluster itself.
             raise GadError(
-                f"Ray failed: {error}", mend="see ray status and Ray's own logs; continue with --resume auto"
+                f"Ray failed: {error}", hint="see ray status and Ray's own logs; continue with --resume auto"
             ) from error
 
 
@@ -108,7 +108,7 @@ def open_run(
         raise CheckpointError(
             "the run has no checkpoint to go on from",
             where=str(directory.root),
-            mend="start it anew, without --resume",
+            hint="start it anew, without --resume",
         )
     if resume == "auto":
         directory.prepare(config, precision=lines)

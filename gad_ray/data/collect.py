@@ -102,7 +102,7 @@ def _key_from(variable: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(
             f"the key in the environment variable {variable} cannot stand in an HTTP header",
-            mend="a key is one line of ASCII characters",
+            hint="a key is one line of ASCII characters",
         )
     return key
 
@@ -117,7 +117,7 @@ def _refuse_second_system_message(rows: list[PromptRow], path: Path) -> None:
             raise DataError(
                 f"prompt {row.id!r} brings a system message, and a system prompt is set",
                 where=str(path),
-                mend="leave the system prompt out, or take the message out of the row",
+                hint="leave the system prompt out, or take the message out of the row",
             )
 
 
@@ -137,7 +137,7 @@ def _write(
         raise DataError(
             f"not one of {len(rows)} answers can be used: {dict(counts)}",
             where=str(settings.rejected),
-            mend="read the reasons there",
+            hint="read the reasons there",
         )
     num_pairs = write_pairs(
         settings.output,
@@ -226,7 +226,7 @@ class _Run:
         except (ValueError, httpx.InvalidURL, ImportError) as error:
             raise ConfigError(
                 f"the proxy of the environment cannot be used{_proxy_for(self.settings.url)}: {type(error).__name__}",
-                mend="correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY",
+                hint="correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or name the host in NO_PROXY",
             ) from None
         async with client:
             try:
@@ -262,7 +262,7 @@ class _Run:
             raise GadError(
                 f"{self.num_failures_in_a_row} prompts failed one after the other; the last: {answer.reason}",
                 where=self.settings.shown_url,
-                mend=f"look after the endpoint and call again; the answers are kept in {self.journal.path}",
+                hint=f"look after the endpoint and call again; the answers are kept in {self.journal.path}",
             )
 
     async def _ask(self, client: httpx.AsyncClient, row: PromptRow) -> Answer:
@@ -375,17 +375,17 @@ class _Run:
             return _TransientError(reason, retry_after_s=_retry_after_s(reply.headers.get("retry-after")))
         if status in _WRONG_SETUP_STATUS or 300 <= status < 400:
             variable = self.settings.api_key_env
-            mend = f"check endpoint and model name ({self.settings.model!r})"
+            hint = f"check endpoint and model name ({self.settings.model!r})"
             if status in (401, 403):
                 state = "is set but not accepted" if self.key else "is not set"
-                mend = f"put a valid key into the environment variable {variable}, which {state}"
-            return ConfigError(reason, where=self.settings.shown_url, mend=mend)
+                hint = f"put a valid key into the environment variable {variable}, which {state}"
+            return ConfigError(reason, where=self.settings.shown_url, hint=hint)
         if status in (400, 422) and (name := self._refused_setting(text)):
             option = "--" + name.replace("_", "-")
             return ConfigError(
                 f"the endpoint refuses {name} = {self.settings.request()[name]!r}: {reason}",
                 where=self.settings.shown_url,
-                mend=f"leave {option} out: what is not set is not sent",
+                hint=f"leave {option} out: what is not set is not sent",
             )
         return _RefusedError(reason)
 

@@ -82,7 +82,7 @@ def read_prompts(path: Path) -> list[PromptRow]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"cannot read prompts: {error}", where=str(path), mend="name a UTF-8 JSONL file"
+            f"cannot read prompts: {error}", where=str(path), hint="name a UTF-8 JSONL file"
         ) from error
     rows: list[PromptRow] = []
     first_line: dict[str, int] = {}
@@ -94,12 +94,12 @@ def read_prompts(path: Path) -> list[PromptRow]:
             raise DataError(
                 f"id {row.id!r} is already on line {first_line[row.id]}",
                 where=f"{path}:{number}",
-                mend="give every row an id of its own; rows without id must differ in content",
+                hint="give every row an id of its own; rows without id must differ in content",
             )
         first_line[row.id] = number
         rows.append(row)
     if not rows:
-        raise DataError("no prompts in the file", where=str(path), mend='write one {"content": …} a line')
+        raise DataError("no prompts in the file", where=str(path), hint='write one {"content": …} a line')
     return rows
 
 
@@ -117,7 +117,7 @@ def _parse_prompt(line: str, *, where: str) -> PromptRow:
         row_id = str(row_id)
     if not isinstance(row_id, str) or not row_id:
         raise DataError(
-            f"id is {row_id!r:.80}", where=where, mend="an id is a non-empty string or an integer of 64 bits"
+            f"id is {row_id!r:.80}", where=where, hint="an id is a non-empty string or an integer of 64 bits"
         )
     extra = {key: value for key, value in row.items() if key not in ("id", keys[0])}
     for key, value in extra.items():
@@ -125,14 +125,14 @@ def _parse_prompt(line: str, *, where: str) -> PromptRow:
             raise DataError(
                 f"{key} stands beside the prompt, and the teacher would not see it",
                 where=where,
-                mend="write it into messages, or rename the key if it is only to be kept",
+                hint="write it into messages, or rename the key if it is only to be kept",
             )
     clash = sorted(RESERVED_META.intersection(extra))
     if clash:
         raise DataError(
             f"the key {clash[0]!r} is written by the collection itself",
             where=where,
-            mend="rename it in the input",
+            hint="rename it in the input",
         )
     return PromptRow(id=row_id, content=content, extra=extra)
 
@@ -144,18 +144,18 @@ def _check_content(value: object, *, key: str, where: str) -> Content:
             stored = unstored(key, value, [])
         except LayoutError as error:
             raise DataError(
-                error.detail, where=where, mend="write messages as a JSON list, not as text"
+                error.detail, where=where, hint="write messages as a JSON list, not as text"
             ) from None
         if stored is value:
             return value
         raise DataError(
             f"{key} is a conversation stored as text",
             where=where,
-            mend="write it as a JSON list of messages: the teacher would be asked for the text as it stands",
+            hint="write it as a JSON list of messages: the teacher would be asked for the text as it stands",
         )
     if not isinstance(value, list) or not value:
         raise DataError(
-            f"{key} is {value!r:.80}", where=where, mend="give text, or a list of {role, content} messages"
+            f"{key} is {value!r:.80}", where=where, hint="give text, or a list of {role, content} messages"
         )
     messages: list[dict[str, str]] = []
     for index, item in enumerate(cast(list[object], value)):
@@ -165,7 +165,7 @@ def _check_content(value: object, *, key: str, where: str) -> Content:
             raise DataError(
                 f"{key}[{index}] is {item!r:.80}",
                 where=where,
-                mend="a message is {role, content}, role one of system, user, assistant",
+                hint="a message is {role, content}, role one of system, user, assistant",
             )
         _check_text(text, key=f"{key}[{index}].content", where=where)
         messages.append({"role": cast(str, role), "content": text})
@@ -173,7 +173,7 @@ def _check_content(value: object, *, key: str, where: str) -> Content:
         raise DataError(
             f"the last message is from {messages[-1]['role']}",
             where=where,
-            mend="end with the user's message that the teacher is to answer",
+            hint="end with the user's message that the teacher is to answer",
         )
     return messages
 
@@ -252,7 +252,7 @@ class Journal:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(
-                "another process is collecting into this journal", where=str(self.path), mend="wait for it"
+                "another process is collecting into this journal", where=str(self.path), hint="wait for it"
             ) from error
 
     def _load_or_start(self, header: Mapping[str, Any]) -> None:
@@ -292,7 +292,7 @@ class Journal:
             raise DataError(
                 f"the journal belongs to another collection: {'; '.join(differing)}",
                 where=str(self.path),
-                mend="use the same settings and prompts to continue, or another --out to begin anew",
+                hint="use the same settings and prompts to continue, or another --out to begin anew",
             )
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
@@ -308,7 +308,7 @@ class Journal:
         return DataError(
             f"damaged journal line: {why}",
             where=f"{self.path}:{number}",
-            mend="delete that line; its prompt is asked again",
+            hint="delete that line; its prompt is asked again",
         )
 
 

@@ -172,4 +172,4 @@ class CollectReport:
 
 def _require(fine: bool, name: str, value: object, expected: str) -> None:
     if not fine:
-        raise ConfigError(f"{name} is {value!r}", mend=f"expected {expected}")
+        raise ConfigError(f"{name} is {value!r}", hint=f"expected {expected}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from typing import assert_never, cast
 
 from pydantic import JsonValue
 
@@ -87,7 +87,7 @@ class ByGap(Curriculum):
             raise DataError(
                 f"data.curriculum.keep = {config.keep} leaves {self._num_kept} of {num_rows} prompts, "
                 f"and a step takes {batch_size}",
-                mend="keep more, make prompts_per_step smaller, or name more data",
+                hint="keep more, make prompts_per_step smaller, or name more data",
             )
         self._counts = [0] * num_rows
         self._sums = [0.0] * num_rows
@@ -175,7 +175,9 @@ def make_curriculum(
         DataError: If it leaves fewer prompts than a step takes.
     """
     match config:
-        case DifficultyCurriculum(order="ascending" | "descending" as order):
+        case None | DifficultyCurriculum(order="shuffled"):
+            return Curriculum()
+        case DifficultyCurriculum(order=order):
             return ByDifficulty(difficulty, descending=order == "descending")
         case GapCurriculum():
             return ByGap(num_rows, config, batch_size=batch_size)
@@ -183,7 +185,7 @@ def make_curriculum(
             steps = config.in_steps(num_prompts=num_rows, prompts_per_step=batch_size)
             return SpreadFirst(num_rows, phase_steps=steps, batch_size=batch_size)
         case _:
-            return Curriculum()
+            assert_never(config)
 
 
 def _are_numbers(value: JsonValue, length: int | None) -> bool:
@@ -196,5 +198,5 @@ def _damaged(keys: Sequence[str]) -> CheckpointError:
     return CheckpointError(
         f"what the curriculum has learned cannot be read: it has {', '.join(keys) or 'nothing'}",
         where="data position",
-        mend="resume from another checkpoint",
+        hint="resume from another checkpoint",
     )

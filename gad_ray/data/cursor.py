@@ -46,7 +46,7 @@ class PromptCursor:
         if len(ids) < batch_size:
             raise DataError(
                 f"a batch takes {batch_size} prompts, but there are {len(ids)} rows to train on",
-                mend="make the batch smaller, or name more data: a batch never repeats a row",
+                hint="make the batch smaller, or name more data: a batch never repeats a row",
             )
         self._seed = seed
         self._batch_size = batch_size
@@ -168,13 +168,13 @@ class PromptCursor:
             raise CheckpointError(
                 f"the training rows have changed: there were {state['num_rows']}, now {self._num_rows}, or other ids",
                 where="data position",
-                mend="resume with the data, held-out settings and limits of the run, or start a new run",
+                hint="resume with the data, held-out settings and limits of the run, or start a new run",
             )
         if state["seed"] != self._seed:
             raise CheckpointError(
                 f"the run draws its prompts by data.seed={state['seed']}, not {self._seed}",
                 where="data position",
-                mend=f"resume with data.seed={state['seed']}, or start a new run",
+                hint=f"resume with data.seed={state['seed']}, or start a new run",
             )
         epoch, position, deferred = state["epoch"], state["position"], state["deferred"]
         if not _is_count(epoch) or not _is_count(position) or position > self._num_rows:
@@ -226,5 +226,5 @@ def _damaged(what: str) -> CheckpointError:
     return CheckpointError(
         f"the data position cannot be read: {what}",
         where="data position",
-        mend="resume from another checkpoint",
+        hint="resume from another checkpoint",
     )

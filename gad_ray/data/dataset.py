@@ -227,7 +227,7 @@ class _Reader:
                     kept.append(row)
             if self._num_rows == before:
                 raise DataError(
-                    "holds no rows", where=source.name, mend="write the file again, or leave it out"
+                    "holds no rows", where=source.name, hint="write the file again, or leave it out"
                 )
         return kept
 
@@ -289,7 +289,7 @@ def _resolve(config: DataConfig) -> tuple[tuple[Input, ...], tuple[Input, ...]]:
     if both := [source.name for source in heldout if source in train]:
         raise DataError(
             f"data.heldout and data.train both name {both[0]}",
-            mend="take it out of one of them: a held-out prompt is never trained on",
+            hint="take it out of one of them: a held-out prompt is never trained on",
         )
     return heldout, train
 
@@ -330,7 +330,7 @@ def _refuse_long_prompts(report: QuarantineReport) -> None:
         raise DataError(
             f"{count} {'prompt is' if count == 1 else 'prompts are'} too long: {'; '.join(told)}",
             where=str(report.path),
-            mend="raise data.max_prompt_tokens, leave them out with data.long_prompts=skip, or shorten them",
+            hint="raise data.max_prompt_tokens, leave them out with data.long_prompts=skip, or shorten them",
         )
 
 
@@ -345,11 +345,11 @@ def _require_rows(
         raise DataError(
             f"no row is left to train on, of {report.num_rows} read{taken}: {counts}",
             where=str(report.path),
-            mend=f"name more data{fewer}",
+            hint=f"name more data{fewer}",
         )
     if not heldout and config.heldout_prompts:
         raise DataError(
             f"no held-out row can be used: {counts}",
             where=str(report.path),
-            mend="mend or replace the data.heldout files",
+            hint="mend or replace the data.heldout files",
         )

@@ -51,7 +51,7 @@ def refuse_missing_difficulty(report: QuarantineReport, curriculum: DifficultyCu
         raise DataError(
             f"data.curriculum.column = {curriculum.column!r}, and {count} rows have no such number: {told}{more}",
             where=str(report.path),
-            mend="give them one, name another column, or leave them out with data.curriculum.missing=quarantine",
+            hint="give them one, name another column, or leave them out with data.curriculum.missing=quarantine",
         )
 
 
@@ -79,6 +79,6 @@ def within_bounds(
         raise DataError(
             f"{bounds} leave none of {len(rows)} rows: {curriculum.column!r} runs from {min(values):g} to "
             f"{max(values):g}",
-            mend="widen the bounds",
+            hint="widen the bounds",
         )
     return [rows[i] for i in kept], tuple(values[i] for i in kept)

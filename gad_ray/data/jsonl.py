@@ -26,7 +26,7 @@ def rows_of(lines: Iterable[str], *, name: str) -> Iterator[Mapping[str, object]
                 yield row_of(line, where=f"{name}:{number}")
     except UnicodeDecodeError as error:
         raise DataError(
-            "not UTF-8", where=f"{name}, after line {number}", mend="save the file as UTF-8"
+            "not UTF-8", where=f"{name}, after line {number}", hint="save the file as UTF-8"
         ) from error
 
 
@@ -40,10 +40,10 @@ def row_of(line: str, *, where: str) -> Mapping[str, object]:
         row: object = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"not JSON: {error.msg} at column {error.colno}", where=where, mend="write one JSON object a line"
+            f"not JSON: {error.msg} at column {error.colno}", where=where, hint="write one JSON object a line"
         ) from error
     if not isinstance(row, dict):
         raise DataError(
-            f"not an object but a {type(row).__name__}", where=where, mend="write one JSON object a line"
+            f"not an object but a {type(row).__name__}", where=where, hint="write one JSON object a line"
         )
     return cast("dict[str, object]", row)

@@ -67,7 +67,7 @@ class QuarantineReport:
             f"{self.num_unusable} of {self.num_rows} rows ({self.unusable_fraction:.1%}) cannot be used; "
             f"max_quarantined_fraction is {max_fraction:g}: {'; '.join(told)}",
             where=str(self.path),
-            mend="that file names every row with its reason: mend them, or raise data.max_quarantined_fraction",
+            hint="that file names every row with its reason: mend them, or raise data.max_quarantined_fraction",
         )
 
     def _told(self, reason: Reason) -> str:
@@ -98,7 +98,7 @@ class Quarantine:
             raise DataError(
                 f"the quarantine file cannot be written: {error.strerror or error}",
                 where=str(self._path),
-                mend="name a directory that can be written",
+                hint="name a directory that can be written",
             ) from error
         return self
 

@@ -52,7 +52,7 @@ def read_rows(
             raise DataError(
                 f"its kind is unknown: {path.suffix or 'no suffix'!r}",
                 where=str(path),
-                mend=f"data are read from {' and '.join(SUFFIXES)}",
+                hint=f"data are read from {' and '.join(SUFFIXES)}",
             )
 
 
@@ -80,7 +80,7 @@ def _read_jsonl(path: Path) -> Iterator[RawRow | Rejection]:
                     yield _parse_line(place, line)
     except OSError as error:
         raise DataError(
-            f"cannot be read: {error.strerror or error}", where=str(path), mend="check the path"
+            f"cannot be read: {error.strerror or error}", where=str(path), hint="check the path"
         ) from error
 
 
@@ -183,7 +183,7 @@ def _read_parquet(
         raise DataError(
             f"cannot be read as Parquet{after}: {str(error).splitlines()[0]}",
             where=str(path),
-            mend="the file is missing, empty, cut off or not Parquet: write or copy it again",
+            hint="the file is missing, empty, cut off or not Parquet: write or copy it again",
         ) from error
 
 
@@ -203,7 +203,7 @@ def _columns_to_read(
             raise DataError(
                 f"there is no column {' or '.join(map(repr, wanted))}; it has {', '.join(map(repr, names)) or 'none'}",
                 where=str(path),
-                mend=f"rename {near[0]!r}" if near else "rename the column that holds it",
+                hint=f"rename {near[0]!r}" if near else "rename the column that holds it",
             )
     known = read_columns({*_KNOWN_FIELDS, *extra, *mapped})
     return [name for name in names if name in known]
@@ -243,7 +243,7 @@ def _read_hub(source: HubInput) -> Iterator[RawRow | Rejection]:
         raise DataError(
             "data sets on the hub are read through the package 'datasets', which is not installed",
             where=source.name,
-            mend="pip install datasets, or name local files",
+            hint="pip install datasets, or name local files",
         ) from error
     number = 0
     try:
@@ -258,5 +258,5 @@ def _read_hub(source: HubInput) -> Iterator[RawRow | Rejection]:
         raise DataError(
             f"cannot be read{after}: {type(error).__name__}: {error}",
             where=source.name,
-            mend="check the name, the split, and that the hub can be reached from here; or download it and name its files",
+            hint="check the name, the split, and that the hub can be reached from here; or download it and name its files",
         ) from error

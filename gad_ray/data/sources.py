@@ -64,7 +64,7 @@ def resolve_sources(sources: Iterable[str], *, packaged: Path = PACKAGED) -> tup
             if found in first_source:
                 raise DataError(
                     f"{found.name} is named twice: by {first_source[found]!r} and by {source!r}",
-                    mend="name every file once, so that no row counts twice",
+                    hint="name every file once, so that no row counts twice",
                 )
             first_source[found] = source
     return tuple(first_source)
@@ -87,14 +87,14 @@ def _files(source: str) -> list[Path]:
     if path.is_dir():
         raise DataError(
             f"{source!r} is a directory, not a file",
-            mend=f"name its files, e.g. {source.rstrip('/')}/*.parquet",
+            hint=f"name its files, e.g. {source.rstrip('/')}/*.parquet",
         )
     if not glob.has_magic(source):
-        raise DataError(f"there is no file {source!r}", mend=_near_files(path))
+        raise DataError(f"there is no file {source!r}", hint=_near_files(path))
     found = sorted(p.resolve() for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
     if not found:
         raise DataError(
-            f"no file matches {source!r}", mend="correct the pattern, or quote it if a shell has expanded it"
+            f"no file matches {source!r}", hint="correct the pattern, or quote it if a shell has expanded it"
         )
     for match in found:
         _check_suffix(match)
@@ -105,7 +105,7 @@ def _check_suffix(path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise DataError(
             f"{str(path)!r} ends in {path.suffix or 'no suffix'!r}; data are read from {' and '.join(SUFFIXES)}",
-            mend="convert the file, or name it by what it holds",
+            hint="convert the file, or name it by what it holds",
         )
 
 
@@ -122,13 +122,13 @@ def _packaged_files(name: str, packaged: Path) -> list[Path]:
     if name in catalogue:
         return list(catalogue[name])
     if not catalogue:
-        raise DataError(f"there is no packaged data set {name!r}, nor any other", mend="name files instead")
+        raise DataError(f"there is no packaged data set {name!r}, nor any other", hint="name files instead")
     near = get_close_matches(name, catalogue, n=1)
     hint = f"did you mean package:{near[0]}? " if near else ""
     raise DataError(
         f"there is no packaged data set {name!r}",
         where=f"package:{name}",
-        mend=f"{hint}There are: {', '.join(f'package:{n}' for n in catalogue)}",
+        hint=f"{hint}There are: {', '.join(f'package:{n}' for n in catalogue)}",
     )
 
 
@@ -149,6 +149,6 @@ def _hub_input(rest: str) -> HubInput:
     if not owner or not name or "/" in name:
         raise DataError(
             f"'hub:{rest}' does not name a data set on the hub",
-            mend="write hub:OWNER/NAME or hub:OWNER/NAME:SPLIT",
+            hint="write hub:OWNER/NAME or hub:OWNER/NAME:SPLIT",
         )
     return HubInput(repo=repo, split=split or _DEFAULT_SPLIT)

@@ -274,5 +274,5 @@ def parse_prompt(fields: Mapping[str, object], *, where: str) -> tuple[Message, 
         raise DataError(
             unusable.detail,
             where=where,
-            mend="give content, prompt or messages; the last message is the user's",
+            hint="give content, prompt or messages; the last message is the user's",
         ) from None

@@ -12,8 +12,8 @@ from gad_ray.activity import activity
 from gad_ray.config import RunConfig, load_config
 from gad_ray.data.collect_settings import CollectSettings
 from gad_ray.errors import ConfigError
-from gad_ray.evaluation.contest import Contest, hold_contest
-from gad_ray.evaluation.judge import Judgement, judge_apart
+from gad_ray.evaluation.pairwise import Contest, hold_contest
+from gad_ray.evaluation.policy_eval import Judgement, judge_apart
 from gad_ray.models.run_data import load_run_data
 from gad_ray.observability.run_dir import RunDirectory, find_run
 
@@ -88,7 +88,7 @@ def _names(runs: Sequence[RunDirectory]) -> list[str]:
     twice = next((name for name in names if names.count(name) > 1 or name == "base"), None)
     if twice is not None:
         raise ConfigError(
-            f"two of the policies are called '{twice}'", mend="rename a run's directory, or leave one out"
+            f"two of the policies are called '{twice}'", hint="rename a run's directory, or leave one out"
         )
     return names
 
@@ -98,7 +98,7 @@ def _policy_of(run: RunDirectory) -> str:
     if not exported.is_dir():
         raise ConfigError(
             f"the run {run.name} has exported no policy: there is no {exported}",
-            mend="let it end: gad-ray train … --resume auto",
+            hint="let it end: gad-ray train … --resume auto",
         )
     return str(exported.resolve())
 

@@ -93,7 +93,7 @@ def load_fixed_set(path: Path) -> tuple[PromptBatch, RolloutBatch]:
     rollouts, columns = _read(path)
     if "messages" not in columns:
         raise CheckpointError(
-            "holds answers without the prompts", where=str(path), mend="give a file under a run's eval/"
+            "holds answers without the prompts", where=str(path), hint="give a file under a run's eval/"
         )
     examples: dict[str, Example] = {}
     for row, example_id in enumerate(rollouts.example_ids):
@@ -113,7 +113,7 @@ def _read(path: Path) -> tuple[RolloutBatch, dict[str, list[Any]]]:
         raise CheckpointError(
             f"the answers to the held-out prompts cannot be read: {error}",
             where=str(path),
-            mend="put the file back, or start a new run",
+            hint="put the file back, or start a new run",
         ) from None
     columns = cast("dict[str, list[Any]]", table.to_pydict())
     rollouts = RolloutBatch(

@@ -12,7 +12,7 @@ import numpy as np
 from gad_ray.activity import activity
 from gad_ray.batch import Fingerprint, Float32
 from gad_ray.errors import ConfigError
-from gad_ray.evaluation.kept import config_of, find_critics, find_target, first_with
+from gad_ray.evaluation.critic_store import config_of, find_critics, find_target, first_with
 from gad_ray.models.pairs import Pair
 from gad_ray.observability.records import ScoreRecord, StepRecords, find_records
 from gad_ray.observability.run_dir import RunDirectory
@@ -126,13 +126,13 @@ def replay(
             raise ConfigError(
                 f"{via} is a run, not a critic",
                 where="--via",
-                mend="give one of its checkpoints, or a directory under its exports/",
+                hint="give one of its checkpoints, or a directory under its exports/",
             )
     critics = [named] if named is not None else find_critics(directory)
     if not critics:
         raise ConfigError(
             f"the run {directory.name} has kept no critic",
-            mend="wait for its first checkpoint, set checkpoint.every, or name a critic with --via",
+            hint="wait for its first checkpoint, set checkpoint.every, or name a critic with --via",
         )
     records = _choose(directory, [critic.fingerprint for critic in critics], step=step)
     critic = first_with(critics, records.fingerprint) or critics[-1]
@@ -170,7 +170,7 @@ def _choose(
     if not known:
         raise ConfigError(
             f"the run {directory.name} has no score records",
-            mend="set records.every to 1 or more and run again",
+            hint="set records.every to 1 or more and run again",
         )
     if step is not None:
         found = next((one for one in known if one.step == step), None)
@@ -179,7 +179,7 @@ def _choose(
             raise ConfigError(
                 f"there are no records of step {step}",
                 where="--step",
-                mend=f"there are some of steps {steps[0]} to {steps[-1]}",
+                hint=f"there are some of steps {steps[0]} to {steps[-1]}",
             )
         return found
     of_ours = [one for one in known if one.fingerprint is not None and one.fingerprint in critics]

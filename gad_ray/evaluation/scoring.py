@@ -89,15 +89,15 @@ def _pair(row: Mapping[str, object], number: int) -> Pair:
     if len(given) != 1:
         found = " and ".join(given) or "neither"
         raise DataError(
-            f"needs one of response and teacher_response, has {found}", where=where, mend="give one"
+            f"needs one of response and teacher_response, has {found}", where=where, hint="give one"
         )
     response = row[given[0]]
     if not isinstance(response, str):
         raise DataError(
-            f"{given[0]} is a {type(response).__name__}, not a string", where=where, mend="give text"
+            f"{given[0]} is a {type(response).__name__}, not a string", where=where, hint="give text"
         )
     if any(0xD800 <= ord(character) <= 0xDFFF for character in response):
         raise DataError(
-            f"{given[0]} holds a lone surrogate", where=where, mend="save the file as valid Unicode"
+            f"{given[0]} holds a lone surrogate", where=where, hint="save the file as valid Unicode"
         )
     return Pair(messages, response)

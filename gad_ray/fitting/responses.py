@@ -48,7 +48,7 @@ def open_responses(directory: Path, *, settings_hash: str) -> frozenset[str]:
         raise CheckpointError(
             "holds responses that were drawn with other settings of data, model or sampling",
             where=str(directory),
-            mend="resume with the fit's own settings, or start a new one",
+            hint="resume with the fit's own settings, or start a new one",
         )
     return frozenset(i for path in _parts(directory) for i in load_rollouts(path).example_ids)
 

@@ -134,7 +134,7 @@ class FitTrainer:
             if time.monotonic() - heard > patience:
                 raise DeadlineError(
                     f"the workers of the fit said nothing for {patience:g} s",
-                    mend="raise limits.start_s or limits.update_s if the work is really that slow; else read their "
+                    hint="raise limits.start_s or limits.update_s if the work is really that slow; else read their "
                     f"logs: {self._job.logs}",
                 )
 
@@ -149,7 +149,7 @@ class FitTrainer:
             what = f"the workers of the fit were lost more than fit.max_failures = {limit} times"
         raise ActorDiedError(
             f"{what}: {error}\n{tails}",
-            mend="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
+            hint="a killed process is often out of memory: see gad-ray doctor; resume with --resume auto",
         ) from error
 
 

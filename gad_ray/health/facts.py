@@ -135,9 +135,9 @@ def read_facts(path: Path) -> RunFacts:
     try:
         content: object = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path), mend="check the path") from None
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path), hint="check the path") from None
     except ValueError as error:
-        raise DataError(f"not JSON: {error}", where=str(path), mend="write one JSON object") from None
+        raise DataError(f"not JSON: {error}", where=str(path), hint="write one JSON object") from None
     return parse_facts(content, where=str(path))
 
 
@@ -154,7 +154,7 @@ def parse_facts(content: object, *, where: str) -> RunFacts:
         raise DataError(
             f"not the facts of a run: {faults}",
             where=where,
-            mend="known facts: " + ", ".join(RunFacts.model_fields),
+            hint="known facts: " + ", ".join(RunFacts.model_fields),
         ) from None
 
 

@@ -44,7 +44,7 @@ from gad_ray.learners.critic_objective import (
     losses_of,
     shares_of,
 )
-from gad_ray.learners.mode import without_dropout
+from gad_ray.learners.eval_mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.learners.token_values import ValueWatch

@@ -173,7 +173,7 @@ def collect_scores(
         raise TrainingError(
             f"{int((~finite).sum())} of {num_responses} pairs have a score that is not finite, after "
             f"{version} steps of the critic: there is no reward to be made of them",
-            mend="lower critic.optimizer.lr or critic.head_lr, or set critic.model.compute=float32",
+            hint="lower critic.optimizer.lr or critic.head_lr, or set critic.model.compute=float32",
         )
     return ScoreBatch(student=student, teacher=teacher, critic_version=version)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gad_ray.batch import RolloutBatch, ScoreBatch
-from gad_ray.config.critic import AdaptiveTemperature, CrossEntropyLoss, DiscriminatorLoss
+from gad_ray.config.critic import (
+    AdaptiveTemperature,
+    BradleyTerryLoss,
+    CrossEntropyLoss,
+    DiscriminatorLoss,
+    FixedTemperature,
+)
 from gad_ray.core.discriminator import (
     AdaptiveRange,
     DiscriminatorStats,
@@ -49,9 +55,13 @@ def discriminator_loss(
         "num_prompts": totals.prompts,
         "num_responses": totals.responses,
     }
-    if isinstance(loss, CrossEntropyLoss):
-        return cross_entropy_loss(teacher, student, **shared)
-    return bradley_terry_loss(teacher, student, margin=loss.margin, batch_norm=loss.batch_norm, **shared)
+    match loss:
+        case CrossEntropyLoss():
+            return cross_entropy_loss(teacher, student, **shared)
+        case BradleyTerryLoss(margin=margin, batch_norm=batch_norm):
+            return bradley_terry_loss(teacher, student, margin=margin, batch_norm=batch_norm, **shared)
+        case _:
+            assert_never(loss)
 
 
 def losses_from(
@@ -123,8 +133,10 @@ def first_temperature(loss: DiscriminatorLoss) -> float:
 
 
 def _temperature_of(loss: DiscriminatorLoss) -> float | AdaptiveRange:
-    temperature = loss.temperature
-    if not isinstance(temperature, AdaptiveTemperature):
-        return temperature.value
-    a, b, lo, hi = temperature.coefficients
-    return AdaptiveRange(a=a, b=b, lo=lo, hi=hi)
+    match loss.temperature:
+        case FixedTemperature(value=value):
+            return value
+        case AdaptiveTemperature(coefficients=(a, b, lo, hi)):
+            return AdaptiveRange(a=a, b=b, lo=lo, hi=hi)
+        case _:
+            assert_never(loss.temperature)

@@ -201,7 +201,7 @@ class MasterOptimizer:
             example = sorted(expected ^ found)[0]
             raise TrainingError(
                 f"the saved optimiser belongs to other parameters; {example} is on one side only",
-                mend="resume with the model and LoRA settings of the run",
+                hint="resume with the model and LoRA settings of the run",
             )
         for name, (_, master) in self._pairs.items():
             master.copy_(tensors[f"master/{name}"])
@@ -225,5 +225,5 @@ class MasterOptimizer:
             raise TrainingError(
                 f"{self._nonfinite_in_a_row} optimiser steps in a row had a loss ({loss}) or gradient norm ({norm}) "
                 f"that is not finite; limits.max_nonfinite_steps = {self._max_nonfinite}",
-                mend="lower optimizer.lr or optimizer.grad_clip, or compute in float32",
+                hint="lower optimizer.lr or optimizer.grad_clip, or compute in float32",
             )

@@ -26,8 +26,8 @@ from gad_ray.batch import (
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.core.packing import plan_micro_batches
 from gad_ray.learners.collective import Collective, own_share
+from gad_ray.learners.eval_mode import without_dropout
 from gad_ray.learners.kl_penalty import KlPenalty
-from gad_ray.learners.mode import without_dropout
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.learners.policy_loss import Totals, importance_weights, policy_loss
 from gad_ray.learners.policy_metrics import PolicySums

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, assert_never
 
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from gad_ray.config.policy import (
     ImportanceConfig,
     PolicyLossConfig,
     PpoLoss,
+    ReinforceLoss,
+    RejectedImportance,
     TokenLoss,
     TruncatedImportance,
 )
@@ -58,73 +61,58 @@ def policy_loss(
         weights: [batch, seq] importance weights, detached; None: 1.
         totals: Sizes of the mini-batch that this is a part of.
     """
-    if isinstance(config, GspoLoss):
-        return gspo_loss(
-            logprobs,
-            old_logprobs=old_logprobs,
-            advantages=advantages,
-            mask=mask,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            num_sequences=totals.sequences,
-            weights=weights,
-        )
-    aggregate = _aggregate(config, totals)
-    if isinstance(config, PpoLoss):
-        return ppo_loss(
-            logprobs,
-            old_logprobs=old_logprobs,
-            advantages=advantages,
-            mask=mask,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            num_tokens=totals.tokens,
-            aggregate=aggregate,
-            weights=weights,
-        )
-    if isinstance(config, CispoLoss):
-        return cispo_loss(
-            logprobs,
-            old_logprobs=old_logprobs,
-            advantages=advantages,
-            mask=mask,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            num_tokens=totals.tokens,
-            aggregate=aggregate,
-            weights=weights,
-        )
-    return reinforce_loss(
-        logprobs,
-        old_logprobs=old_logprobs,
-        advantages=advantages,
-        mask=mask,
-        num_tokens=totals.tokens,
-        aggregate=aggregate,
-        weights=weights,
-    )
+    shared: dict[str, Any] = {
+        "old_logprobs": old_logprobs,
+        "advantages": advantages,
+        "mask": mask,
+        "weights": weights,
+    }
+    match config:
+        case GspoLoss(clip_low=low, clip_high=high):
+            sequences = totals.sequences
+            return gspo_loss(logprobs, clip_low=low, clip_high=high, num_sequences=sequences, **shared)
+        case PpoLoss(clip_low=low, clip_high=high):
+            shared |= {"num_tokens": totals.tokens, "aggregate": _aggregate(config, totals)}
+            return ppo_loss(logprobs, clip_low=low, clip_high=high, **shared)
+        case CispoLoss(clip_low=low, clip_high=high):
+            shared |= {"num_tokens": totals.tokens, "aggregate": _aggregate(config, totals)}
+            return cispo_loss(logprobs, clip_low=low, clip_high=high, **shared)
+        case ReinforceLoss():
+            shared |= {"num_tokens": totals.tokens, "aggregate": _aggregate(config, totals)}
+            return reinforce_loss(logprobs, **shared)
+        case _:
+            assert_never(config)
 
 
 def importance_weights(
     config: ImportanceConfig | None, old_logprobs: Tensor, *, rollout_logprobs: Tensor, mask: Tensor
 ) -> Tensor | None:
     """[batch, seq] weights of the tokens, or None where nothing is corrected."""
-    if config is None:
-        return None
-    if isinstance(config, TruncatedImportance):
-        return truncated_weights(old_logprobs, rollout_logprobs=rollout_logprobs, mask=mask, cap=config.cap)
-    return rejected_weights(
-        old_logprobs,
-        rollout_logprobs=rollout_logprobs,
-        mask=mask,
-        cap=config.cap,
-        by_sequence=config.unit == "sequence",
-    )
+    match config:
+        case None:
+            return None
+        case TruncatedImportance(cap=cap):
+            return truncated_weights(old_logprobs, rollout_logprobs=rollout_logprobs, mask=mask, cap=cap)
+        case RejectedImportance(cap=cap, unit=unit):
+            return rejected_weights(
+                old_logprobs,
+                rollout_logprobs=rollout_logprobs,
+                mask=mask,
+                cap=cap,
+                by_sequence=unit == "sequence",
+            )
+        case _:
+            assert_never(config)
 
 
 def _aggregate(config: TokenLoss, totals: Totals) -> Aggregate:
-    if config.aggregation == "sequence_mean":
-        return sequence_mean(totals.sequences)
-    if config.length_divisor is not None:
-        return constant_divisor(totals.sequences, config.length_divisor)
-    return token_mean(totals.tokens)
+    match config.aggregation:
+        case "sequence_mean":
+            return sequence_mean(totals.sequences)
+        case "constant":
+            assert config.length_divisor is not None  # seen to where it is configured
+            return constant_divisor(totals.sequences, config.length_divisor)
+        case "token_mean":
+            return token_mean(totals.tokens)
+        case _:
+            assert_never(config.aggregation)

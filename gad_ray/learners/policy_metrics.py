@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gad_ray.batch import Metrics
-from gad_ray.config.policy import ImportanceConfig, TruncatedImportance
+from gad_ray.config.policy import ImportanceConfig, RejectedImportance, TruncatedImportance
 from gad_ray.core.kl import k3_kl
 from gad_ray.core.policy_loss import PolicyLossStats
 from gad_ray.learners.collective import Collective
@@ -76,11 +77,14 @@ class PolicySums:
         """Add the importance weights of one micro-batch."""
         weights = weights[mask]
         self.weight_mean += float(weights.sum()) / num_tokens
-        if isinstance(config, TruncatedImportance):
-            clipped = int((weights >= config.cap).sum())
-        else:
-            clipped = int((weights == 0.0).sum())
-            self.num_rejected += clipped
+        match config:
+            case TruncatedImportance(cap=cap):
+                clipped = int((weights >= cap).sum())
+            case RejectedImportance():
+                clipped = int((weights == 0.0).sum())
+                self.num_rejected += clipped
+            case _:
+                assert_never(config)
         self.weight_clipped += clipped / num_tokens
 
     def metrics(
@@ -119,7 +123,7 @@ class PolicySums:
         if importance is not None:
             metrics["actor/importance_weight_mean"] = mean["weight_mean"]
             metrics["actor/importance_clipfrac"] = mean["weight_clipped"]
-            if not isinstance(importance, TruncatedImportance):
+            if isinstance(importance, RejectedImportance):
                 metrics["actor/importance_rejected_tokens"] = float(totals[-1])
         return metrics
 

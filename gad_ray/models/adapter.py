@@ -187,7 +187,7 @@ def load_adapter(directory: Path, shared: SharedBackbone) -> tuple[AdapterCritic
         raise ModelError(
             f"it was trained on another backbone, {facts.backbone[:16]}; here is {shared.weights[:16]}",
             where=str(directory),
-            mend="serve it on the backbone that it was trained on",
+            hint="serve it on the backbone that it was trained on",
         )
     try:
         tensors, head_tensors = load_file(directory / _WEIGHTS), load_file(directory / _HEAD)
@@ -217,7 +217,7 @@ def _weights(directory: Path, tensors: Mapping[str, Tensor]) -> LoraWeights:
         raise ModelError(
             f"its adapter has {other[0]} = {config[other[0]]!r}, which is not computed here",
             where=str(directory),
-            mend="train it as critic.model.lora does",
+            hint="train it as critic.model.lora does",
         )
     try:
         down = {_layer(key, _DOWN): value for key, value in tensors.items() if key.endswith(_DOWN)}
@@ -256,5 +256,5 @@ def _damaged(directory: Path, what: str) -> ModelError:
     return ModelError(
         f"is no whole adapter: {what}",
         where=str(directory),
-        mend="export the critic again, or take an unchanged copy",
+        hint="export the critic again, or take an unchanged copy",
     )

@@ -88,7 +88,7 @@ def load_config(directory: Path) -> Any:
     where = str(directory / "config.json")
     raw = read_json(directory / "config.json")
     if not raw.get("model_type"):  # transformers would guess it from the directory's name
-        raise ModelError("names no model_type", where=where, mend="fetch or export the model again")
+        raise ModelError("names no model_type", where=where, hint="fetch or export the model again")
     try:
         config: Any = AutoConfig.from_pretrained(
             str(directory), trust_remote_code=False, local_files_only=True
@@ -98,12 +98,12 @@ def load_config(directory: Path) -> Any:
             raise ModelError(
                 f"model type {raw['model_type']!r} needs Python code of its own (auto_map), which is not run",
                 where=where,
-                mend="choose a model that transformers knows itself",
+                hint="choose a model that transformers knows itself",
             ) from error
         raise ModelError(
             f"transformers cannot read its config.json: {first_line(error)}",
             where=where,
-            mend="check model_type and sizes, or install a transformers that knows this model",
+            hint="check model_type and sizes, or install a transformers that knows this model",
         ) from error
     _check_is_decoder(config, where=where)
     if how := _quantisation(config) or _quantisation(config.get_text_config(decoder=True)):
@@ -118,7 +118,7 @@ def _check_is_decoder(config: Any, *, where: str) -> None:
         raise ModelError(
             f"model type {config.model_type!r} is an encoder with a decoder; policy and critic are decoders alone",
             where=where,
-            mend="choose a causal language model, such as those of the types llama, qwen2 or gemma",
+            hint="choose a causal language model, such as those of the types llama, qwen2 or gemma",
         )
     kind = type(config)
     # A policy needs the one, a critic the other.
@@ -126,7 +126,7 @@ def _check_is_decoder(config: Any, *, where: str) -> None:
         raise ModelError(
             f"model type {config.model_type!r} has no causal language model in transformers",
             where=where,
-            mend="choose a causal language model; of one that also sees or hears, its language model alone",
+            hint="choose a causal language model; of one that also sees or hears, its language model alone",
         )
     try:
         text = config.get_text_config(decoder=True)
@@ -134,14 +134,14 @@ def _check_is_decoder(config: Any, *, where: str) -> None:
         raise ModelError(
             f"model type {config.model_type!r} has no language model of its own: {first_line(error)}",
             where=where,
-            mend="give the directory of its language model alone",
+            hint="give the directory of its language model alone",
         ) from error
     is_encoder = kind in cast("Any", MODEL_FOR_MASKED_LM_MAPPING) and not getattr(config, "is_decoder", False)
     if is_encoder or getattr(text, "use_bidirectional_attention", None) in (True, "all"):
         raise ModelError(
             f"model type {config.model_type!r} is an encoder here: its tokens see those that follow them",
             where=where,
-            mend="choose a causal language model, such as those of the types llama, qwen2 or gemma",
+            hint="choose a causal language model, such as those of the types llama, qwen2 or gemma",
         )
 
 
@@ -158,7 +158,7 @@ def hidden_size_of(model: Any) -> int:
         raise ModelError(
             f"model type {model.config.model_type!r} does not say its hidden_size, which the value head needs",
             where=str(model.config.name_or_path) or None,
-            mend="choose another model for the critic",
+            hint="choose another model for the critic",
         )
     return width
 
@@ -179,7 +179,7 @@ def check_vocabulary(largest_id: int, num_rows: int | None, *, where: str) -> No
             f"its tokenizer gives token ids up to {largest_id}, and its embedding has {num_rows} rows, for ids up to "
             f"{num_rows - 1}",
             where=where,
-            mend="give the tokenizer that belongs to the model, or resize the model's embedding and save it again",
+            hint="give the tokenizer that belongs to the model, or resize the model's embedding and save it again",
         )
 
 
@@ -193,7 +193,7 @@ def check_checkpointing(model: Any, *, wanted: bool, where: str) -> None:
         raise ModelError(
             f"model type {model.config.model_type!r} cannot recompute activations",
             where=where,
-            mend="set model.gradient_checkpointing=false",
+            hint="set model.gradient_checkpointing=false",
         )
 
 
@@ -211,7 +211,7 @@ def check_keeps_cache(model: Any, *, where: str) -> None:
             f"model type {model.config.model_type!r} keeps no cache of keys and values, with which "
             "rollout.engine = transformers generates",
             where=where,
-            mend="set rollout.engine=vllm if vLLM knows this model, or choose another",
+            hint="set rollout.engine=vllm if vLLM knows this model, or choose another",
         )
 
 

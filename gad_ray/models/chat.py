@@ -81,7 +81,7 @@ class ChatFormat:
                 "no token ends a response: the tokenizer has no eos_token, and neither the generation config nor "
                 "the chat template names one",
                 where=str(tokenizer.name_or_path),
-                mend="set eos_token in tokenizer_config.json",
+                hint="set eos_token in tokenizer_config.json",
             )
         self.end_of_turn_id = self.stop_token_ids[0]
         pad = cast("int | None", tokenizer.pad_token_id)
@@ -193,7 +193,7 @@ class ChatFormat:
             raise DataError(
                 f"the chat template{self._of_model} refuses a conversation of the roles "
                 f"{[m.role for m in messages]}: {kind}{error}",
-                mend="change the rows, or give another template with the key chat_template",
+                hint="change the rows, or give another template with the key chat_template",
             ) from error
         return cast("str", rendered)
 
@@ -213,17 +213,17 @@ class ChatFormat:
         except TemplateSyntaxError as error:
             raise ModelError(
                 f"chat_template is no Jinja template: line {error.lineno}: {error.message}",
-                mend="correct the template that the config's key chat_template names",
+                hint="correct the template that the config's key chat_template names",
             ) from error
         except Exception as error:  # as above
             raise ModelError(
                 f"chat_template cannot render a question and its answer: {error!r}",
-                mend="give a template for plain chats with the config's key chat_template",
+                hint="give a template for plain chats with the config's key chat_template",
             ) from error
         if _PROBE not in rendered or marked not in rendered:
             raise ModelError(
                 "chat_template leaves out the messages' content",
-                mend="write message['content'] where the text belongs, in the template that chat_template names",
+                hint="write message['content'] where the text belongs, in the template that chat_template names",
             )
         match = self._control.match(rendered.rpartition(marked)[2].lstrip())
         return self._control_ids[match.group()] if match else None
@@ -275,7 +275,7 @@ def load_chat_format(
         raise ModelError(
             "its tokenizer has no chat template",
             where=str(model_dir),
-            mend=f"set the key chat_template to a .jinja file or to one of {', '.join(packaged_templates())}",
+            hint=f"set the key chat_template to a .jinja file or to one of {', '.join(packaged_templates())}",
         )
     text = freeze(text, variables=variables or {}, day=day)
     return ChatFormat(loaded, text, generation_eos=_generation_eos(model_dir))
@@ -310,13 +310,13 @@ def _load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         raise ModelError(
             f"its tokenizer cannot be loaded ({error})",
             where=str(directory),
-            mend="check that tokenizer.json and tokenizer_config.json are there and whole",
+            hint="check that tokenizer.json and tokenizer_config.json are there and whole",
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"its tokenizer is a {type(tokenizer).__name__}, which is not of the `tokenizers` library",
             where=str(directory),
-            mend="give a directory with a tokenizer.json",
+            hint="give a directory with a tokenizer.json",
         )
     return cast("PreTrainedTokenizerFast", tokenizer)
 
@@ -347,7 +347,7 @@ def _generation_eos(directory: Path) -> list[int]:
         raise ModelError(
             f"eos_token_id = {value!r} is neither a token id nor several",
             where=str(path),
-            mend="write the ids of the tokens that end a response",
+            hint="write the ids of the tokens that end a response",
         )
     return numbers
 
@@ -369,9 +369,9 @@ def _alternatives(patterns: Sequence[str]) -> re.Pattern[str]:
 
 def _check_roles(messages: Sequence[Message]) -> None:
     if not messages:
-        raise DataError("a conversation has no messages", mend="give every row at least one user message")
+        raise DataError("a conversation has no messages", hint="give every row at least one user message")
     for index, message in enumerate(messages):
         if message.role not in _ROLES:
             raise DataError(
-                f"message {index} has the role {message.role!r}", mend=f"use one of {', '.join(_ROLES)}"
+                f"message {index} has the role {message.role!r}", hint=f"use one of {', '.join(_ROLES)}"
             )

@@ -93,10 +93,10 @@ def length_problems(config: RunConfig, facts: Mapping[str, ModelFacts]) -> list[
                 f"data.max_prompt_tokens = {prompt} and rollout.max_response_tokens = {response} make "
                 f"{prompt + response} tokens; {described.name} takes {longest}"
             )
-            problems.append(ConfigError(told, mend="lower one of them"))
+            problems.append(ConfigError(told, hint="lower one of them"))
         if role == "critic" and config.critic.max_tokens > longest:
             told = f"critic.max_tokens = {config.critic.max_tokens}; {described.name} takes {longest}"
-            problems.append(ConfigError(told, mend=f"set critic.max_tokens={longest} or less"))
+            problems.append(ConfigError(told, hint=f"set critic.max_tokens={longest} or less"))
     return problems
 
 
@@ -124,7 +124,7 @@ def check_teacher_lengths(
         raise DataError(
             f"{len(too_long)} rows are longer with the teacher's response than the {longest} tokens that {policy.name} "
             f"takes; the longest, {worst!r}, has {lengths[worst]}",
-            mend=f"lower data.max_prompt_tokens ({data.max_prompt_tokens}) or data.max_teacher_tokens "
+            hint=f"lower data.max_prompt_tokens ({data.max_prompt_tokens}) or data.max_teacher_tokens "
             f"({data.max_teacher_tokens})",
         )
 

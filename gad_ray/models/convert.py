@@ -76,7 +76,7 @@ def convert_gguf(gguf: Path, *, cache_dir: Path) -> Path:
         raise ModelError(
             f"cannot be converted: {error}",
             where=str(gguf),
-            mend=f"free space under {cache_dir}, or point GAD_RAY_CACHE at a writable directory",
+            hint=f"free space under {cache_dir}, or point GAD_RAY_CACHE at a writable directory",
         ) from error
     return directory
 
@@ -141,7 +141,7 @@ def _write_model(gguf: Path, out: Path) -> None:
         raise ModelError(
             f"transformers cannot convert it ({error})",
             where=str(gguf),
-            mend="give the model as a Hugging Face directory with safetensors instead",
+            hint="give the model as a Hugging Face directory with safetensors instead",
         ) from error
     # What was read from GGUF refuses to be saved, even unpacked: a clean model takes its weights.
     save_clean(model, model.state_dict(), out)

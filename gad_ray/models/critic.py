@@ -36,10 +36,10 @@ from gad_ray.models.load import (
     plain_model,
     save_clean,
 )
-from gad_ray.models.packed import pack_linears
+from gad_ray.models.onednn_linear import pack_linears
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
 from gad_ray.models.pooling import AnyPooling, describe_pooling, pool, read_pooling
-from gad_ray.models.rows import (
+from gad_ray.models.sequence_packing import (
     CANNOT,
     attend_as_before,
     attend_by_rows,
@@ -318,7 +318,7 @@ class CriticModel(nn.Module):
         if bad:
             raise ModelError(
                 f"{len(bad)} of its weights hold numbers that are not finite, e.g. {bad[0]}",
-                mend="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
+                hint="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
             )
 
     def export(self, out_dir: Path, *, step: int, temperature: float) -> Fingerprint:
@@ -363,7 +363,7 @@ class CriticModel(nn.Module):
             shutil.rmtree(out_dir, ignore_errors=True)
             staging.rename(out_dir)
         except OSError as error:
-            raise ModelError(f"cannot be written: {error}", where=str(out_dir), mend="free space") from error
+            raise ModelError(f"cannot be written: {error}", where=str(out_dir), hint="free space") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return fingerprint
@@ -384,13 +384,13 @@ class CriticModel(nn.Module):
             raise ModelError(
                 f"is a damaged export: {type(error).__name__}: {error}",
                 where=str(directory),
-                mend="export the critic again, or take a copy that was not changed",
+                hint="export the critic again, or take a copy that was not changed",
             ) from error
         if differing:
             raise ModelError(
                 f"its {' and '.join(differing)} are not those it was exported with",
                 where=str(directory),
-                mend="export the critic again, or take a copy that was not changed",
+                hint="export the critic again, or take a copy that was not changed",
             )
         return critic.eval()
 

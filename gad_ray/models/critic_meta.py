@@ -37,7 +37,7 @@ def exported_training(directory: Path) -> tuple[int, float]:
         raise ModelError(
             f"{META} does not tell step and temperature ({error!r})",
             where=str(directory),
-            mend="export the critic again, or take a copy that was not changed",
+            hint="export the critic again, or take a copy that was not changed",
         ) from None
 
 
@@ -54,8 +54,8 @@ def read_meta(directory: Path) -> dict[str, Any]:
         raise ModelError(
             f"is not an exported critic: {META} cannot be read ({error})",
             where=str(directory),
-            mend="give the directory that a run wrote under exports/, e.g. exports/critic",
+            hint="give the directory that a run wrote under exports/, e.g. exports/critic",
         ) from None
     if not isinstance(meta, dict) or cast("dict[str, Any]", meta).get("format") != FORMAT:
-        raise ModelError(f"{META} is of another format", where=str(directory), mend="export the critic again")
+        raise ModelError(f"{META} is of another format", where=str(directory), hint="export the critic again")
     return cast("dict[str, Any]", meta)

@@ -137,5 +137,5 @@ def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
 def _not_whole(reason: str) -> ModelError:
     return ModelError(
         f"the published critic is not whole: {reason}",
-        mend="wait for the run's next one; nothing else is lost",
+        hint="wait for the run's next one; nothing else is lost",
     )

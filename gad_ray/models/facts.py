@@ -69,7 +69,7 @@ def facts_of_gguf(path: Path, *, name: str) -> ModelFacts:
         raise ModelError(
             f"cannot be read as GGUF ({error})",
             where=str(path),
-            mend="check that the file is whole; fetch it again",
+            hint="check that the file is whole; fetch it again",
         ) from error
     # The big arrays (vocabulary, merges) are only counted: decoding them takes seconds.
     values: dict[str, Any] = {
@@ -98,20 +98,20 @@ def _check_gguf(values: Mapping[str, Any], *, where: str) -> None:
     kind, num_files = values.get("general.type", "model"), int(values.get("split.count", 1))
     if kind != "model":
         raise ModelError(
-            f"holds no model: its general.type is {kind!r}", where=where, mend="give the model's own file"
+            f"holds no model: its general.type is {kind!r}", where=where, hint="give the model's own file"
         )
     if num_files > 1:
         raise ModelError(
             f"is one of {num_files} files of a model (split.count), which transformers cannot convert",
             where=where,
-            mend="merge them with `llama-gguf-split --merge`, or give a Hugging Face directory",
+            hint="merge them with `llama-gguf-split --merge`, or give a Hugging Face directory",
         )
     name = str(values.get("general.architecture", "unknown"))
     if "t5" in name:
         raise ModelError(
             f"model type {name!r} is an encoder with a decoder; policy and critic are decoders alone",
             where=where,
-            mend="choose a causal language model, such as those of the types llama, qwen2 or gemma",
+            hint="choose a causal language model, such as those of the types llama, qwen2 or gemma",
         )
     # llama.cpp writes `qwen2moe` and `gpt-oss` where transformers has `qwen2_moe` and `gpt_oss`.
     known = {architecture.replace("_", "") for architecture in GGUF_SUPPORTED_ARCHITECTURES}
@@ -119,7 +119,7 @@ def _check_gguf(values: Mapping[str, Any], *, where: str) -> None:
         raise ModelError(
             f"transformers cannot convert GGUF files of the architecture {name!r}",
             where=where,
-            mend="give the model as a Hugging Face directory with safetensors instead",
+            hint="give the model as a Hugging Face directory with safetensors instead",
         )
 
 

@@ -30,10 +30,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ModelError(
-            f"cannot be read as JSON ({error})", where=str(path), mend="fetch or export the model again"
+            f"cannot be read as JSON ({error})", where=str(path), hint="fetch or export the model again"
         ) from error
     if not isinstance(value, dict):
-        raise ModelError("holds no JSON object", where=str(path), mend="fetch or export the model again")
+        raise ModelError("holds no JSON object", where=str(path), hint="fetch or export the model again")
     return cast("dict[str, Any]", value)
 
 
@@ -49,7 +49,7 @@ def check_has_config(directory: Path) -> None:
         raise ModelError(
             "the directory has no config.json, so it is no Hugging Face model",
             where=str(directory),
-            mend="give the directory that holds config.json and *.safetensors",
+            hint="give the directory that holds config.json and *.safetensors",
         )
     if (directory / _ADAPTER).is_file():
         raise _adapter(directory, "holds an adapter beside the model")
@@ -74,7 +74,7 @@ def find_weights(directory: Path) -> list[Path]:
         raise ModelError(
             f"it has {', '.join(others[:3])}, and neither {_WHOLE} nor {_INDEX}, which transformers looks for",
             where=str(directory),
-            mend="fetch the model again with all its *.json and *.safetensors files",
+            hint="fetch the model again with all its *.json and *.safetensors files",
         )
     pickled = sorted(
         p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in directory.glob(pattern)
@@ -83,12 +83,12 @@ def find_weights(directory: Path) -> list[Path]:
         raise ModelError(
             f"its weights are pickled ({', '.join(pickled[:3])}); loading pickles can run code, so they are refused",
             where=str(directory),
-            mend="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
+            hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
         )
     raise ModelError(
         "the directory has no *.safetensors weights",
         where=str(directory),
-        mend="fetch the model again with its safetensors files, or give another directory",
+        hint="fetch the model again with its safetensors files, or give another directory",
     )
 
 
@@ -99,14 +99,14 @@ def _named_weights(directory: Path, name: str) -> list[Path]:
         raise ModelError(
             f"{_NAMED} = {name!r} is no safetensors file; loading pickles can run code, so they are refused",
             where=where,
-            mend="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
+            hint="convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
         )
     file = directory / name
     if not file.is_file():
         raise ModelError(
             f"{_NAMED} = {name!r}, and there is no such file",
             where=where,
-            mend="fetch the model again with all its *.json and *.safetensors files",
+            hint="fetch the model again with all its *.json and *.safetensors files",
         )
     return _shards(file) if name.endswith(".json") else [file]
 
@@ -115,14 +115,14 @@ def _shards(index: Path) -> list[Path]:
     directory = index.parent
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
-        raise ModelError("names no weights", where=str(index), mend="fetch or export the model again")
+        raise ModelError("names no weights", where=str(index), hint="fetch or export the model again")
     shards = sorted({str(name) for name in cast("dict[str, object]", names).values()})
     lacking = [name for name in shards if not (directory / name).is_file()]
     if lacking:
         raise ModelError(
             f"{len(lacking)} of its {len(shards)} shards are missing: {', '.join(lacking[:3])}",
             where=str(directory),
-            mend="fetch the model again; a download may have been broken off",
+            hint="fetch the model again; a download may have been broken off",
         )
     return [directory / name for name in shards]
 
@@ -131,7 +131,7 @@ def _adapter(directory: Path, what: str) -> ModelError:
     return ModelError(
         f"{what} ({_ADAPTER})",
         where=str(directory),
-        mend="merge it into its base and save that (peft: merge_and_unload, save_pretrained), or move it elsewhere",
+        hint="merge it into its base and save that (peft: merge_and_unload, save_pretrained), or move it elsewhere",
     )
 
 
@@ -145,7 +145,7 @@ def quantised(how: str, *, where: str) -> ModelError:
     return ModelError(
         f"its weights are quantised ({how}), and quantised weights cannot be trained",
         where=where,
-        mend="give the model's unquantised weights; model.lora saves memory instead",
+        hint="give the model's unquantised weights; model.lora saves memory instead",
     )
 
 
@@ -170,14 +170,14 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     size = path.stat().st_size
     damaged = ModelError(
-        "is damaged or was not written to its end", where=str(path), mend="fetch the model again"
+        "is damaged or was not written to its end", where=str(path), hint="fetch the model again"
     )
     with path.open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise ModelError(
                 "is a pointer of Git LFS and holds no weights",
                 where=str(path),
-                mend="run `git lfs pull` there",
+                hint="run `git lfs pull` there",
             )
         file.seek(0)
         prefix = file.read(8)

@@ -117,7 +117,7 @@ def empty_backbone(model_dir: Path, *, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(
             f"cannot be built by transformers ({error})",
             where=str(model_dir),
-            mend="use the same release of transformers in all processes",
+            hint="use the same release of transformers in all processes",
         ) from error
     model.config.use_cache = False
     return cast("PreTrainedModel", model.eval())
@@ -153,7 +153,7 @@ def _load(
         raise ModelError(
             f"cannot be loaded by transformers ({type(error).__name__}: {first_line(error)}{_told_of_padding(config)})",
             where=str(model_dir),
-            mend="check that it is a causal language model that the installed transformers knows, and whole",
+            hint="check that it is a causal language model that the installed transformers knows, and whole",
         ) from error
     if differing := sorted(info["mismatched_keys"], key=str):
         name, found, wanted = differing[0]
@@ -161,14 +161,14 @@ def _load(
             f"{len(differing)} weights have other shapes than its config.json says, e.g. {name}: "
             f"{list(found)} and not {list(wanted)}",
             where=str(model_dir),
-            mend="give the config.json that belongs to the weights",
+            hint="give the config.json that belongs to the weights",
         )
     lacking = sorted(str(name) for name in info["missing_keys"])
     if lacking:  # transformers would go on with random values in their place
         raise ModelError(
             f"{len(lacking)} weights are missing, e.g. {lacking[0]}",
             where=str(model_dir),
-            mend="fetch or export the model again, or use a directory that has them",
+            hint="fetch or export the model again, or use a directory that has them",
         )
     # The output head that a critic leaves out is no part of a layer.
     if unused := sorted(str(name) for name in info["unexpected_keys"] if re.search(r"\.\d+\.", str(name))):
@@ -231,7 +231,7 @@ def apply_lora(
             raise ModelError(
                 f"peft cannot put adapters on it ({first_line(error)})",
                 where=str(model.config.name_or_path) or None,
-                mend="choose other layers with lora.target_modules",
+                hint="choose other layers with lora.target_modules",
             ) from error
 
 
@@ -246,7 +246,7 @@ def check_lora_targets(model: nn.Module, target_modules: Sequence[str]) -> None:
     if unknown:
         raise ModelError(
             f"lora.target_modules names {unknown[0]!r}, which the model does not have",
-            mend=f"choose among {', '.join(sorted(linear))}",
+            hint=f"choose among {', '.join(sorted(linear))}",
         )
 
 
@@ -346,7 +346,7 @@ def export_hf(
         staging.rename(out_dir)
     except OSError as error:
         raise ModelError(
-            f"cannot be written: {error}", where=str(out_dir), mend="free space or choose another directory"
+            f"cannot be written: {error}", where=str(out_dir), hint="free space or choose another directory"
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)

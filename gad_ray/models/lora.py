@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gad_ray.errors import ModelError
 from gad_ray.models.fingerprint import hash_tensors
 from gad_ray.models.load import merged_state_dict
-from gad_ray.models.packed import is_linear
+from gad_ray.models.onednn_linear import is_linear
 
 
 class LoraWeights(nn.Module):
@@ -100,7 +100,7 @@ class SharedBackbone:
                 told = "is not there" if found is None else f"has the shape {found}"
                 raise ModelError(
                     f"its adapter is for a layer {name} of shape {wanted}, which in this backbone {told}",
-                    mend="serve it on the backbone that it was trained on",
+                    hint="serve it on the backbone that it was trained on",
                 )
 
     @contextmanager

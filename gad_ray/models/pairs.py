@@ -65,7 +65,7 @@ class PairEncoder:
             raise DataError(
                 f"prompt and response have {len(row)} tokens in the critic's tokenizer, more than its limit of "
                 f"{self.max_tokens}; the prompt begins {pair.messages[-1].content[:60]!r}",
-                mend="raise critic.max_tokens, or lower data.max_prompt_tokens or rollout.max_response_tokens",
+                hint="raise critic.max_tokens, or lower data.max_prompt_tokens or rollout.max_response_tokens",
             )
         return row
 

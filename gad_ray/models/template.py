@@ -53,7 +53,7 @@ def read_template(name: str, *, begins_with_bos: bool) -> str:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(
-                f"chat_template {name} cannot be read: {error}", mend="give a UTF-8 file"
+                f"chat_template {name} cannot be read: {error}", hint="give a UTF-8 file"
             ) from None
     packaged = packaged_templates()
     if name in packaged:
@@ -63,7 +63,7 @@ def read_template(name: str, *, begins_with_bos: bool) -> str:
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ModelError(
         f"chat_template {name!r} is neither a file nor a packaged template{hint}",
-        mend=f"give the path of a .jinja file, or one of {', '.join(packaged)}",
+        hint=f"give the path of a .jinja file, or one of {', '.join(packaged)}",
     )
 
 
@@ -85,7 +85,7 @@ def freeze(text: str, *, variables: Mapping[str, TemplateValue], day: date | Non
     if _CHANCE.search(body):
         raise ModelError(
             "chat_template draws by chance: it renders a conversation differently each time",
-            mend="take the filter random, or lipsum(), out of it, and name the copy with the key chat_template",
+            hint="take the filter random, or lipsum(), out of it, and name the copy with the key chat_template",
         )
     for name in variables:
         _check_read(name, body)
@@ -122,7 +122,7 @@ def _check_read(name: str, body: str) -> None:
     if not name.isidentifier() or name in _GIVEN:
         raise ModelError(
             f"template_variables cannot set {name!r}",
-            mend="give names that the chat template reads beside the conversation, such as enable_thinking",
+            hint="give names that the chat template reads beside the conversation, such as enable_thinking",
         )
     if not re.search(rf"\b{name}\b", body):
         known = template_variables(body)
@@ -130,7 +130,7 @@ def _check_read(name: str, body: str) -> None:
         raise ModelError(
             f"template_variables: the chat template reads no {name!r}"
             + (f"; did you mean {close[0]!r}?" if close else ""),
-            mend=f"it reads {', '.join(known)}" if known else "leave it out",
+            hint=f"it reads {', '.join(known)}" if known else "leave it out",
         )
 
 

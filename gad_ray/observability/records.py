@@ -232,7 +232,7 @@ def _peek(path: Path, step: int) -> StepRecords:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"the score records cannot be read: {error}", where=str(path), mend="remove the file, or put it back"
+        f"the score records cannot be read: {error}", where=str(path), hint="remove the file, or put it back"
     )
 
 

@@ -197,12 +197,12 @@ def find_run(name_or_path: str, output_dir: str | Path = "runs") -> RunDirectory
     known = sorted(path.parent.name for path in Path(output_dir).glob("*/config.yaml"))
     if not known:
         raise ConfigError(
-            f"no run is called '{name_or_path}'", mend=f"there are no runs in {output_dir}; give a run's path"
+            f"no run is called '{name_or_path}'", hint=f"there are no runs in {output_dir}; give a run's path"
         )
     close = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     raise ConfigError(
-        f"no run is called '{name_or_path}'", mend=f"{hint}runs in {output_dir}: {', '.join(known)}"
+        f"no run is called '{name_or_path}'", hint=f"{hint}runs in {output_dir}: {', '.join(known)}"
     )
 
 
@@ -264,5 +264,5 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"cannot write to {path}: {error.strerror or error}",
         where="output_dir",
-        mend="give a directory that you may write to, e.g. output_dir=/tmp/runs",
+        hint="give a directory that you may write to, e.g. output_dir=/tmp/runs",
     )

@@ -85,13 +85,13 @@ class JsonlSink:
             raise CheckpointError(
                 f"the file holds {size} bytes, but the checkpoint was made when it held {position}",
                 where=str(self._path),
-                mend="put the run's own metrics file back, or resume from an earlier checkpoint",
+                hint="put the run's own metrics file back, or resume from an earlier checkpoint",
             )
         if position and not self._line_ends_at(position):
             raise CheckpointError(
                 f"no line ends at byte {position}, where the checkpoint was made",
                 where=str(self._path),
-                mend="put the run's own metrics file back, or resume from an earlier checkpoint",
+                hint="put the run's own metrics file back, or resume from an earlier checkpoint",
             )
         self._file.truncate(position)
         self._file.seek(0, os.SEEK_END)

@@ -79,12 +79,12 @@ class Choice:
         """What to say of a slow choice before models load; None of any other."""
         if self.speed is None or self.taken != "bfloat16" or not self.speed.bfloat16_is_slow:
             return None
-        mend = f"set {self.key}=auto, or float32"
+        hint = f"set {self.key}=auto, or float32"
         if self.came == "resumed":
-            mend = (
+            hint = (
                 f"a resumed run keeps its precision; a new one takes {self.speed.faster} with {self.key}=auto"
             )
-        return f"{self.key} = bfloat16 is slow here: {self.speed.told} → {mend}"
+        return f"{self.key} = bfloat16 is slow here: {self.speed.told} → {hint}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ def _read(inputs: Sequence[Input], survey: Survey, what: str, layout: Layout, on
             if survey.num_rows % _TELL_EVERY == 0:
                 on_progress(what, survey.num_rows, None)
         if survey.num_rows == before:
-            raise DataError("holds no rows", where=source.name, mend="write the file again, or leave it out")
+            raise DataError("holds no rows", where=source.name, hint="write the file again, or leave it out")
     on_progress(what, survey.num_rows, survey.num_rows)
     if not survey.num_usable:
         reasons = sorted(survey.rejected.items(), key=lambda entry: -entry[1].count)
@@ -197,7 +197,7 @@ def _read(inputs: Sequence[Input], survey: Survey, what: str, layout: Layout, on
         raise DataError(
             f"none of {survey.num_rows} rows can be used: {'; '.join(told[:3])}",
             where=", ".join(source.name for source in inputs[:3]),
-            mend="a row needs content (or prompt, messages) and teacher_response, both text",
+            hint="a row needs content (or prompt, messages) and teacher_response, both text",
         )
 
 
@@ -245,7 +245,7 @@ def _score(critic: CriticSide | None, survey: Survey, on_progress: Progress) -> 
         raise ConfigError(
             "a critic compares two answers to a prompt, and there are none of a student",
             where="--critic",
-            mend="give --policy MODEL, or files with a student_response",
+            hint="give --policy MODEL, or files with a student_response",
         )
     survey.forget_scores()
     drawn = [each for each in survey.drawn if each.students]

@@ -41,7 +41,7 @@ class PolicySettings:
             raise ConfigError(
                 f"there is no engine {self.engine!r}",
                 where="--engine",
-                mend=f"take one of {', '.join(get_args(Engine))}",
+                hint=f"take one of {', '.join(get_args(Engine))}",
             )
 
 

@@ -89,7 +89,7 @@ class PolicySide:
                 f"it was made for {positions} tokens, and no prompt leaves room for {self._settings.max_tokens} of an "
                 f"answer: the shortest has {min(lengths)}",
                 where=self._settings.model,
-                mend="lower --max-tokens",
+                hint="lower --max-tokens",
             )
         worker = self._worker(max(n for n, fit in zip(lengths, fits, strict=True) if fit))
         try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from gad_ray.errors import ConfigError, GadError
-from gad_ray.observability.lines import read_lines
+from gad_ray.observability.jsonl import read_lines
 from gad_ray.observability.run_dir import RunDirectory, find_run
 from gad_ray.observability.summary import RunSummary, SampleRow
 from gad_ray.report.recorded import Recorded, read_records
@@ -149,7 +149,7 @@ def load_view(root: Path, *, now: float | None = None) -> RunView:
     # A link or a relative path tells no name.
     directory = RunDirectory(root=root.resolve())
     if not directory.root.is_dir():
-        raise ConfigError(f"no such directory: {root}", mend="give a run's directory or its name")
+        raise ConfigError(f"no such directory: {root}", hint="give a run's directory or its name")
     read_at = time.time() if now is None else now
     metrics = read_lines(directory.metrics_jsonl)
     events = read_lines(directory.events_jsonl)

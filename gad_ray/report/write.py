@@ -56,6 +56,6 @@ def _write(path: Path, page: str) -> Path:
         raise ConfigError(
             f"cannot be written: {error.strerror or error}",
             where=str(path),
-            mend="name another file with --out",
+            hint="name another file with --out",
         ) from None
     return path

@@ -95,7 +95,7 @@ def check_failures(total: Float32, config: RewardConfig) -> None:
             f"{num_failed} of {len(total)} responses have no reward, more than reward.max_failed_fraction = "
             f"{config.max_failed_fraction:g} allows: {' or '.join(functions)} failed on them",
             where="reward.format",
-            mend="see logs/rewards-0.log for how; mend the function, or raise reward.max_failed_fraction",
+            hint="see logs/rewards-0.log for how; mend the function, or raise reward.max_failed_fraction",
         )
 
 
@@ -134,7 +134,7 @@ def try_reward_functions(config: RewardConfig, example: Example, *, only_declare
             raise ConfigError(
                 f"the reward function '{term.function}' {value}, on the teacher's response to prompt {example.id!r}",
                 where="reward.format",
-                mend=f"let it give one number from {term.low:g} to {term.high:g}, or set low and high",
+                hint=f"let it give one number from {term.low:g} to {term.high:g}, or set low and high",
             )
 
 

@@ -73,7 +73,7 @@ def choose_engine(config: RolloutConfig) -> str:
     if config.engine == "vllm" and not installed:
         raise RolloutError(
             "rollout.engine = 'vllm', but vllm is not installed",
-            mend="install the extra gpu or cpu, or set rollout.engine=transformers",
+            hint="install the extra gpu or cpu, or set rollout.engine=transformers",
         )
     if config.engine == "auto":
         return "vllm" if installed else "transformers"

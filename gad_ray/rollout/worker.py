@@ -182,7 +182,7 @@ class RolloutWorker:
                 f"(tolerance {tolerance:g}) after loading version {weights.version}: the new weights did not take "
                 "effect, or engine and learner compute different models",
                 where="weight sync",
-                mend="check that rollout.precision and the model's architecture are supported by the engine; "
+                hint="check that rollout.precision and the model's architecture are supported by the engine; "
                 "rollout.engine=transformers tells whether the engine is at fault",
             )
         self._version = weights.version
@@ -227,7 +227,7 @@ class RolloutWorker:
             raise RolloutError(
                 f"{self._tally.failed} of {self._tally.asked} generations failed, more than rollout.max_failed_fraction = "
                 f"{self._config.max_failed_fraction:g} allows; the last with: {errors[-1]!r}",
-                mend="see the rollout actor's log; a smaller rollout.batch_sequences needs less memory",
+                hint="see the rollout actor's log; a smaller rollout.batch_sequences needs less memory",
             )
 
     def _batch(

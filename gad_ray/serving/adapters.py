@@ -22,16 +22,16 @@ import torch
 from torch import nn
 
 from gad_ray.errors import GadError, ModelError
-from gad_ray.evaluation.kept import OpenedCritic
+from gad_ray.evaluation.critic_store import OpenedCritic
 from gad_ray.models.adapter import ADAPTER_META, adapter_in, is_adapter, load_adapter, read_adapter
 from gad_ray.models.load import TORCH_DTYPES, is_adapted, load_backbone
 from gad_ray.models.lora import AdaptedBackbone, SharedBackbone
-from gad_ray.models.packed import pack_linears
-from gad_ray.models.rows import attend_by_rows
+from gad_ray.models.onednn_linear import pack_linears
+from gad_ray.models.sequence_packing import attend_by_rows
 from gad_ray.models.source import resolve_model
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.errors import ApiError
+from gad_ray.serving.loaded_critic import ServedCritic
 from gad_ray.serving.schema import ModelCard, ModelVersion
-from gad_ray.serving.served import ServedCritic
 
 _logger = logging.getLogger("ray.serve.gad_ray")
 
@@ -206,7 +206,7 @@ class AdapterPool:
         if self._first is None:
             raise ModelError(
                 "the critic is an adapter, and no backbone is named",
-                mend="name the model that it was trained on with --backbone",
+                hint="name the model that it was trained on with --backbone",
             )
         # Kept in any case: it takes no memory of its own, and its hooks are there from now on.
         self._shared = _backbone_of(self._first)
@@ -230,7 +230,7 @@ def _backbone_of(critic: ServedCritic) -> SharedBackbone:
     if is_adapted(cast("Any", module)):
         raise ModelError(
             "the critic is a checkpoint with an adapter of its own, whose backbone cannot be shared",
-            mend="name the model that it was trained on with --backbone",
+            hint="name the model that it was trained on with --backbone",
         )
     return SharedBackbone(module, dtype=TORCH_DTYPES[critic.dtype])
 

@@ -104,5 +104,5 @@ def _check_port(host: str, port: int, *, where: str) -> None:
         raise ConfigError(
             f"{host}:{port} cannot be listened on: {error.strerror or error}",
             where=where,
-            mend="choose another port, or end what uses it",
+            hint="choose another port, or end what uses it",
         ) from None

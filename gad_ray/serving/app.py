@@ -15,10 +15,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from gad_ray import __version__
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.errors import ApiError
 from gad_ray.serving.guard import OPEN_TO_ALL, WORK, Guard
 from gad_ray.serving.keys import KeyRing
 from gad_ray.serving.limits import Limits
+from gad_ray.serving.metrics import ServingMetrics, Work
 from gad_ray.serving.openapi import document
 from gad_ray.serving.schema import (
     Answer,
@@ -36,7 +37,6 @@ from gad_ray.serving.schema import (
 )
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.strict_json import parse_json
-from gad_ray.serving.watch import ServingMetrics, Work
 
 _MAX_TOLD = 3
 _MAX_PARAM_CHARACTERS = 80

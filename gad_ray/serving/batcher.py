@@ -19,20 +19,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gad_ray.models.pairs import deduplicate
+from gad_ray.serving.batch_planner import ROUND_BATCHES, plan_round
 from gad_ray.serving.batching import BatchSettings, BatchWatcher
 from gad_ray.serving.cache import ScoreCache
-from gad_ray.serving.envelope import (
+from gad_ray.serving.errors import (
     DEADLINE_UNREACHABLE,
     ApiError,
     deadline_exceeded,
     queue_full,
     unavailable,
 )
+from gad_ray.serving.forward_pool import Passes
 from gad_ray.serving.jobs import Job, Row, deliver, fail, failed_scoring
-from gad_ray.serving.pace import ArrivalPace, ScoringPace
-from gad_ray.serving.passes import Passes
-from gad_ray.serving.rounds import ROUND_BATCHES, plan_round
-from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
+from gad_ray.serving.loaded_critic import PreparedPair, RowScore, RowScorer
+from gad_ray.serving.throughput_estimate import ArrivalPace, ScoringPace
 
 _logger = logging.getLogger(__name__)
 
@@ -114,11 +114,6 @@ class Batcher:
         self._planned: deque[_Batch] = deque()
         self._last_done = -math.inf
         self._workers: list[asyncio.Task[None]] = []
-
-    @property
-    def num_requests(self) -> int:
-        """Requests that wait or are being scored."""
-        return len(self._jobs)
 
     @property
     def num_tokens(self) -> int:

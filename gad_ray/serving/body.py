@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gad_ray.serving.envelope import BODY_TOO_LONG, ApiError
+from gad_ray.serving.errors import BODY_TOO_LONG, ApiError
 from gad_ray.serving.limits import Limits
 
 Message = MutableMapping[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from gad_ray.serving.served import PreparedPair, RowScore
+from gad_ray.serving.loaded_critic import PreparedPair, RowScore
 
 
 class ScoreCache:

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ValidationError
 from gad_ray.addresses import warn_of_plain_key
 from gad_ray.batch import Message
 from gad_ray.models.pairs import Pair, deduplicate
-from gad_ray.serving.exchange import (
+from gad_ray.serving.request_split import Bound, Part, as_json, parts_of
+from gad_ray.serving.retry import (
     ClientSettings,
     EndpointError,
     Exchange,
@@ -31,7 +32,6 @@ from gad_ray.serving.exchange import (
     TooMuchError,
     exchange,
 )
-from gad_ray.serving.parts import Bound, Part, as_json, parts_of
 from gad_ray.serving.schema import (
     CompareResponse,
     ModelCard,
@@ -360,14 +360,14 @@ class ScoreClient:
 
     def _unusable(self, what: str) -> EndpointError:
         return EndpointError(
-            f"the answer cannot be used: {what}", where=self._url, mend="check that it is a GAD-Ray endpoint"
+            f"the answer cannot be used: {what}", where=self._url, hint="check that it is a GAD-Ray endpoint"
         )
 
     def _restless(self) -> EndpointError:
         return EndpointError(
             f"the critic was another one in the middle of a call, {self._settings.max_attempts} times",
             where=self._url,
-            mend="ask for fewer pairs at once, or for a named version while it is kept",
+            hint="ask for fewer pairs at once, or for a named version while it is kept",
         )
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from gad_ray.addresses import is_loopback, is_own_name
 from gad_ray.serving.body import ClientGoneError, Message, Receive, read_body
-from gad_ray.serving.envelope import AUTHENTICATION, ApiError, queue_full, send_refusal, unforeseen
+from gad_ray.serving.errors import AUTHENTICATION, ApiError, queue_full, send_refusal, unforeseen
 from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.watch import SCORING_ROUTES, ServingMetrics, Work, log_access, route_of
+from gad_ray.serving.metrics import SCORING_ROUTES, ServingMetrics, Work, log_access, route_of
 
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]

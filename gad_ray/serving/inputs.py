@@ -8,7 +8,7 @@ from gad_ray.batch import Message
 from gad_ray.data.validate import parse_prompt
 from gad_ray.errors import DataError
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.envelope import TOO_MANY_PAIRS, ApiError
+from gad_ray.serving.errors import TOO_MANY_PAIRS, ApiError
 from gad_ray.serving.limits import Limits
 from gad_ray.serving.rendered import RenderedPrompts
 from gad_ray.serving.schema import (

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gad_ray.serving.envelope import INTERNAL, ApiError
-from gad_ray.serving.served import PreparedPair, RowScore, RowScorer
+from gad_ray.serving.errors import INTERNAL, ApiError
+from gad_ray.serving.loaded_critic import PreparedPair, RowScore, RowScorer
 
 
 @dataclass(eq=False)

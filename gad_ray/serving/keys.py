@@ -112,7 +112,7 @@ def require_key(
     raise ConfigError(
         f"{host} can be reached from other machines, and no key is set: anyone could use the critic",
         where=where,
-        mend=f"set keys with {key_file} or {KEYS_VARIABLE}, or keep to 127.0.0.1",
+        hint=f"set keys with {key_file} or {KEYS_VARIABLE}, or keep to 127.0.0.1",
     )
 
 
@@ -122,7 +122,7 @@ def _read(file: Path) -> list[bytes]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(
-            f"the keys cannot be read: {reason}", where=str(file), mend="give a file with one key a line"
+            f"the keys cannot be read: {reason}", where=str(file), hint="give a file with one key a line"
         ) from None
     keys = [
         (number, text)
@@ -131,7 +131,7 @@ def _read(file: Path) -> list[bytes]:
     ]
     found = _digests(keys, where=str(file))
     if not found:
-        raise ConfigError("there is no key", where=str(file), mend="write one key a line")
+        raise ConfigError("there is no key", where=str(file), hint="write one key a line")
     return found
 
 
@@ -144,7 +144,7 @@ def _digests(keys: Iterable[tuple[int, str]], *, where: str) -> list[bytes]:
                 f"key {number} is no key: at least {_MIN_CHARACTERS} visible ASCII characters without blanks are "
                 "needed",
                 where=where,
-                mend="make one with: openssl rand -hex 32",
+                hint="make one with: openssl rand -hex 32",
             )
         found.append(hashlib.sha256(key.encode()).digest())
     return found

@@ -16,7 +16,7 @@ import re
 from starlette.middleware import Middleware
 
 from gad_ray.serving.body import Message, Receive
-from gad_ray.serving.envelope import (
+from gad_ray.serving.errors import (
     ApiError,
     deadline_exceeded,
     queue_full,

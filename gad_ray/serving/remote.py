@@ -11,7 +11,7 @@ import numpy as np
 from gad_ray.batch import Fingerprint, Float32
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.exchange import EndpointError
+from gad_ray.serving.retry import EndpointError
 
 
 class RemoteCritic:
@@ -36,7 +36,7 @@ class RemoteCritic:
             raise EndpointError(
                 "its fingerprint has other parts than are known here",
                 where=where,
-                mend="use the same version of gad-ray on both sides",
+                hint="use the same version of gad-ray on both sides",
             ) from None
 
     @classmethod
@@ -61,6 +61,6 @@ class RemoteCritic:
         others = {score.fingerprint for score in scores} - {self.fingerprint.digest}
         if others:
             raise EndpointError(
-                "another critic is served than a moment ago", where=self.where, mend="ask once more"
+                "another critic is served than a moment ago", where=self.where, hint="ask once more"
             )
         return np.asarray([score.value for score in scores], dtype=np.float32)

@@ -12,7 +12,7 @@ from gad_ray.batch import Message
 from gad_ray.errors import DataError
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.errors import ApiError
 
 _MARKS = {"system": "\ue010system\ue011", "user": "\ue010user\ue011"}
 _ROLES = (("user",), ("system", "user"))  # of two readings of one prompt, the shorter is taken

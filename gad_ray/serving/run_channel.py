@@ -66,7 +66,7 @@ class RunChannel:
         except ValueError:
             raise ChannelGoneError(
                 f"the run that publishes its critics as {self._name} is gone",
-                mend="serve what it has exported",
+                hint="serve what it has exported",
             ) from None
         except (RayError, TimeoutError) as error:
             self._actor = None

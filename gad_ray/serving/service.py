@@ -13,9 +13,10 @@ from gad_ray.core.preference import preferred_probability
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.adapters import AdapterPool, names_of
 from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.envelope import TOO_MANY_TOKENS, ApiError, unavailable
+from gad_ray.serving.errors import TOO_MANY_TOKENS, ApiError, unavailable
 from gad_ray.serving.inputs import PairReader
 from gad_ray.serving.limits import Limits
+from gad_ray.serving.loaded_critic import PreparedPair, RowScore, ServedCritic
 from gad_ray.serving.rendered import RenderedPrompts
 from gad_ray.serving.schema import (
     CompareRequest,
@@ -36,7 +37,6 @@ from gad_ray.serving.schema import (
     TokenValues,
     Usage,
 )
-from gad_ray.serving.served import PreparedPair, RowScore, ServedCritic
 
 
 @dataclass(frozen=True, slots=True)

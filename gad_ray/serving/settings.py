@@ -159,5 +159,5 @@ def settings_from(values: Mapping[str, Any]) -> ServeSettings:
         raise ConfigError(
             f"{named}: {first['msg']}" if named else first["msg"],
             where="settings of the service",
-            mend="see docs/serving.md for what there is",
+            hint="see docs/serving.md for what there is",
         ) from None

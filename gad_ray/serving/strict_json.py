@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.errors import ApiError
 
 _SHOWN = 40
 

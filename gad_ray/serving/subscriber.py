@@ -10,7 +10,7 @@ from gad_ray.batch import PublishedCritic
 from gad_ray.errors import GadError
 from gad_ray.models.critic_state import CriticState
 from gad_ray.serving.channel import ReplicaReport
-from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.loaded_critic import ServedCritic
 from gad_ray.serving.versions import Versions
 
 _WAIT_S = 10.0

@@ -13,7 +13,7 @@ import pytest
 from gad_ray.batch import Float32, Metrics
 from gad_ray.cli import main
 from gad_ray.errors import GadError
-from gad_ray.evaluation.again import evaluate_again
+from gad_ray.evaluation.reevaluate import evaluate_again
 from gad_ray.evaluation.replay import replay
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from gad_ray.models.critic import CriticModel
-from gad_ray.models.packed import PACKED_ENV
+from gad_ray.models.onednn_linear import PACKED_ENV
 from tests.cluster import Cluster, ray_environment
 from tests.game import REPOSITORY
 from tests.processes import titled, wait_until

@@ -85,12 +85,12 @@ def test_a_deadline_tells_what_was_waited_for_how_much_is_missing_and_where_to_l
 
 def test_an_error_of_ours_arrives_as_it_was_raised(waiter: Waiter, endless: Any) -> None:
     def fails() -> None:
-        raise ModelError("too small", where="here", mend="grow it")
+        raise ModelError("too small", where="here", hint="grow it")
 
     with pytest.raises(ModelError) as caught:
         # What is still under way is not waited for.
         waiter.get([endless, task(fails)], what="a model", deadline_s=60)
-    assert (caught.value.message, caught.value.where, caught.value.mend) == ("too small", "here", "grow it")
+    assert (caught.value.message, caught.value.where, caught.value.hint) == ("too small", "here", "grow it")
 
 
 def test_any_other_error_is_told_with_what_it_happened_in(waiter: Waiter) -> None:
@@ -108,7 +108,7 @@ def test_a_full_object_store_is_told_with_what_mends_it(waiter: Waiter, kind: st
 
     with pytest.raises(GadError, match=r"(?s)no room left during the policy's weights.*no room") as caught:
         waiter.get([task(fails)], what="the policy's weights", deadline_s=60)
-    assert "--object-store-memory" in (caught.value.mend or "")
+    assert "--object-store-memory" in (caught.value.hint or "")
 
 
 def test_a_dead_actor_is_told_with_the_tail_of_its_log(waiter: Waiter) -> None:

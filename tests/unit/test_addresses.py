@@ -79,7 +79,7 @@ def test_what_steers_a_terminal_is_shown_and_text_is_left_alone() -> None:
 
 
 def test_an_error_prints_no_control_character_that_it_quotes() -> None:
-    error = GadError("refused: \x1b[2J\x1b]0;owned\x07", where="http://\x1bx", mend="look\rthere")
+    error = GadError("refused: \x1b[2J\x1b]0;owned\x07", where="http://\x1bx", hint="look\rthere")
     assert not any(character in str(error) for character in "\x1b\x07\r")
     assert error.message == "refused: \x1b[2J\x1b]0;owned\x07"
 

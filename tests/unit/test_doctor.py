@@ -53,7 +53,7 @@ def test_one_core_little_memory_and_little_shared_memory_are_warned_of(
     monkeypatch.setattr(machine, "memory", lambda: Memory(total=4 * GIB, available=3 * GIB))
     monkeypatch.setattr(machine, "shared_memory", lambda: Memory(total=GIB // 16, available=GIB // 16))
     assert {finding(name).verdict for name in ("cores", "memory", "shared memory")} == {Verdict.WARN}
-    assert "--shm-size" in (finding("shared memory").mend or "")
+    assert "--shm-size" in (finding("shared memory").hint or "")
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(60, Verdict.OK), (40, Verdict.WARN)])
@@ -74,7 +74,7 @@ def test_a_token_that_others_can_read_is_answered_with_chmod(tmp_path: Path) -> 
     token.chmod(0o644)
     found = finding("ray token")
     assert found.verdict is Verdict.WARN
-    assert found.mend == f"chmod 600 {token}"
+    assert found.hint == f"chmod 600 {token}"
     assert "secret" not in found.found
     token.chmod(0o600)
     assert finding("ray token").verdict is Verdict.OK
@@ -140,7 +140,7 @@ def test_the_engine_must_suit_the_machine(
 def test_every_finding_that_is_not_fine_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda _: None)
     for found in examine():
-        assert (found.mend is None) == (found.verdict is Verdict.OK), found
+        assert (found.hint is None) == (found.verdict is Verdict.OK), found
 
 
 def test_a_package_that_cannot_be_imported_is_found_by_a_deep_examination(
@@ -160,12 +160,12 @@ def test_only_a_failure_makes_the_command_fail_and_json_says_the_same(
 ) -> None:
     from gad_ray.commands import doctor as command
 
-    findings = [Finding(name="thing", verdict=verdict, found="é", mend="mend it")]
+    findings = [Finding(name="thing", verdict=verdict, found="é", hint="mend it")]
     monkeypatch.setattr(command, "examine", lambda *, deep: findings)
     with pytest.raises(SystemExit) as left:
         main(["doctor", "--json"])
     assert left.value.code == code
-    expected = {"name": "thing", "verdict": verdict.value, "found": "é", "mend": "mend it"}
+    expected = {"name": "thing", "verdict": verdict.value, "found": "é", "hint": "mend it"}
     assert json.loads(capsys.readouterr().out) == {"ok": code == 0, "findings": [expected]}
     with pytest.raises(SystemExit) as left:
         main(["doctor"])
@@ -200,7 +200,7 @@ def test_the_memory_that_is_asked_for_follows_the_precision(
 ) -> None:
     monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=rate))
     monkeypatch.setattr(machine, "memory", lambda: Memory(total=16 * GIB, available=12 * GIB))
-    assert needed in (finding("memory").mend or "")
+    assert needed in (finding("memory").hint or "")
 
 
 def test_a_measurement_happens_in_a_process_of_its_own_and_is_kept(

@@ -48,6 +48,7 @@ FLOORS: dict[str, int] = {
     "dry_run": 9,
     "dry_run_models": 9,
     "commands": 10,
+    "api": 11,
     "cli": 11,
     "__main__": 12,
 }
@@ -63,9 +64,7 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
-SERVING_WITH_RAY = {
-    f"gad_ray.serving.{name}" for name in ("deploying", "deployment", "foreground", "run_channel")
-}
+SERVING_WITH_RAY = {f"gad_ray.serving.{name}" for name in ("ray_serve", "serve_command", "run_channel")}
 WITHOUT_TORCH = {
     "errors",
     "addresses",

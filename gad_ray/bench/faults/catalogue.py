@@ -24,5 +24,5 @@ def choose(names: Sequence[str]) -> list[Case]:
     """
     unknown = [name for name in names if name not in CASES]
     if unknown:
-        raise ConfigError(f"no case is called {unknown[0]!r}", mend="--list shows them all")
+        raise ConfigError(f"no case is called {unknown[0]!r}", hint="--list shows them all")
     return [case for name, case in CASES.items() if not names or name in names]

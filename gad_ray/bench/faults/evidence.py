@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gad_ray.observability.lines import read_lines
+from gad_ray.observability.jsonl import read_lines
 from gad_ray.observability.run_dir import RunDirectory
 
 _ERROR = re.compile(r"^error: (.*)", re.MULTILINE | re.DOTALL)

@@ -92,7 +92,7 @@ class FaultStudy:
         return evidence
 
     def _command(self, case: Case, rows: Sequence[Row]) -> list[str]:
-        program = ["gad_ray"] if case.injection is None else ["gad_ray.bench.faults.sick", case.injection]
+        program = ["gad_ray"] if case.injection is None else ["gad_ray.bench.faults.inject", case.injection]
         changed = Rows(rows) if case.rows is None else case.rows(rows)
         name = "rows" if case.rows is None else case.name
         train = write_rows(self.out / "data" / f"{name}.jsonl", changed.train)

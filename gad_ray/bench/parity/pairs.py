@@ -47,7 +47,7 @@ def default_pairs(encoder: PairEncoder, count: int, *, seed: int) -> list[Pair]:
         if room < 1:
             raise DataError(
                 f"the critic takes {encoder.max_tokens} tokens, and a prompt alone has more",
-                mend="give pairs of your own with --pairs",
+                hint="give pairs of your own with --pairs",
             )
         wanted = round(min(LONGEST, room) ** (number / max(1, count - 1)))
         pairs.append(Pair(messages, _piece(streams[kind], wanted, encoder.chat, draw)))
@@ -75,13 +75,13 @@ def read_pairs(path: Path, encoder: PairEncoder, *, count: int, seed: int) -> tu
             rows = list(rows_of(lines, name=str(path)))
     except OSError as error:
         raise DataError(
-            f"cannot be opened: {error.strerror}", where=str(path), mend="check the path"
+            f"cannot be opened: {error.strerror}", where=str(path), hint="check the path"
         ) from error
     found = pairs_of(rows)
     usable = [pair for pair in found if len(encoder.tokenize(pair)) <= encoder.max_tokens]
     if not usable:
         raise DataError(
-            "no pair is left that the critic can take", where=str(path), mend="give shorter texts"
+            "no pair is left that the critic can take", where=str(path), hint="give shorter texts"
         )
     drawn = usable if len(usable) <= count else random.Random(seed).sample(usable, count)
     return drawn, len(found) - len(usable)

@@ -29,10 +29,10 @@ from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
-from gad_ray.observability.lines import read_lines
+from gad_ray.observability.jsonl import read_lines
 from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.exchange import TooMuchError
-from gad_ray.serving.parts import Part, parts_of
+from gad_ray.serving.request_split import Part, parts_of
+from gad_ray.serving.retry import TooMuchError
 
 _REPEATED = 0.2
 """Share of the pairs that are asked for once more in the same request."""
@@ -102,7 +102,7 @@ def by_command(directory: Path, pairs: Sequence[Pair], scratch: Path) -> Scored:
     command = [sys.executable, "-m", "gad_ray", "score", "--critic", str(directory)]
     code = exit_code([*command, "--in", str(source), "--out", str(out)])
     if code != 0:
-        raise GadError(f"gad-ray score ended with {code}", mend="see what it said above")
+        raise GadError(f"gad-ray score ended with {code}", hint="see what it said above")
     rows = read_lines(out).rows
     return Scored(way="gad-ray score", scores=_as_array([row["score"] for row in rows]))
 
@@ -174,7 +174,7 @@ def _check(found: set[str], fingerprint: str) -> None:
     if found != {fingerprint}:
         raise GadError(
             f"the endpoint answered with another critic, {', '.join(sorted(f[:16] for f in found))}",
-            mend="serve the critic that --critic names",
+            hint="serve the critic that --critic names",
         )
 
 

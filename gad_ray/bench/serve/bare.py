@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 from gad_ray.actors.process import log_tail, runtime_env
 from gad_ray.batch import Message
 from gad_ray.errors import GadError
-from gad_ray.models.packed import PACKED_ENV
+from gad_ray.models.onednn_linear import PACKED_ENV
 from gad_ray.models.pairs import Pair
 
 _END_S = 30.0
@@ -119,7 +119,7 @@ def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -
 
     from gad_ray.core.packing import plan_even_batches, plan_micro_batches
     from gad_ray.models.critic import CriticModel
-    from gad_ray.serving.passes import passes_at_once
+    from gad_ray.serving.forward_pool import passes_at_once
 
     critic = CriticModel.load(Path(critic_dir))
     packed = CriticModel.load(Path(critic_dir)).pack()

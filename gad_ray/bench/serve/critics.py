@@ -11,7 +11,7 @@ import torch
 
 from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
-from gad_ray.evaluation.kept import open_critic
+from gad_ray.evaluation.critic_store import open_critic
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
 

@@ -59,7 +59,7 @@ class ServeStudy:
         unknown = [name for name in self.parts if name not in PARTS]
         if unknown:
             raise ConfigError(
-                f"there is no part {unknown[0]!r}", where="PART", mend=f"take some of {', '.join(PARTS)}"
+                f"there is no part {unknown[0]!r}", where="PART", hint=f"take some of {', '.join(PARTS)}"
             )
 
     def run(self) -> dict[str, Any]:

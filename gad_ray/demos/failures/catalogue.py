@@ -28,7 +28,7 @@ def choose(names: Sequence[str]) -> list[str]:
     """
     unknown = [name for name in names if name not in FAILURES]
     if unknown:
-        raise ConfigError(f"no failure is called {unknown[0]!r}", mend="give some of " + ", ".join(FAILURES))
+        raise ConfigError(f"no failure is called {unknown[0]!r}", hint="give some of " + ", ".join(FAILURES))
     return [name for name in FAILURES if not names or name in names]
 
 

@@ -31,7 +31,7 @@ def read_board(path: Path) -> ReadLog:
             raise DataError(
                 f"holds the events of {len(directories)} runs: {names}",
                 where=str(path),
-                mend="give one of them",
+                hint="give one of them",
             )
         source = directories[0]
     # TensorBoard tells of a file that is cut off by a line on standard error, and reads what is there.
@@ -54,6 +54,6 @@ def read_board(path: Path) -> ReadLog:
         raise DataError(
             "the event files hold no scalars",
             where=str(source),
-            mend="wait for the first step, or give the directory that metrics were logged to",
+            hint="wait for the first step, or give the directory that metrics were logged to",
         )
     return ReadLog(lines=[LogLine(step, None, steps[step]) for step in sorted(steps)])

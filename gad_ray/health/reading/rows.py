@@ -123,6 +123,6 @@ def _unknown_metrics(lines: Sequence[LogLine], where: str) -> DataError:
     return DataError(
         f"tells of {len(lines)} steps, but of no metric that a health rule looks at; it has: {shown or 'none'}",
         where=where,
-        mend="log some of critic/d_acc, critic/score_diff, critic/grad_norm, critic/teacher_score_mean, "
+        hint="log some of critic/d_acc, critic/score_diff, critic/grad_norm, critic/teacher_score_mean, "
         "critic/student_score_mean, actor/pg_loss, actor/kl_loss, response_length/mean, eval/d_acc",
     )

@@ -15,7 +15,7 @@ from gad_ray.health.history import History, Note, Row
 from gad_ray.health.reading.rows import ReadLog, assemble
 from gad_ray.health.reading.text import read_text
 from gad_ray.health.signals import step_seconds
-from gad_ray.observability.lines import read_lines
+from gad_ray.observability.jsonl import read_lines
 from gad_ray.observability.run_dir import RunDirectory
 
 _SHORTEST_STALL_S = 60.0
@@ -115,5 +115,5 @@ def _no_step(directory: RunDirectory) -> DataError:
     return DataError(
         f"the run has logged no step: {state}",
         where=str(directory.root),
-        mend=f"wait if it is still going; else {newest}",
+        hint=f"wait if it is still going; else {newest}",
     )

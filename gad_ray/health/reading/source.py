@@ -28,7 +28,7 @@ def read_history(
 
     Raises:
         ConfigError: If no run is called so.
-        DataError: Naming the file, what was found, and the mend.
+        DataError: Naming the file, what was found, and the hint.
     """
     path = Path(source)
     if not (Path(output_dir) / source / "config.yaml").is_file():
@@ -37,7 +37,7 @@ def read_history(
         if path.is_dir() and not (path / "config.yaml").is_file():
             return _with_facts(_read_directory(path, stage), facts)
         if not path.exists() and (path.suffix in {".jsonl", ".json", ".log", ".txt"} or len(path.parts) > 1):
-            raise DataError("no such file or directory", where=source, mend="check the path")
+            raise DataError("no such file or directory", where=source, hint="check the path")
     return _with_facts(read_run(find_run(source, output_dir), stage=stage), facts)
 
 
@@ -65,7 +65,7 @@ def _read_directory(path: Path, stage: str | None) -> History:
     raise DataError(
         f"neither a run (config.yaml, metrics.jsonl) nor TensorBoard events; it holds {shown}",
         where=str(path),
-        mend="give a run's directory, a TensorBoard directory, or a file of metrics",
+        hint="give a run's directory, a TensorBoard directory, or a file of metrics",
     )
 
 

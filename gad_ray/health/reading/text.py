@@ -43,12 +43,12 @@ def read_text(path: Path) -> tuple[Literal["jsonl", "verl"], ReadLog]:
             for line_number, line in enumerate(lines, start=1):
                 reader.take(line_number, line)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path), mend="check the path") from None
+        raise DataError(f"cannot be read: {error.strerror}", where=str(path), hint="check the path") from None
     if reader.num_lines == 0:
         raise DataError(
             "the file is empty: no step was logged",
             where=str(path),
-            mend="wait for the first step, or read the run's logs for why there was none",
+            hint="wait for the first step, or read the run's logs for why there was none",
         )
     if not reader.log.lines:
         raise _foreign(path, f"none of its {reader.num_lines} lines tells of a step: {reader.first_line!r}")
@@ -143,6 +143,6 @@ def _foreign(path: Path, found: str) -> DataError:
     return DataError(
         f"not a log that can be judged: {found}",
         where=str(path),
-        mend="give a run, a metrics file of one JSON object a line, a TensorBoard directory, or verl's console log "
+        hint="give a run, a metrics file of one JSON object a line, a TensorBoard directory, or verl's console log "
         "(step:12 - critic/d_acc:0.93 - …)",
     )

@@ -91,7 +91,7 @@ def test_a_case_is_the_ordinary_command_with_its_settings_and_its_data(
     found = study(tmp_path / "out", base, SICK, INJECTED).run()
     plain, sick = commands
     assert plain[:4] == [sys.executable, "-m", "gad_ray", "train"]
-    assert sick[:5] == [sys.executable, "-m", "gad_ray.bench.faults.sick", "rounded-scores", "train"]
+    assert sick[:5] == [sys.executable, "-m", "gad_ray.bench.faults.inject", "rounded-scores", "train"]
     config = config_of(plain)
     assert (config.name, config.stages.warmup.steps) == ("numb", 4)
     assert "value: 0.05" in to_yaml(config)

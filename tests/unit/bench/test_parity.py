@@ -16,13 +16,13 @@ from gad_ray.bench.parity.paths import Scored, in_batches
 from gad_ray.bench.parity.study import Parity, ParityStudy
 from gad_ray.cli import main
 from gad_ray.errors import DataError, GadError
-from gad_ray.evaluation.kept import OpenedCritic, open_critic
+from gad_ray.evaluation.critic_store import OpenedCritic, open_critic
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
 from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.client import ScoreClient
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.served import RowScore, ServedCritic
+from gad_ray.serving.loaded_critic import RowScore, ServedCritic
 from tests.unit.builders import critic_config, critic_learner, pair
 from tests.unit.serving.listening import listening
 

@@ -40,7 +40,7 @@ from gad_ray.bench.serve.texts import draw_pairs
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.models.critic import CriticModel
 from gad_ray.serving.follow import critics_of
-from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.loaded_critic import ServedCritic
 from tests.unit.bench.serving import listening, serving, toy_setting
 
 PAIRS = draw_pairs(12, seed=4, shortest=2, longest=24)

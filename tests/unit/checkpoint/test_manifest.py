@@ -39,7 +39,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(folder: Path, position: int):
     with pytest.raises(CheckpointError, match="SHA-256 differs") as found:
         verify_manifest(folder)
     assert found.value.where == str(path)
-    assert "older one" in str(found.value.mend)
+    assert "older one" in str(found.value.hint)
 
 
 def test_a_truncated_file_is_named_with_both_sizes(folder: Path):

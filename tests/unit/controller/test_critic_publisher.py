@@ -18,7 +18,7 @@ from gad_ray.controller import critic_publisher as module
 from gad_ray.controller.critic_publisher import CriticPublisher, check_endpoint
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import ConfigError, GadError
-from gad_ray.serving import deploying, run_channel
+from gad_ray.serving import ray_serve, run_channel
 from gad_ray.serving.channel import ChannelStatus, ReplicaReport
 from gad_ray.serving.settings import ServeSettings
 
@@ -100,7 +100,7 @@ class Run:
         self.channel = SimpleNamespace(offer=Method("an offer"), status=Method())
         self.killed: list[object] = []
         for name in ("refuse_second_serve", "listen", "deploy", "trouble", "end"):
-            monkeypatch.setattr(deploying, name, getattr(self.deploying, name))
+            monkeypatch.setattr(ray_serve, name, getattr(self.deploying, name))
         monkeypatch.setattr(run_channel, "open_channel", lambda run: (f"channel of {run}", self.channel))
         monkeypatch.setattr(module, "ray", SimpleNamespace(kill=self.killed.append))
         monkeypatch.setattr(module.EndpointWatch, "start", lambda watch: None)

@@ -49,7 +49,6 @@ def save_checkpoint(directory: RunDirectory) -> None:
         data={},
         answers={},
         metrics_bytes=0,
-        rng={},
         config_hash=config_hash(config),
         pin=None,
     )

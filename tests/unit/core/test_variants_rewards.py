@@ -167,7 +167,7 @@ def test_a_path_that_leads_nowhere_is_refused_with_its_mend(module: str, path: s
         load_reward_function(path.format(module))
     for part in told:
         assert part.format(module) in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from gad_ray.config.curriculum import (
     GapCurriculum,
     SpreadCurriculum,
 )
-from gad_ray.data.drawing import PromptDrawer
+from gad_ray.data.prompt_sampler import PromptSampler
 from gad_ray.errors import CheckpointError, DataError
 
 
@@ -27,8 +27,8 @@ def ids(num_rows: int) -> list[str]:
 
 def drawer(
     num_rows: int, batch_size: int, curriculum: CurriculumConfig | None, **options: Any
-) -> PromptDrawer:
-    return PromptDrawer(ids(num_rows), seed=0, batch_size=batch_size, curriculum=curriculum, **options)
+) -> PromptSampler:
+    return PromptSampler(ids(num_rows), seed=0, batch_size=batch_size, curriculum=curriculum, **options)
 
 
 def figures(
@@ -41,7 +41,7 @@ def figures(
     )
 
 
-def epoch_of(drawn: PromptDrawer, num_batches: int, *, game_step: int = 0) -> list[int]:
+def epoch_of(drawn: PromptSampler, num_batches: int, *, game_step: int = 0) -> list[int]:
     return [row for _ in range(num_batches) for row in drawn.next_batch(game_step)]
 
 
@@ -195,7 +195,7 @@ CURRICULA: list[CurriculumConfig | None] = [
 ]
 
 
-def play(drawn: PromptDrawer, steps: range, *, refill: int) -> list[tuple[int, ...]]:
+def play(drawn: PromptSampler, steps: range, *, refill: int) -> list[tuple[int, ...]]:
     """Steps whose figures depend on prompt and step, each with a refill."""
     batches: list[tuple[int, ...]] = []
     for step in steps:

@@ -112,4 +112,4 @@ def test_bounds_that_leave_nothing_are_refused_with_what_there_is(
         "data.curriculum.min = 8.5 and data.curriculum.max = 9 leave none of 5 rows: 'difficulty' runs from 3 to 7"
         in str(caught.value)
     )
-    assert caught.value.mend == "widen the bounds"
+    assert caught.value.hint == "widen the bounds"

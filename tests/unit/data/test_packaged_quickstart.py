@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import gad_ray
+from examples.split_pairs import split_heldout
 from gad_ray.config.data import DataConfig
 from gad_ray.data.dataset import load_dataset
-from gad_ray.data.split import split_heldout
 
 QUICKSTART = Path(gad_ray.__file__).parent / "data" / "packaged" / "quickstart"
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gad_ray.data.split import split_file, split_heldout
+from examples.split_pairs import split_file, split_heldout
 from gad_ray.errors import DataError
 
 

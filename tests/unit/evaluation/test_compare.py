@@ -11,7 +11,7 @@ from gad_ray.cli import main
 from gad_ray.data.collect_settings import CollectSettings
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.evaluation.compare import compare_runs
-from gad_ray.evaluation.contest import Contest, hold_contest
+from gad_ray.evaluation.pairwise import Contest, hold_contest
 from tests.endpoint import Reply, Teacher
 from tests.unit.builders import prompt_batch
 

@@ -16,7 +16,7 @@ from gad_ray.evaluation.critic_check import (
     fitting_rows,
     other_punctuation,
 )
-from gad_ray.evaluation.kept import OpenedCritic
+from gad_ray.evaluation.critic_store import OpenedCritic
 from gad_ray.health.critic import CriticFigures, Moved, TokenFigures, judge_critic
 from gad_ray.health.critic_texts import CRITIC_PHRASES, CRITIC_TEXTS
 from gad_ray.models.critic import CriticModel

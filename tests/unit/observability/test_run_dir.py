@@ -94,8 +94,8 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(config: RunConf
     RunDirectory.create(config)
     with pytest.raises(ConfigError, match=r"no run is called 'gaem'") as caught:
         find_run("gaem", config.output_dir)
-    assert caught.value.mend is not None
-    assert "did you mean 'game'?" in caught.value.mend
+    assert caught.value.hint is not None
+    assert "did you mean 'game'?" in caught.value.hint
     with pytest.raises(ConfigError, match="there are no runs in"):
         find_run("game", tmp_path / "empty")
 

@@ -120,4 +120,4 @@ def test_what_cannot_be_read_is_refused_with_file_and_mend(tmp_path: Path, name:
         report_on(tmp_path / name)
     assert isinstance(caught.value, GadError)
     assert name in str(caught.value)
-    assert caught.value.mend
+    assert caught.value.hint

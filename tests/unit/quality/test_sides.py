@@ -188,7 +188,7 @@ def test_a_critic_asked_now_stands_in_for_scores_that_came_with_the_rows(tmp_pat
 def test_a_critic_without_a_student_is_refused(tmp_path: Path, critic_dir: Path):
     with pytest.raises(ConfigError, match="none of a student") as caught:
         figures_of(tmp_path, clean_rows(5), critic=critic_dir)
-    assert "--policy" in str(caught.value.mend)
+    assert "--policy" in str(caught.value.hint)
 
 
 def test_an_engine_that_there_is_not_is_refused(tied_model: Path):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gad_ray.evaluation.kept import OpenedCritic
+from gad_ray.evaluation.critic_store import OpenedCritic
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
-from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.loaded_critic import ServedCritic
 from tests.unit.builders import critic_config, critic_learner
 
 MAX_TOKENS = 200

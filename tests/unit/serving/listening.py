@@ -14,9 +14,9 @@ from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.keys import KeyRing
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.loaded_critic import ServedCritic
+from gad_ray.serving.metrics import ServingMetrics
 from gad_ray.serving.service import ScoringService
-from gad_ray.serving.watch import ServingMetrics
 from tests.processes import wait_until
 from tests.unit.serving.metric_library import MetricLibrary
 

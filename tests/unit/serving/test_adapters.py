@@ -21,11 +21,11 @@ from gad_ray.models.lora import SharedBackbone
 from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.errors import ApiError
+from gad_ray.serving.forward_pool import Passes
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.passes import Passes
+from gad_ray.serving.loaded_critic import ServedCritic
 from gad_ray.serving.schema import ScoreRequest
-from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair
 from tests.unit.serving.damage import SPOILED

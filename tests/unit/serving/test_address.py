@@ -40,7 +40,7 @@ def test_a_run_serves_its_critic_with_its_own_settings(port: int, tmp_path: Path
 def test_without_a_key_a_run_serves_on_loopback_alone(host: str):
     with pytest.raises(ConfigError, match=r"serve\.host: .* no key is set") as refused:
         settings_of_run(ServeConfig(enabled=True, host=host), environment={})
-    assert "serve.key_file" in str(refused.value.mend)
+    assert "serve.key_file" in str(refused.value.hint)
 
 
 def test_a_key_in_the_environment_opens_other_addresses(port: int):

@@ -10,10 +10,10 @@ import pytest
 from gad_ray.models.pairs import TokenRow
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.envelope import ApiError
-from gad_ray.serving.pace import ArrivalPace, ScoringPace
-from gad_ray.serving.passes import Passes, passes_at_once
-from gad_ray.serving.served import PreparedPair, RowScore
+from gad_ray.serving.errors import ApiError
+from gad_ray.serving.forward_pool import Passes, passes_at_once
+from gad_ray.serving.loaded_critic import PreparedPair, RowScore
+from gad_ray.serving.throughput_estimate import ArrivalPace, ScoringPace
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ async def until_begun(scorer: Scorer) -> None:
 
 async def until_queued(batcher: Batcher, requests: int) -> None:
     async with asyncio.timeout(30):
-        while batcher.num_requests < requests:
+        while len(batcher._jobs) < requests:
             await asyncio.sleep(0)
 
 

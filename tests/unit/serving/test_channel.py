@@ -14,7 +14,7 @@ from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.channel import Channel, ReplicaReport
 from gad_ray.serving.limits import Limits
-from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.loaded_critic import ServedCritic
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.subscriber import ChannelGoneError, Subscriber
 from gad_ray.serving.versions import Versions

@@ -10,7 +10,7 @@ import pytest
 from gad_ray.batch import Message
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.exchange import ClientSettings, EndpointError
+from gad_ray.serving.retry import ClientSettings, EndpointError
 from tests.unit.builders import pair
 
 TALK = (Message(role="system", content="Be short."), Message(role="user", content="Hi"))

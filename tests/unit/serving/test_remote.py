@@ -5,8 +5,8 @@ import pytest
 
 from gad_ray.batch import Fingerprint
 from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.exchange import EndpointError
 from gad_ray.serving.remote import RemoteCritic
+from gad_ray.serving.retry import EndpointError
 from tests.unit.builders import pair
 from tests.unit.serving.test_client import answer
 

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
-from gad_ray.evaluation.kept import OpenedCritic
+from gad_ray.evaluation.critic_store import OpenedCritic
 from gad_ray.models.critic import CriticModel
-from gad_ray.serving.served import ServedCritic
+from gad_ray.serving.loaded_critic import ServedCritic
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 from tests.unit.serving.families import FAMILIES, OPEN, Family
 from tests.unit.serving.test_app import use

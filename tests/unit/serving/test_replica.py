@@ -9,9 +9,9 @@ import pytest
 from gad_ray.batch import PublishedCritic
 from gad_ray.errors import GadError
 from gad_ray.models.critic_state import CriticState, frame_of
-from gad_ray.serving import deployment
+from gad_ray.serving import ray_serve
 from gad_ray.serving.channel import ReplicaReport
-from gad_ray.serving.deployment import CriticReplica, build
+from gad_ray.serving.ray_serve import CriticReplica, build
 from gad_ray.serving.settings import settings_from
 from gad_ray.serving.subscriber import ChannelGoneError
 from tests.unit.serving.conftest import make_learner
@@ -147,9 +147,9 @@ def test_a_replica_takes_what_a_run_publishes_and_ends_serve_when_the_run_is_gon
     async def end_serve() -> None:
         ended.set()
 
-    monkeypatch.setattr(deployment, "RunChannel", RunThatEnds)
-    monkeypatch.setattr(deployment, "replica_name", lambda: "one")
-    monkeypatch.setattr(deployment, "end_serve", end_serve)
+    monkeypatch.setattr(ray_serve, "RunChannel", RunThatEnds)
+    monkeypatch.setattr(ray_serve, "replica_name", lambda: "one")
+    monkeypatch.setattr(ray_serve, "end_serve", end_serve)
 
     async def call(replica: CriticReplica, client: httpx.AsyncClient) -> None:
         await replica.reconfigure({"channel": "critics-of-run"})

@@ -17,7 +17,7 @@ def test_the_published_yaml_is_of_settings_that_there_are():
     text = (REPOSITORY / "deployments" / "serve.yaml").read_text()
     [application] = yaml.safe_load(text)["applications"]
     settings = settings_from(application["args"])
-    assert application["import_path"] == "gad_ray.serving.deployment:build"
+    assert application["import_path"] == "gad_ray.serving.ray_serve:build"
     assert settings.critic == "/srv/gad-ray/critic"
     assert IMPORT_PATH in text
 

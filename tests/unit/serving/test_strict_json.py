@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.errors import ApiError
 from gad_ray.serving.strict_json import parse_json
 
 

@@ -13,8 +13,8 @@ from gad_ray.models.critic import CriticModel
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.limits import Limits
+from gad_ray.serving.loaded_critic import ServedCritic
 from gad_ray.serving.schema import ScoreRequest
-from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.versions import Versions
 from tests.unit.builders import PROMPTS, TEACHER, pair

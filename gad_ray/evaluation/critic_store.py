@@ -115,7 +115,7 @@ def open_critic(directory: Path) -> OpenedCritic:
             raise CheckpointError(
                 f"its critic's {' and '.join(differing)} are not those that were saved",
                 where=str(directory),
-                mend="take another checkpoint; this one has been damaged or changed",
+                hint="take another checkpoint; this one has been damaged or changed",
             )
         return opened
     step, temperature = exported_training(directory)
@@ -155,7 +155,7 @@ def _run_above(path: Path) -> RunDirectory:
     if not directory.config_yaml.is_file():
         raise ConfigError(
             f"{path} lies in no run: there is no {directory.config_yaml}",
-            mend="give a checkpoint or export that still lies where its run wrote it",
+            hint="give a checkpoint or export that still lies where its run wrote it",
         )
     return directory
 
@@ -175,5 +175,5 @@ def _of_checkpoint(path: Path) -> KeptCritic:
         raise CheckpointError(
             f"the critic's fingerprint cannot be read: {error}",
             where=str(file),
-            mend="verify the checkpoint it belongs to, and take another one",
+            hint="verify the checkpoint it belongs to, and take another one",
         ) from error

@@ -8,36 +8,45 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, RunTarget
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig
+from ray.serve.schema import ApplicationStatus, ProxyStatus
 
 from gad_ray.actors.process import runtime_env
-from gad_ray.errors import ModelError
+from gad_ray.errors import GadError, ModelError
 from gad_ray.machine import share_of_cores
-from gad_ray.models.packed import PACKED_ENV
+from gad_ray.models.onednn_linear import PACKED_ENV
 from gad_ray.serving.adapters import AdapterPool
 from gad_ray.serving.app import build_app
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.follow import Follower
+from gad_ray.serving.forward_pool import Passes, passes_at_once
 from gad_ray.serving.keys import KeyRing, digests_from
-from gad_ray.serving.passes import Passes, passes_at_once
+from gad_ray.serving.limits import Limits
+from gad_ray.serving.loaded_critic import ServedCritic
+from gad_ray.serving.metrics import ServingMetrics
+from gad_ray.serving.proxy import CLUSTER_VARIABLES
 from gad_ray.serving.run_channel import RunChannel, end_serve, replica_name
 from gad_ray.serving.scaling import BUSY, WAITING_S, WaitingWork
-from gad_ray.serving.served import ServedCritic
 from gad_ray.serving.service import ScoringService
 from gad_ray.serving.settings import ReplicaSettings, ServedSource, ServeSettings, settings_from
 from gad_ray.serving.subscriber import ChannelGoneError, Subscriber
 from gad_ray.serving.versions import Versions
-from gad_ray.serving.watch import ServingMetrics
 
 DEPLOYMENT = "critic"
+APPLICATION = "gad-ray"
+
+_GRACE_S = 5.0
 
 
 class CriticReplica:
@@ -113,7 +122,7 @@ class CriticReplica:
         if self._service.present is None:
             raise ModelError(
                 self._versions.refused or f"the run {wanted.follow} has no critic yet",
-                mend="wait for its first checkpoint, or name a critic that is whole",
+                hint="wait for its first checkpoint, or name a critic that is whole",
             )
         self._adapters.use(self._service.present)
 
@@ -220,3 +229,87 @@ def application(args: ServeSettings) -> Application:
         )
     replica: Any = cast("Any", serve.ingress())(CriticReplica)
     return cast("Any", serve.deployment(**options))(replica).bind(args.for_replica())
+
+
+# -- on a cluster: start it, deploy the critic, end it ------------------------------------------------------
+
+
+def prepare_cluster() -> None:
+    """Settle what a cluster that is started here must know; another one has it from its own environment."""
+    for name, value in CLUSTER_VARIABLES.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+
+
+def refuse_second_serve() -> None:
+    """Raise if somebody serves on this cluster.
+
+    Raises:
+        GadError: Telling what to do about it.
+    """
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return
+    raise GadError(
+        "Ray Serve runs on this cluster already, with an address of its own",
+        hint="deploy to it with serve deploy and a YAML, end it with serve shutdown, or unset RAY_ADDRESS",
+    )
+
+
+def listen(host: str, port: int, *, limits: Limits) -> None:
+    """Start Serve and what listens.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on.
+        limits: Of which the proxy's own time limit follows.
+    """
+    timeout_s = limits.body_timeout_s + limits.request_timeout_s + _GRACE_S
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": host, "port": port, "request_timeout_s": timeout_s},
+    )
+
+
+def deploy(settings: ServeSettings, *, wait: bool) -> None:
+    """Deploy the critic.
+
+    Args:
+        settings: What to serve and how.
+        wait: Until it answers; else it starts by itself, and :func:`trouble` tells if it cannot.
+
+    Raises:
+        GadError: If it cannot be served.
+    """
+    target = RunTarget(target=application(settings), name=APPLICATION, route_prefix="/")
+    try:
+        serve.run_many(
+            [target], wait_for_ingress_deployment_creation=wait, wait_for_applications_running=wait
+        )
+    except RuntimeError as error:
+        raise GadError(
+            f"the critic cannot be served: {trouble() or error}",
+            hint="gad-ray score --critic DIR tries the same critic without Serve",
+        ) from None
+
+
+def trouble() -> str | None:
+    """What Serve says where something fails or is missing; None where all starts or runs."""
+    status = serve.status()
+    if any(proxy == ProxyStatus.UNHEALTHY for proxy in status.proxies.values()):
+        return "what listens is not up; Serve tries again"
+    found = status.applications.get(APPLICATION)
+    if found is None:
+        return "it is not deployed any more"
+    if found.status in (ApplicationStatus.DEPLOYING, ApplicationStatus.RUNNING):
+        return None
+    return found.deployments[DEPLOYMENT].message if DEPLOYMENT in found.deployments else found.message
+
+
+def end() -> None:
+    """End Serve: requests under way are answered, new ones find no application meanwhile."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        serve.delete(APPLICATION)
+        serve.shutdown()

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import LoraConfig, ModelConfig
-from gad_ray.models import packed as module
+from gad_ray.models import onednn_linear as module
 from gad_ray.models.critic import CriticModel
-from gad_ray.models.packed import PackedLinear, pack_linears
+from gad_ray.models.onednn_linear import PackedLinear, pack_linears
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair
 
 PAIRS = [pair(p, r) for p, t, s in zip(PROMPTS, TEACHER, STUDENT, strict=True) for r in (t, *s)]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from gad_ray.models.pairs import TokenRow
-from gad_ray.serving.served import RowScore, RowScorer
+from gad_ray.serving.loaded_critic import RowScore, RowScorer
 
 _CPU_PASSES = 2
 """On a CPU, threads of one pass wait for each other in every layer. Two passes with half of the threads each are done

@@ -44,7 +44,7 @@ def split_heldout(table: Table, *, num_heldout: int, seed: int, by: str | None =
     """
     ids, contents = _column(table, "id"), _column(table, "content")
     if len(set(ids)) != len(ids):
-        raise DataError("the column id holds an id twice", mend="give every row an id of its own")
+        raise DataError("the column id holds an id twice", hint="give every row an id of its own")
     strata = ["" if value is None else str(value) for value in _strata(table, by)]
 
     ranks = [hashlib.sha256(f"{seed}:{row_id}".encode()).digest() for row_id in ids]
@@ -58,7 +58,7 @@ def split_heldout(table: Table, *, num_heldout: int, seed: int, by: str | None =
     if not 0 < num_heldout < len(seen):
         raise DataError(
             f"cannot hold out {num_heldout} of {len(seen)} distinct prompts",
-            mend=f"hold out between 1 and {len(seen) - 1}" if len(seen) > 1 else "bring more prompts",
+            hint=f"hold out between 1 and {len(seen) - 1}" if len(seen) > 1 else "bring more prompts",
         )
     quotas = _largest_remainder({name: len(rows) for name, rows in by_stratum.items()}, num_heldout)
     heldout = {index for name, rows in by_stratum.items() for index in rows[: quotas[name]]}
@@ -88,14 +88,14 @@ def split_file(
             tables.append(pq.read_table(path))
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(
-                f"cannot read pairs: {error}", where=str(path), mend="name a Parquet file"
+                f"cannot read pairs: {error}", where=str(path), hint="name a Parquet file"
             ) from error
         if tables[-1].schema != tables[0].schema:
             raise DataError(
-                f"its columns are not those of {pairs[0]}", where=str(path), mend="split it by itself"
+                f"its columns are not those of {pairs[0]}", where=str(path), hint="split it by itself"
             )
     if not tables:
-        raise DataError("no file of pairs is named", mend="name at least one")
+        raise DataError("no file of pairs is named", hint="name at least one")
     split = split_heldout(pa.concat_tables(tables), num_heldout=num_heldout, seed=seed, by=by)
     write_table(train, split.train)
     write_table(heldout, split.heldout)
@@ -105,7 +105,7 @@ def split_file(
 def _column(table: Table, name: str) -> list[Any]:
     if name not in table.column_names:
         raise DataError(
-            f"there is no column {name!r}, only {', '.join(table.column_names)}", mend="bring pairs with it"
+            f"there is no column {name!r}, only {', '.join(table.column_names)}", hint="bring pairs with it"
         )
     return cast("list[Any]", table.column(name).to_pylist())
 
@@ -118,7 +118,7 @@ def _strata(table: Table, by: str | None) -> list[Any]:
     metas = _column(table, "meta") if "meta" in table.column_names else []
     if not any(isinstance(meta, dict) and by in meta for meta in metas):
         raise DataError(
-            f"there is neither a column nor a key of meta named {by!r}", mend="name one that is there"
+            f"there is neither a column nor a key of meta named {by!r}", hint="name one that is there"
         )
     return [cast("dict[str, Any]", meta or {}).get(by) for meta in metas]
 

@@ -1,4 +1,4 @@
-"""``python -m gad_ray.bench.faults.sick INJECTION …``: the ordinary command line, with one fault in its processes."""
+"""``python -m gad_ray.bench.faults.inject INJECTION …``: the ordinary command line, with one fault in its processes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from gad_ray.errors import GadError
-from gad_ray.serving.envelope import (
+from gad_ray.serving.errors import (
     BODY_TOO_LONG,
     DEADLINE_EXCEEDED,
     DEADLINE_UNREACHABLE,
@@ -39,16 +39,16 @@ class EndpointError(GadError):
         message: str,
         *,
         where: str | None = None,
-        mend: str | None = None,
+        hint: str | None = None,
         status: int | None = None,
         code: str | None = None,
     ) -> None:
-        super().__init__(message, where=where, mend=mend)
+        super().__init__(message, where=where, hint=hint)
         self.status = status
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.message, self.where, self.mend, self.status, self.code)
+        return _rebuild, (self.message, self.where, self.hint, self.status, self.code)
 
 
 class TooMuchError(Exception):
@@ -56,9 +56,9 @@ class TooMuchError(Exception):
 
 
 def _rebuild(
-    message: str, where: str | None, mend: str | None, status: int | None, code: str | None
+    message: str, where: str | None, hint: str | None, status: int | None, code: str | None
 ) -> EndpointError:
-    return EndpointError(message, where=where, mend=mend, status=status, code=code)
+    return EndpointError(message, where=where, hint=hint, status=status, code=code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +180,7 @@ def _refused(reply: httpx.Response, url: str) -> EndpointError:
     return EndpointError(
         f"refused with {reply.status_code}: {message}",
         where=url,
-        mend=hints.get(reply.status_code),
+        hint=hints.get(reply.status_code),
         status=reply.status_code,
         code=code,
     )
@@ -195,7 +195,7 @@ def _given_up(reply: Reply, attempts: int, url: str) -> EndpointError:
     return EndpointError(
         f"no answer after {attempts} attempts; the last: {told}",
         where=url,
-        mend="check that gad-ray serve runs there, and its load",
+        hint="check that gad-ray serve runs there, and its load",
         status=status,
         code=code,
     )

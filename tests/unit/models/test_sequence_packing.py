@@ -15,11 +15,11 @@ from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel, Mistral
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gad_ray.config.critic import MeanPooling
-from gad_ray.models import rows as module
+from gad_ray.models import sequence_packing as module
 from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.critic import CriticModel, ValueHead
 from gad_ray.models.pairs import TokenRow
-from gad_ray.models.rows import attend_as_before, attend_by_rows, attends_by_rows
+from gad_ray.models.sequence_packing import attend_as_before, attend_by_rows, attends_by_rows
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair
 
 WORDS = 384

@@ -15,7 +15,7 @@ from gad_ray.errors import CheckpointError
 _CURRICULUM = "curriculum"
 
 
-class PromptDrawer:
+class PromptSampler:
     """Draws the rows of each step, and learns from what the steps show.
 
     Args:
@@ -104,7 +104,7 @@ class PromptDrawer:
             raise CheckpointError(
                 f"the data position cannot be read: its curriculum is a {type(learned).__name__}",
                 where="data position",
-                mend="resume from another checkpoint",
+                hint="resume from another checkpoint",
             )
         self._curriculum.load_state(learned)
         self._cursor = PromptCursor.from_state(

@@ -101,7 +101,7 @@ def hold_contest(
     readable = np.array([row for row in wins if None not in row], dtype=np.float64).reshape(-1, 2)
     if not len(readable):
         raise ConfigError(
-            "the judge gave no verdict that can be read", where=str(report.output), mend="ask another model"
+            "the judge gave no verdict that can be read", where=str(report.output), hint="ask another model"
         )
 
     return Contest(

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from gad_ray.batch import Fingerprint, Message
 from gad_ray.errors import ModelError
-from gad_ray.evaluation.kept import OpenedCritic, open_critic
+from gad_ray.evaluation.critic_store import OpenedCritic, open_critic
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_state import CriticState, critic_of
 from gad_ray.models.pairs import Pair, TokenRow
-from gad_ray.serving.envelope import ApiError
+from gad_ray.serving.errors import ApiError
 
 _SAME_SCORE = 1e-4
 """What two ways to compute one score may differ by, in float32. Coarser types share no prompts: there rounding would
@@ -197,7 +197,7 @@ class ServedCritic:
         if not np.isfinite(found.score):
             raise ModelError(
                 f"its score of a first text is {found.score}",
-                mend="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
+                hint="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
             )
         if first.start == 0 or self.dtype != "float32":
             return False

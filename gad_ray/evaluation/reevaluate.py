@@ -8,11 +8,11 @@ from pathlib import Path
 from gad_ray.activity import activity
 from gad_ray.batch import Fingerprint, Metrics, SamplingSettings
 from gad_ray.errors import ConfigError
+from gad_ray.evaluation.critic_store import KeptCritic, config_of, find_critics, find_target, first_with
 from gad_ray.evaluation.heldout import load_fixed_set
-from gad_ray.evaluation.kept import KeptCritic, config_of, find_critics, find_target, first_with
 from gad_ray.evaluation.paired import PairedVerdict, paired_verdict
 from gad_ray.evaluation.scoring import score_texts
-from gad_ray.observability.lines import read_lines
+from gad_ray.observability.jsonl import read_lines
 from gad_ray.observability.records import StepRecords, find_records
 from gad_ray.observability.run_dir import RunDirectory
 
@@ -94,7 +94,7 @@ def _choose(
     if not critics:
         raise ConfigError(
             f"the run {directory.name} has kept no critic",
-            mend="wait for its first checkpoint, or set checkpoint.every",
+            hint="wait for its first checkpoint, or set checkpoint.every",
         )
     if step is None:
         # An export is of the same steps as the checkpoints or later; the last evaluation tells which is newest.
@@ -104,14 +104,14 @@ def _choose(
     if wanted is None:
         known = ", ".join(str(one.step) for one in evaluations) or "none"
         raise ConfigError(
-            f"there was no evaluation at step {step}", where="--step", mend=f"take one of {known}"
+            f"there was no evaluation at step {step}", where="--step", hint=f"take one of {known}"
         )
     found = first_with(critics, wanted.fingerprint)
     if found is None:
         raise ConfigError(
             f"no critic that is still there made the evaluation of step {step}",
             where="--step",
-            mend="checkpoint.keep says how many are kept; leave --step out for the newest",
+            hint="checkpoint.keep says how many are kept; leave --step out for the newest",
         )
     return found
 

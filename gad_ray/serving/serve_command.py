@@ -13,7 +13,7 @@ from gad_ray.actors.session import RaySession
 from gad_ray.controller.interrupt import StopRequest
 from gad_ray.errors import GadError
 from gad_ray.serving.address import SettingNames, check_address, url_of
-from gad_ray.serving.deploying import deploy, end, listen, prepare_cluster, refuse_second_serve
+from gad_ray.serving.ray_serve import deploy, end, listen, prepare_cluster, refuse_second_serve
 from gad_ray.serving.settings import ServeSettings
 
 _LOOK_EVERY_S = 0.2
@@ -64,4 +64,4 @@ def serve_until_signal(
 
 def _check_alive() -> None:
     if not ray.is_initialized():
-        raise GadError("the Ray cluster is gone", mend="start it and serve again")
+        raise GadError("the Ray cluster is gone", hint="start it and serve again")
