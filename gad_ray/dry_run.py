@@ -1,7 +1,7 @@
 """Everything about a run that can be known without training: files, rows, models, lengths, sizes, memory.
 
-No actor is started and no model is built: models are described from their files' headers, and rows are read
-and tokenised as the run itself would do it.
+No actor is started and no weight is read: models are loaded from their files' headers, as the run itself would load
+them, and rows are read and tokenised as it would do it.
 """
 
 from __future__ import annotations
@@ -10,28 +10,32 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_ray import machine
-from gad_ray.config import FitMethod, ModelConfig, RunConfig, ServeConfig
+from gad_ray.config import FitMethod, RunConfig, ServeConfig
 from gad_ray.config.explain import batch_arithmetic, fit_arithmetic
-from gad_ray.errors import ConfigError, DataError, GadError, ModelError
+from gad_ray.dry_run_models import (
+    POLICY,
+    POLICY_AND_CRITIC,
+    chat_format,
+    check_lengths,
+    check_teacher_texts,
+    describe_models,
+    sizes_are_known,
+)
+from gad_ray.errors import ConfigError, DataError, GadError
 from gad_ray.machine import GIB
 from gad_ray.memory_estimate import ActorMemory, estimate_fit_memory, estimate_memory
-from gad_ray.models.facts import ModelFacts
 from gad_ray.precision import resolve_precision
 
 if TYPE_CHECKING:
     from gad_ray.data.dataset import LoadedData
     from gad_ray.models.chat import ChatFormat
 
-_Roles = tuple[tuple[str, Callable[[RunConfig], ModelConfig]], ...]
 _CURRENT_CLUSTER = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where Ray notes the cluster it started
-_POLICY: _Roles = (("policy", lambda config: config.policy.model),)
-_POLICY_AND_CRITIC: _Roles = (*_POLICY, ("critic", lambda config: config.critic.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,10 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     found = DryRun(config, sections={"precision": resolved.lines}, warnings=resolved.warnings)
     found.warnings.extend(config.accepted if fit is None else [])
     engine = _check_engine(config, found)
-    roles = _POLICY_AND_CRITIC if fit is None else _POLICY
-    facts = _describe_models(config, roles, found)
-    formats = {role: _chat_format(role, of(config), facts, found) for role, of in roles}
-    _check_positions(config, facts, found)
+    roles = POLICY_AND_CRITIC if fit is None else POLICY
+    facts = describe_models(config, roles, found)
+    formats = {role: chat_format(role, of(config), facts, engine, found) for role, of in roles}
+    check_lengths(config, facts, found)
     described = [_describe_template(role, chat) for role, chat in formats.items() if chat is not None]
     if any(described):
         found.sections["chat templates"] = [line for lines in described for line in lines]
@@ -80,18 +84,15 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     data = _load_data(config, formats["policy"], formats.get("critic"), found)
     _check_rewards(config, data, found)
     if data is not None:
+        if formats["policy"] is not None:
+            check_teacher_texts(config, data, facts["policy"], formats["policy"], found)
         if fit is None:
             _check_pairs(config, data, formats["critic"], found)
         _check_batches(config, fit, data, found)
     _check_gpus(config, fit, found)
     if fit is None and config.serve.enabled:
         _check_endpoint(config.serve, found)
-    unknown = [role for role, described in facts.items() if not described.architecture.sizes_are_known]
-    if unknown:
-        found.warnings.append(
-            f"{' and '.join(unknown)}: the config does not say all of the model's sizes: memory is not estimated"
-        )
-    elif len(facts) == len(roles):
+    if sizes_are_known(facts, found) and len(facts) == len(roles):
         if fit is None:
             actors = estimate_memory(config, policy=facts["policy"], critic=facts["critic"], engine=engine)
         else:
@@ -213,98 +214,6 @@ def _check_curriculum(config: RunConfig, data: LoadedData, found: DryRun) -> Non
         found.problems.append(error)
 
 
-def _describe_models(config: RunConfig, roles: _Roles, found: DryRun) -> dict[str, ModelFacts]:
-    from gad_ray.models.source import describe_model
-
-    facts: dict[str, ModelFacts] = {}
-    lines: list[str] = []
-    for role, of in roles:
-        name = of(config).model
-        try:
-            facts[role] = described = describe_model(name)
-        except GadError as error:
-            found.problems.append(_in_role(error, f"{role}.model.model"))
-            continue
-        positions = described.architecture.max_positions
-        lines.append(
-            f"{role}: {name}, {described.architecture.name}, {described.num_parameters / 1e6:.1f} M parameters, "
-            f"{described.num_bytes / GIB:.2f} GiB as {described.format}, "
-            + (f"up to {positions} tokens" if positions else "longest sequence unknown")
-        )
-    found.sections["models"] = lines
-    return facts
-
-
-def _chat_format(
-    role: str, model: ModelConfig, facts: dict[str, ModelFacts], found: DryRun
-) -> ChatFormat | None:
-    """The tokenizer with its template, where both are at hand without a download or a conversion."""
-    from gad_ray.models.architecture import check_vocabulary
-    from gad_ray.models.chat import configured_chat_format
-    from gad_ray.models.load import check_layers
-    from gad_ray.models.source import is_local, resolve_model
-
-    described = facts.get(role)
-    if described is None:
-        return None
-    if described.format == "gguf" or not is_local(model.model):
-        what = "is not converted yet" if described.format == "gguf" else "is not downloaded yet"
-        found.warnings.append(
-            f"{role}: {model.model} {what}, so no text was tokenised: lengths are not checked"
-        )
-        found.check(
-            described.has_chat_template or model.chat_template is not None,
-            ModelError(
-                f"{model.model} has no chat template",
-                where=role,
-                hint=f"set the key {role}.model.chat_template",
-            ),
-        )
-        return None
-    try:
-        directory = resolve_model(model.model)
-        chat = configured_chat_format(directory, model)
-        check_vocabulary(chat.largest_id, described.architecture.vocab_size, where=model.model)
-        check_layers(directory, model)
-        return chat
-    except GadError as error:
-        found.problems.append(_in_role(error, f"{role}.model"))
-        return None
-
-
-def _check_positions(config: RunConfig, facts: dict[str, ModelFacts], found: DryRun) -> None:
-    prompt, response = config.data.max_prompt_tokens, config.rollout.max_response_tokens
-    for role, described in facts.items():
-        longest = described.architecture.max_positions
-        if longest is None:
-            found.warnings.append(
-                f"{role}: the config of {described.name} does not say how long a sequence it takes: lengths are not "
-                "checked against it"
-            )
-        elif role == "policy":
-            found.check(
-                prompt + response <= longest,
-                ConfigError(
-                    f"data.max_prompt_tokens = {prompt} and rollout.max_response_tokens = {response} make "
-                    f"{prompt + response} tokens; {described.name} takes {longest}",
-                    hint="lower one of them",
-                ),
-            )
-        else:
-            found.check(
-                config.critic.max_tokens <= longest,
-                ConfigError(
-                    f"critic.max_tokens = {config.critic.max_tokens}; {described.name} takes {longest}",
-                    hint=f"set critic.max_tokens={longest} or less",
-                ),
-            )
-    if "critic" in facts and prompt + response > config.critic.max_tokens:
-        found.warnings.append(
-            f"the longest prompt and response make {prompt + response} tokens of the policy, and critic.max_tokens is "
-            f"{config.critic.max_tokens}: a pair that the critic cannot take stops the run"
-        )
-
-
 def _load_data(
     config: RunConfig, chat: ChatFormat | None, critic: ChatFormat | None, found: DryRun
 ) -> LoadedData | None:
@@ -419,9 +328,3 @@ def _compare_memory(actors: tuple[ActorMemory, ...], fit: FitMethod | None, foun
         if actor.on_gpu and gpus and actor.each > min(gpus)
     )
     return lines
-
-
-def _in_role(error: GadError, key: str) -> GadError:
-    """The same error, saying which key of the configuration led to it."""
-    where = f"{key}: {error.where}" if error.where else key
-    return type(error)(error.message, where=where, hint=error.hint)

@@ -16,6 +16,7 @@ from gad_ray.controller.run_setup import interruptible, open_run
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
 from gad_ray.errors import CheckpointError
+from gad_ray.models.checks import check_lengths
 from gad_ray.models.run_data import load_run_data
 from gad_ray.observability.console import print_summary
 from gad_ray.observability.files import write_text
@@ -73,6 +74,7 @@ def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopReq
         opened = open_run(config, resume, check=partial(read_position, method=method))
         config, directory = opened.config, opened.directory
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
+    check_lengths(config, (*data.train, *data.heldout), has_critic=False)
     # Too few rows are told before Ray is touched.
     prompt_cursor(config, method, data)
     stop.abrupt = False

@@ -15,6 +15,7 @@ from gad_ray.controller.progress import Progress
 from gad_ray.controller.run_setup import Opened, interruptible, open_run
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
+from gad_ray.models.checks import check_lengths
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.console import print_summary
@@ -50,6 +51,7 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl, has_critic=True)
+    check_lengths(config, (*data.train, *data.heldout), has_critic=True)
     try_reward_functions(config.reward, data.train[0])
     stop.abrupt = False
     with RaySession():

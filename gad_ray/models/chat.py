@@ -89,8 +89,22 @@ class ChatFormat:
 
     @property
     def largest_id(self) -> int:
-        """The largest token id that the tokenizer gives."""
-        return max(self.tokenizer.get_vocab().values())
+        """The largest token id that a text or the template can come to.
+
+        A control token that neither template nor tokenizer uses (Gemma's for images) may have no row in the embedding.
+        """
+        tokenizer, template = cast("Any", self.tokenizer), self.template_text
+        used = {self.pad_token_id, self.end_of_turn_id}
+        used |= {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+        # A template writes a token itself, or by the name that the tokenizer has for it.
+        written = [str(token) for name, token in tokenizer.special_tokens_map.items() if name in template]
+        unused = {
+            index
+            for token, index in self._control_ids.items()
+            if index not in used and token not in written and token not in template
+        }
+        # The generation config may name an end of turn that the tokenizer does not have.
+        return max({self.pad_token_id, self.end_of_turn_id, *tokenizer.get_vocab().values()} - unused)
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Render a conversation up to where the assistant's answer begins.
@@ -292,7 +306,7 @@ def _load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(directory), trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # `tokenizers` raises a bare one for a damaged file
         raise ModelError(
             f"its tokenizer cannot be loaded ({error})",
             where=str(directory),
@@ -327,7 +341,15 @@ def _generation_eos(directory: Path) -> list[int]:
     value = read_json(path).get("eos_token_id")
     if value is None:
         return []
-    return [int(i) for i in cast("list[int]", value)] if isinstance(value, list) else [int(value)]
+    ids = cast("list[object]", value) if isinstance(value, list) else [value]
+    numbers = [index for index in ids if isinstance(index, int)]
+    if len(numbers) < len(ids):
+        raise ModelError(
+            f"eos_token_id = {value!r} is neither a token id nor several",
+            where=str(path),
+            hint="write the ids of the tokens that end a response",
+        )
+    return numbers
 
 
 def _encoder(tokenizer: PreTrainedTokenizerFast, *, split_special_tokens: bool) -> Tokenizer:

@@ -61,7 +61,7 @@ def convert_gguf(gguf: Path, *, cache_dir: Path) -> Path:
         return found
     from filelock import FileLock
 
-    from gad_ray.models.load import without_progress_bars
+    from gad_ray.models.quiet import without_progress_bars
 
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)

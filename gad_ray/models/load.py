@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from gad_ray.errors import ModelError
-from gad_ray.models.architecture import check_checkpointing, load_config
-from gad_ray.models.files import find_weights
+from gad_ray.models.architecture import check_checkpointing, first_line, load_config
+from gad_ray.models.files import read_shapes
+from gad_ray.models.quiet import without_progress_bars, without_warnings
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from gad_ray.config.models import ModelConfig
     from gad_ray.models.chat import ChatFormat
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """By the names that configurations use."""
 
 _ADAPTER_SEED = 0
+_logger = logging.getLogger(__name__)
 
 
 def load_causal_lm(
@@ -37,6 +38,7 @@ def load_causal_lm(
     dtype: torch.dtype,
     gradient_checkpointing: bool = False,
     attn_implementation: str | None = None,
+    on_meta: bool = False,
 ) -> PreTrainedModel:
     """Load a language model with its output head, in evaluation mode, on the CPU.
 
@@ -45,13 +47,14 @@ def load_causal_lm(
         dtype: Type of the loaded weights.
         gradient_checkpointing: Recompute activations in the backward pass.
         attn_implementation: An attention of transformers, e.g. ``sdpa`` or ``eager``; its choice when None.
+        on_meta: Load shapes alone: all is checked, no weight is read.
 
     Raises:
         ModelError: If the directory is no such model, or weights are missing from it.
     """
     from transformers import AutoModelForCausalLM
 
-    model = _load(AutoModelForCausalLM.from_pretrained, model_dir, dtype, attn_implementation)
+    model = _load(AutoModelForCausalLM.from_pretrained, model_dir, dtype, attn_implementation, on_meta)
     check_checkpointing(model, wanted=gradient_checkpointing, where=str(model_dir))
     if gradient_checkpointing:
         # The cache of keys and values cannot be kept when activations are not.
@@ -66,6 +69,7 @@ def load_backbone(
     dtype: torch.dtype,
     gradient_checkpointing: bool = False,
     attn_implementation: str | None = None,
+    on_meta: bool = False,
 ) -> PreTrainedModel:
     """Load a language model without its output head: its forward pass ends in hidden states.
 
@@ -74,13 +78,14 @@ def load_backbone(
         dtype: Type of the loaded weights.
         gradient_checkpointing: Recompute activations in the backward pass.
         attn_implementation: An attention of transformers, e.g. ``sdpa`` or ``eager``; its choice when None.
+        on_meta: Load shapes alone: all is checked, no weight is read.
 
     Raises:
         ModelError: If the directory is no such model, or weights are missing from it.
     """
     from transformers import AutoModel
 
-    model = _load(AutoModel.from_pretrained, model_dir, dtype, attn_implementation)
+    model = _load(AutoModel.from_pretrained, model_dir, dtype, attn_implementation, on_meta)
     model.config.use_cache = False
     check_checkpointing(model, wanted=gradient_checkpointing, where=str(model_dir))
     if gradient_checkpointing:
@@ -118,35 +123,22 @@ def empty_backbone(model_dir: Path, *, dtype: torch.dtype) -> PreTrainedModel:
     return cast("PreTrainedModel", model.eval())
 
 
-@contextmanager
-def without_progress_bars() -> Generator[None]:
-    """transformers draws them for every model it reads or writes, across whatever the terminal or the log shows."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
-    from transformers.utils import logging
-
-    enabled, module = logging.is_progress_bar_enabled(), cast("Any", gguf)
-    bar = module.tqdm
-    logging.disable_progress_bar()
-    # The reader of GGUF files draws its own, which nothing else switches off.
-    module.tqdm = partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        module.tqdm = bar
-        if enabled:
-            logging.enable_progress_bar()
-
-
 def _load(
-    loader: Callable[..., Any], model_dir: Path, dtype: torch.dtype, attn_implementation: str | None
+    loader: Callable[..., Any],
+    model_dir: Path,
+    dtype: torch.dtype,
+    attn_implementation: str | None,
+    on_meta: bool,
 ) -> PreTrainedModel:
-    find_weights(model_dir)
-    load_config(model_dir)
+    read_shapes(model_dir)
+    config = load_config(model_dir)
     options: dict[str, Any] = (
         {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     )
+    if on_meta:
+        options["device_map"] = "meta"
     try:
-        with without_progress_bars():
+        with without_progress_bars(), without_warnings():
             model, info = loader(
                 str(model_dir),
                 dtype=dtype,
@@ -154,14 +146,23 @@ def _load(
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **options,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:  # each model type is built in its own way, with errors of any kind
         raise ModelError(
-            f"cannot be loaded by transformers ({error})",
+            f"cannot be loaded by transformers ({type(error).__name__}: {first_line(error)}{_told_of_padding(config)})",
             where=str(model_dir),
             hint="check that it is a causal language model that the installed transformers knows, and whole",
         ) from error
+    if differing := sorted(info["mismatched_keys"], key=str):
+        name, found, wanted = differing[0]
+        raise ModelError(
+            f"{len(differing)} weights have other shapes than its config.json says, e.g. {name}: "
+            f"{list(found)} and not {list(wanted)}",
+            where=str(model_dir),
+            hint="give the config.json that belongs to the weights",
+        )
     lacking = sorted(str(name) for name in info["missing_keys"])
     if lacking:  # transformers would go on with random values in their place
         raise ModelError(
@@ -169,7 +170,24 @@ def _load(
             where=str(model_dir),
             hint="fetch or export the model again, or use a directory that has them",
         )
+    # The output head that a critic leaves out is no part of a layer.
+    if unused := sorted(str(name) for name in info["unexpected_keys"] if re.search(r"\.\d+\.", str(name))):
+        _logger.warning(
+            "warning: %d weights in %s have no place in the model that its config.json describes, e.g. %s",
+            len(unused),
+            model_dir,
+            unused[0],
+        )
     return cast("PreTrainedModel", model)
+
+
+def _told_of_padding(config: Any) -> str:
+    """The one fault that transformers tells without its figures."""
+    text = config.get_text_config(decoder=True)
+    padding, rows = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None)
+    if isinstance(padding, int) and isinstance(rows, int) and padding >= rows:
+        return f"; pad_token_id = {padding}, vocab_size = {rows}"
+    return ""
 
 
 def apply_lora(
@@ -207,7 +225,14 @@ def apply_lora(
     )
     with torch.random.fork_rng():
         torch.manual_seed(_ADAPTER_SEED)
-        return cast("PeftModel", get_peft_model(model, config))
+        try:
+            return cast("PeftModel", get_peft_model(model, config))
+        except ValueError as error:
+            raise ModelError(
+                f"peft cannot put adapters on it ({first_line(error)})",
+                where=str(model.config.name_or_path) or None,
+                hint="choose other layers with lora.target_modules",
+            ) from error
 
 
 def check_lora_targets(model: nn.Module, target_modules: Sequence[str]) -> None:
@@ -223,24 +248,6 @@ def check_lora_targets(model: nn.Module, target_modules: Sequence[str]) -> None:
             f"lora.target_modules names {unknown[0]!r}, which the model does not have",
             hint=f"choose among {', '.join(sorted(linear))}",
         )
-
-
-def check_layers(model_dir: Path, config: ModelConfig) -> None:
-    """Check, without its weights, that a model has the layers that training would use.
-
-    Args:
-        model_dir: A Hugging Face directory.
-        config: How it would be trained.
-
-    Raises:
-        ModelError: If it lacks a layer that adapters are to be put on, or cannot recompute activations.
-    """
-    if config.lora is None and not config.gradient_checkpointing:
-        return
-    model = empty_backbone(model_dir, dtype=torch.float32)
-    check_checkpointing(model, wanted=config.gradient_checkpointing, where=config.model)
-    if config.lora is not None:
-        check_lora_targets(model, config.lora.target_modules)
 
 
 def merged_state_dict(

@@ -17,7 +17,7 @@ from typing import Literal
 from gad_ray.activity import activity
 from gad_ray.errors import ModelError
 from gad_ray.models.facts import ModelFacts, facts_of_directory, facts_of_gguf
-from gad_ray.models.files import find_weights, has_chat_template
+from gad_ray.models.files import check_has_config, find_weights, has_chat_template
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -161,7 +161,7 @@ def _hub_snapshot_on_disk(name: str) -> Path | None:
 def _fetch_from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    from gad_ray.models.load import without_progress_bars
+    from gad_ray.models.quiet import without_progress_bars
 
     # How much of a long download is done is worth a bar, where a bar can be drawn.
     quietly = nullcontext() if sys.stderr.isatty() else without_progress_bars()
@@ -182,6 +182,7 @@ def _describe_on_hub(name: str) -> ModelFacts:
 
     try:
         directory = Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja"]))
+        check_has_config(directory)
         headers = get_safetensors_metadata(name)
     except NotASafetensorsRepoError as error:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from gad_ray.models.source import describe_model, resolve_model
 from gad_ray.precision import warn_of_slow_critic
 from gad_ray.quality.settings import Engine, PolicySettings
 from gad_ray.rollout.worker import RolloutWorker, open_engine
+
+_logger = logging.getLogger(__name__)
 
 _AT_ONCE = 64
 _MICRO_BATCH_TOKENS = 8192
@@ -75,7 +78,12 @@ class PolicySide:
         """
         lengths = [len(self._chat.prompt_ids(example.messages)) for example in examples]
         positions = describe_model(str(self._directory)).architecture.max_positions
-        fits = [not positions or length + self._settings.max_tokens <= positions for length in lengths]
+        if positions is None:
+            _logger.warning(
+                "warning: the config of %s does not say how long a sequence it takes: prompts are not checked against it",
+                self._settings.model,
+            )
+        fits = [positions is None or n + self._settings.max_tokens <= positions for n in lengths]
         if not any(fits):
             raise ModelError(
                 f"it was made for {positions} tokens, and no prompt leaves room for {self._settings.max_tokens} of an "

@@ -13,6 +13,7 @@ from torch import Tensor
 from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.sampling import processed_logits, sample_token
+from gad_ray.models.architecture import check_keeps_cache
 from gad_ray.models.arrays import from_numpy
 from gad_ray.models.load import TORCH_DTYPES, load_causal_lm
 from gad_ray.models.policy import SequenceRow
@@ -41,6 +42,7 @@ class TransformersEngine:
             device: Where to compute; the CPU when None.
         """
         self._model: Any = load_causal_lm(model_dir, dtype=TORCH_DTYPES[precision]).to(cast(Any, device))
+        check_keeps_cache(self._model, where=str(model_dir))
         self._device = device or torch.device("cpu")
         self._stop = torch.tensor(sorted(stop_token_ids), device=self._device)
         self._batch_sequences = batch_sequences

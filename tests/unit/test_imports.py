@@ -46,6 +46,7 @@ FLOORS: dict[str, int] = {
     "bench": 9,
     "doctor": 9,
     "dry_run": 9,
+    "dry_run_models": 9,
     "commands": 10,
     "api": 11,
     "cli": 11,

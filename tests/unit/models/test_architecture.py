@@ -2,139 +2,72 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoTokenizer,
-    BloomConfig,
-    BloomForCausalLM,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    PreTrainedModel,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import LlamaConfig
 
 from gad_ray.config import load_config
 from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import LoraConfig, ModelConfig
-from gad_ray.dry_run import DryRun, dry_run
 from gad_ray.errors import ModelError
 from gad_ray.memory_estimate import estimate_memory
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.policy import PolicyModel
 from gad_ray.models.source import describe_model
-from tests.tiny import make_tiny_model, make_tiny_tokenizer
-from tests.unit.builders import PROMPTS, TEACHER, pair
-
-SIZES = {"vocab_size": 400, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-
-
-def saved(directory: Path, model: PreTrainedModel) -> Path:
-    make_tiny_tokenizer(directory)
-    model.save_pretrained(str(directory))
-    return directory
-
-
-def gpt2(directory: Path) -> Path:
-    return saved(
-        directory, GPT2LMHeadModel(GPT2Config(n_positions=96, n_embd=32, n_layer=2, n_head=4, **SIZES))
-    )
-
-
-def gemma3(directory: Path) -> Path:
-    """Sizes under ``text_config``, beside those of a vision tower."""
-    config = Gemma3Config(
-        text_config={
-            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 320, **SIZES,
-        },
-        vision_config={
-            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "image_size": 28, "patch_size": 14,
-        },
-        mm_tokens_per_image=1, image_token_index=399, boi_token_index=398, eoi_token_index=397,
-    )  # fmt: skip
-    return saved(directory, Gemma3ForConditionalGeneration(config))
-
-
-def bloom(directory: Path) -> Path:
-    return saved(directory, BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=4, **SIZES)))
-
-
-def t5(directory: Path) -> Path:
-    return saved(
-        directory,
-        T5ForConditionalGeneration(T5Config(d_model=32, d_ff=32, num_layers=1, num_heads=2, **SIZES)),
-    )
-
-
-def changed(directory: Path, **settings: object) -> Path:
-    path = make_tiny_model(directory) / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
-    return directory
-
-
-def in_shards(directory: Path) -> Path:
-    tensors = load_file(make_tiny_model(directory) / "model.safetensors")
-    names = sorted(tensors)
-    parts = {"model-00001-of-00002.safetensors": names[:3], "model-00002-of-00002.safetensors": names[3:]}
-    for file, held in parts.items():
-        save_file({name: tensors[name] for name in held}, directory / file, metadata={"format": "pt"})
-    index = {"metadata": {}, "weight_map": {name: file for file, held in parts.items() for name in held}}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    (directory / "model.safetensors").unlink()
-    return directory
-
-
-def without_a_shard(directory: Path) -> Path:
-    (in_shards(directory) / "model-00002-of-00002.safetensors").unlink()
-    return directory
-
-
-def without_an_index(directory: Path) -> Path:
-    (in_shards(directory) / "model.safetensors.index.json").unlink()
-    return directory
-
-
-def consolidated(directory: Path) -> Path:
-    """The same weights once more, in another program's layout."""
-    shutil.copy(make_tiny_model(directory) / "model.safetensors", directory / "consolidated.safetensors")
-    return directory
-
-
-def consolidated_alone(directory: Path) -> Path:
-    (consolidated(directory) / "model.safetensors").unlink()
-    return directory
-
-
-def beside_an_adapter(directory: Path) -> Path:
-    (make_tiny_model(directory) / "adapter_config.json").write_text("{}")
-    return directory
-
-
-def adapter_alone(directory: Path) -> Path:
-    (beside_an_adapter(directory) / "config.json").unlink()
-    return directory
-
-
-def more_tokens_than_rows(directory: Path) -> Path:
-    tokenizer = AutoTokenizer.from_pretrained(str(make_tiny_model(directory)))
-    tokenizer.add_tokens(["<a new one>"])
-    tokenizer.save_pretrained(str(directory))
-    return directory
-
+from tests.tiny import make_tiny_model
+from tests.unit.builders import pair
+from tests.unit.models.model_directories import (
+    adapter_alone,
+    bert,
+    beside_an_adapter,
+    bloom,
+    changed,
+    check_refused,
+    consolidated,
+    consolidated_alone,
+    found_by_a_dry_run,
+    gemma3,
+    gpt2,
+    in_float8,
+    in_shards,
+    look,
+    more_tokens_than_rows,
+    named_by_its_config,
+    packed,
+    pickled,
+    pickled_by_name,
+    pointer,
+    t5,
+    that_ends_in_a_token_without_a_row,
+    truncated,
+    whose_template_writes_an_image_token,
+    with_a_damaged_tokenizer,
+    with_a_word_for_its_end,
+    with_an_image_token,
+    without_a_shard,
+    without_a_tokenizer,
+    without_a_weight,
+    without_an_index,
+)
 
 REFUSED = {
     t5: "is an encoder with a decoder",
+    bert: "is an encoder here",
+    in_float8: r"quantised \(model\.layers\.0\.mlp\.down_proj\.weight is of type F8_E4M3\)",
+    packed: r"quantised \(model\.layers\.0\.mlp\.up_proj\.qweight is of type I32\)",
+    without_a_weight: r"1 weights are missing, e\.g\. (model\.)?norm\.weight",
+    truncated: "is damaged or was not written to its end",
+    pointer: "is a pointer of Git LFS",
+    pickled: r"its weights are pickled \(pytorch_model\.bin\)",
+    pickled_by_name: "transformers_weights = 'weights.bin' is no safetensors file",
+    with_a_word_for_its_end: r"eos_token_id = \['</s>'\] is neither a token id nor several",
+    that_ends_in_a_token_without_a_row: "token ids up to 4000, and its embedding has 384 rows",
+    without_a_tokenizer: "its tokenizer cannot be loaded",
+    with_a_damaged_tokenizer: "its tokenizer cannot be loaded",
+    whose_template_writes_an_image_token: "token ids up to 384, and its embedding has 384 rows",
     without_a_shard: r"1 of its 2 shards are missing: model-00002-of-00002\.safetensors",
     without_an_index: r"neither model\.safetensors nor model\.safetensors\.index\.json",
     consolidated_alone: r"it has consolidated\.safetensors, and neither",
@@ -147,44 +80,26 @@ CHANGED = {
     "unknown": ({"model_type": "nobody_knows"}, "transformers cannot read its config.json"),
     "code": ({"model_type": "mine", "auto_map": {"AutoModel": "m.M"}}, "needs Python code of its own"),
     "no decoder": ({"model_type": "clip"}, "has no causal language model"),
-    "a word": ({"hidden_size": "wide"}, "transformers cannot read its config.json"),
+    "no type": ({"model_type": None}, "names no model_type"),
+    "more rows": (
+        {"vocab_size": 500},
+        r"1 weights have other shapes .* e\.g\. (model\.)?embed_tokens\.weight: \[384, 32\] and not \[500, 32\]",
+    ),
+    "more layers": ({"num_hidden_layers": 3}, "9 weights are missing"),
+    "more heads": ({"num_key_value_heads": 4}, "4 weights have other shapes"),
+    "padding": ({"pad_token_id": 9999}, r"cannot be loaded .*pad_token_id = 9999, vocab_size = 384"),
+    "no such function": ({"hidden_act": "nosuch"}, r"cannot be loaded by transformers \(KeyError"),
+    "a word": (
+        {"hidden_size": "wide"},
+        "transformers cannot read its config.json: .*'hidden_size': TypeError",
+    ),
 }
-
-
-def look(directory: Path, tmp_path: Path, *changes: str) -> DryRun:
-    data = tmp_path / "rows.jsonl"
-    rows = ({"content": f"{PROMPTS[0]} {i}", "teacher_response": TEACHER[0]} for i in range(8))
-    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    settings = [f"data.train=['{data}']", "data.heldout=[]", "data.heldout_prompts=0", "critic.max_tokens=64"]
-    lengths = ["data.max_prompt_tokens=48", "rollout.max_response_tokens=16", "data.max_teacher_tokens=48"]
-    models = [f"policy.model.model={directory}", f"critic.model.model={directory}"]
-    config = load_config(
-        "quickstart", [*settings, *lengths, *models, "rollout.engine=transformers", *changes]
-    )
-    return dry_run(config)
-
-
-def found_by_a_dry_run(directory: Path, tmp_path: Path, *changes: str) -> str:
-    found = look(directory, tmp_path, *changes)
-    return "\n".join([*map(str, found.problems), *found.warnings])
-
-
-def check_refused(directory: Path, tmp_path: Path, words: str) -> None:
-    config = ModelConfig(model=str(directory), compute="float32")
-    with pytest.raises(ModelError, match=words):
-        PolicyModel.build(config)
-    with pytest.raises(ModelError, match=words) as refusal:
-        CriticModel.build(config, pooling=MeanPooling(), max_tokens=64, seed=0)
-    assert refusal.value.hint
-    told = found_by_a_dry_run(directory, tmp_path)
-    assert refusal.value.message in told
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED.items(), ids=lambda part: getattr(part, "__name__", ""))
 def test_a_model_that_cannot_be_trained_is_refused_before_and_when_it_is_loaded(
-    tmp_path: Path, make: object, words: str
+    tmp_path: Path, make: Callable[[Path], Path], words: str
 ) -> None:
-    assert callable(make)
     check_refused(make(tmp_path / "model"), tmp_path, words)
 
 
@@ -195,9 +110,21 @@ def test_a_config_that_cannot_be_trained_is_refused_before_and_when_it_is_loaded
     check_refused(changed(tmp_path / "model", **settings), tmp_path, words)
 
 
-@pytest.mark.parametrize("make", [gpt2, gemma3, bloom, in_shards, consolidated])
-def test_what_a_dry_run_has_nothing_against_is_loaded(tmp_path: Path, make: object) -> None:
-    assert callable(make)
+def test_a_backbone_without_its_head_is_refused_for_a_policy_and_taken_for_a_critic(tmp_path: Path) -> None:
+    directory = changed(tmp_path / "model", tie_word_embeddings=False)
+    config = ModelConfig(model=str(directory), compute="float32")
+    with pytest.raises(ModelError, match=r"1 weights are missing, e\.g\. lm_head\.weight") as refusal:
+        PolicyModel.build(config)
+    CriticModel.build(config, pooling=MeanPooling(), max_tokens=64, seed=0)
+    (problem,) = look(directory, tmp_path).problems
+    assert str(problem).startswith("policy.model")
+    assert refusal.value.message in str(problem)
+
+
+@pytest.mark.parametrize(
+    "make", [gpt2, gemma3, bloom, in_shards, consolidated, named_by_its_config, with_an_image_token]
+)
+def test_what_a_dry_run_has_nothing_against_is_loaded(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     directory = make(tmp_path / "model")
     assert look(directory, tmp_path).problems == []
     config = ModelConfig(model=str(directory), compute="float32")

@@ -139,7 +139,7 @@ def test_rows_with_answers_of_a_student_keep_them_and_the_policy_only_counts(
 
 def test_prompts_too_long_for_the_policy_are_counted_and_left_out(tmp_path: Path, tied_model: Path):
     rows = clean_rows(20)
-    rows[3]["content"] = "so " * describe_model(str(tied_model)).max_positions
+    rows[3]["content"] = "so " * describe_model(str(tied_model)).architecture.max_positions
     comparison = figures_of(tmp_path, rows, policy=policy(tied_model)).comparison
     assert comparison is not None
     assert (comparison.students.num_failed, comparison.num_prompts) == (1, 19)
