@@ -275,7 +275,7 @@ class RunConfig(StrictModel):
         if plays and self.rollout.responses_per_prompt < 2:
             raise ValueError(
                 f"rollout.responses_per_prompt = {self.rollout.responses_per_prompt}: the advantage "
-                f"'{self.policy.advantage.model_dump()['name']}' compares the responses of a group and needs at least 2"
+                f"'{self.policy.advantage.variant}' compares the responses of a group and needs at least 2"
             )
         if plays and self.rollout.temperature == 0.0:
             raise ValueError("rollout.temperature = 0: all responses of a group would be the same")

@@ -214,7 +214,7 @@ LOWER_POLICY_LR = _advice("policy.optimizer.lr", lambda c: c.policy.optimizer.lr
 SOME_KL = _advice("policy.kl.coefficient", _some_kl)
 LOWER_KL = _advice("policy.kl.coefficient", _lower_kl)
 RAISE_KL = _advice("policy.kl.coefficient", _higher_kl)
-GRPO = _advice("policy.advantage.name", lambda c: None if c.policy.advantage.name == "grpo" else "grpo")
+GRPO = _advice("policy.advantage.name", lambda c: None if c.policy.advantage.variant == "grpo" else "grpo")
 LOWER_STD_FLOOR = _advice("policy.advantage.std_floor", _lower_std_floor)
 DROP_ZERO_SPREAD = _advice(
     "policy.advantage.zero_spread", lambda c: "drop" if c.policy.advantage.zero_spread == "keep" else None

@@ -117,7 +117,7 @@ def facts_of(config: RunConfig, *, steps_per_epoch: int | None = None) -> RunFac
         policy_lr=config.policy.optimizer.lr,
         warm_start_lr=warm_start,
         kl_coefficient=config.policy.kl.coefficient if config.policy.kl.place == "loss" else 0.0,
-        advantage=config.policy.advantage.name,
+        advantage=config.policy.advantage.variant,
         steps_per_epoch=steps_per_epoch,
         training_sampling=sampling,
         evaluation_sampling=sampling,

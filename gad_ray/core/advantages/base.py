@@ -41,6 +41,11 @@ class GroupAdvantage(StrictModel):
     refill: RefillConfig | None = None
     """With ``drop``, and only then: draw new prompts in place of those dropped; absent: the batch is smaller."""
 
+    @property
+    def variant(self) -> str:
+        """The ``name`` by which a configuration chooses it."""
+        return str(self.model_dump()["name"])
+
     @model_validator(mode="after")
     def _only_what_is_dropped_is_refilled(self) -> Self:
         if self.refill is not None and self.zero_spread != "drop":
