@@ -22,6 +22,7 @@ from gad_ray.dry_run_models import (
     POLICY_AND_CRITIC,
     chat_format,
     check_lengths,
+    check_probe,
     check_teacher_texts,
     describe_models,
     sizes_are_known,
@@ -81,6 +82,8 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
         found.sections["chat templates"] = [line for lines in described for line in lines]
     if (chat := formats["policy"]) is not None:
         _check_thoughts(chat, found)
+        if fit is None:
+            check_probe(facts["policy"], chat, found)
     data = _load_data(config, formats["policy"], formats.get("critic"), found)
     _check_rewards(config, data, found)
     if data is not None:

@@ -104,6 +104,17 @@ def check_teacher_texts(
         found.problems.append(error)
 
 
+def check_probe(policy: ModelFacts, chat: ChatFormat, found: DryRun) -> None:
+    """Whether the policy takes the text by which a rollout engine shows that it has taken new weights."""
+    from gad_ray.models import checks
+    from gad_ray.rollout.worker import probe_row
+
+    try:
+        checks.check_probe(policy, probe_row(chat))
+    except GadError as error:
+        found.problems.append(error)
+
+
 def sizes_are_known(facts: dict[str, ModelFacts], found: DryRun) -> bool:
     """Whether memory can be estimated; what is not known is said."""
     unknown = [role for role, described in facts.items() if not described.architecture.sizes_are_known]

@@ -23,6 +23,7 @@ from gad_ray.observability.files import write_text
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary
 from gad_ray.rewards.format_terms import check_reward_functions, try_reward_functions
+from gad_ray.rollout.worker import probe_row
 
 
 def train(config: RunConfig, *, resume: str | None) -> int:
@@ -51,7 +52,7 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     # Converted once, here: the actors would all begin to at the same time.
     resolve_model(config.critic.model.model)
     data = load_run_data(config, quarantine_path=directory.quarantine_jsonl, has_critic=True)
-    check_lengths(config, (*data.train, *data.heldout), has_critic=True)
+    check_lengths(config, (*data.train, *data.heldout), has_critic=True, probe=probe_row)
     try_reward_functions(config.reward, data.train[0])
     stop.abrupt = False
     with RaySession():

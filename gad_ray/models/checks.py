@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gad_ray.config import ModelConfig, RunConfig
-from gad_ray.errors import ConfigError, DataError, GadError
+from gad_ray.errors import ConfigError, DataError, GadError, ModelError
 from gad_ray.models.architecture import check_keeps_cache, check_vocabulary, hidden_size_of
 from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.facts import ModelFacts
@@ -129,13 +129,34 @@ def check_teacher_lengths(
         )
 
 
-def check_lengths(config: RunConfig, examples: Sequence[Example], *, has_critic: bool) -> None:
+def check_probe(policy: ModelFacts, probe: Sized) -> None:
+    """Check that the policy takes the text by which a rollout engine shows that it has taken new weights.
+
+    Raises:
+        ModelError: If it does not.
+    """
+    longest = policy.architecture.max_positions
+    if longest is not None and len(probe) > longest:
+        raise ModelError(
+            f"{policy.name} takes {longest} tokens, and the text by which rollout proves new weights has {len(probe)}",
+            hint="choose a policy that takes longer sequences",
+        )
+
+
+def check_lengths(
+    config: RunConfig,
+    examples: Sequence[Example],
+    *,
+    has_critic: bool,
+    probe: Callable[[ChatFormat], Sized] | None = None,
+) -> None:
     """Check that a run's models take sequences as long as it would give them; warn where that is not known.
 
     Args:
         config: The run.
         examples: Its rows.
         has_critic: Whether a critic is trained.
+        probe: Gives the text by which a rollout engine shows that it has taken new weights, in a game.
 
     Raises:
         GadError: If one of them does not.
@@ -146,7 +167,8 @@ def check_lengths(config: RunConfig, examples: Sequence[Example], *, has_critic:
         raise problem
     for warning in unknown_lengths(facts):
         _logger.warning("warning: %s", warning)
-    model, longest = config.policy.model, facts["policy"].architecture.max_positions
-    if longest is not None and config.data.max_prompt_tokens + config.data.max_teacher_tokens >= longest:
-        chat = configured_chat_format(resolve_model(model.model), model)
-        check_teacher_lengths(config, facts["policy"], chat, examples)
+    model = config.policy.model
+    chat = configured_chat_format(resolve_model(model.model), model)
+    check_teacher_lengths(config, facts["policy"], chat, examples)
+    if probe is not None:
+        check_probe(facts["policy"], probe(chat))

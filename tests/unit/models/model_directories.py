@@ -48,7 +48,7 @@ def saved(directory: Path, model: PreTrainedModel) -> Path:
 
 def gpt2(directory: Path) -> Path:
     return saved(
-        directory, GPT2LMHeadModel(GPT2Config(n_positions=96, n_embd=32, n_layer=2, n_head=4, **SIZES))
+        directory, GPT2LMHeadModel(GPT2Config(n_positions=160, n_embd=32, n_layer=2, n_head=4, **SIZES))
     )
 
 

@@ -140,16 +140,16 @@ def test_sizes_are_found_under_their_other_names_and_in_the_language_models_own_
     tmp_path: Path,
 ) -> None:
     one = describe_model(str(gpt2(tmp_path / "gpt2"))).architecture
-    assert (one.max_positions, one.hidden_size, one.num_layers, one.key_value_width) == (96, 32, 2, 32)
+    assert (one.max_positions, one.hidden_size, one.num_layers, one.key_value_width) == (160, 32, 2, 32)
     other = describe_model(str(gemma3(tmp_path / "gemma3"))).architecture
     assert (other.max_positions, other.hidden_size, other.vocab_size) == (320, 32, 400)
     assert other.key_value_width == 16
 
 
 def test_a_length_beyond_what_a_model_takes_is_refused_under_any_name(tmp_path: Path) -> None:
-    told = found_by_a_dry_run(gpt2(tmp_path / "model"), tmp_path, "rollout.max_response_tokens=64")
-    assert "make 112 tokens" in told
-    assert "takes 96" in told
+    told = found_by_a_dry_run(gpt2(tmp_path / "model"), tmp_path, "rollout.max_response_tokens=128")
+    assert "make 176 tokens" in told
+    assert "takes 160" in told
 
 
 def test_a_length_that_is_not_stated_is_unknown_and_not_unlimited(tmp_path: Path) -> None:

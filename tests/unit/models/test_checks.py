@@ -38,6 +38,7 @@ from gad_ray.models.load import load_backbone, load_causal_lm
 from gad_ray.models.policy import PolicyModel
 from gad_ray.models.source import describe_model, resolve_model
 from gad_ray.rollout.transformers_engine import TransformersEngine
+from gad_ray.rollout.worker import probe_row
 from tests.tiny import make_tiny_model
 from tests.unit.builders import pair
 from tests.unit.models.model_directories import SIZES, bloom, changed, gpt2, in_shards, look, saved
@@ -120,7 +121,7 @@ def test_layers_that_the_config_leaves_out_are_warned_of(
 @pytest.mark.parametrize(
     "config",
     [
-        OpenAIGPTConfig(n_positions=96, n_embd=32, n_layer=1, n_head=2, **SIZES),
+        OpenAIGPTConfig(n_positions=160, n_embd=32, n_layer=1, n_head=2, **SIZES),
         RecurrentGemmaConfig(lru_width=32, num_key_value_heads=2, **LLAMA),
     ],
     ids=["takes none", "gives none"],
@@ -175,20 +176,29 @@ def example(teacher: str) -> Example:
 def test_a_run_refuses_the_lengths_that_its_dry_run_refuses(tmp_path: Path) -> None:
     directory = gpt2(tmp_path / "model")
     check_lengths(run_of(directory), [example("Yes.")], has_critic=True)
-    for change in ("rollout.max_response_tokens=64", "critic.max_tokens=100"):
-        with pytest.raises(ConfigError, match="takes 96") as refusal:
+    for change in ("rollout.max_response_tokens=128", "critic.max_tokens=200"):
+        with pytest.raises(ConfigError, match="takes 160") as refusal:
             check_lengths(run_of(directory, change), [example("Yes.")], has_critic=True)
         told = [problem.message for problem in look(directory, tmp_path, change).problems]
         assert refusal.value.message in told
-    check_lengths(run_of(directory, "critic.max_tokens=100"), [example("Yes.")], has_critic=False)
+    check_lengths(run_of(directory, "critic.max_tokens=200"), [example("Yes.")], has_critic=False)
 
 
 def test_a_teachers_text_that_the_policy_cannot_take_is_refused_before_a_run(tmp_path: Path) -> None:
     directory = gpt2(tmp_path / "model")
     changes = ["data.max_teacher_tokens=400", "critic.max_tokens=96"]
-    with pytest.raises(DataError, match="1 rows are longer with the teacher's response than the 96 tokens"):
-        check_lengths(run_of(directory, *changes), [example("zq" * 60)], has_critic=True)
+    with pytest.raises(DataError, match="1 rows are longer with the teacher's response than the 160 tokens"):
+        check_lengths(run_of(directory, *changes), [example("zq" * 100)], has_critic=True)
     assert look(directory, tmp_path, *changes).problems == []
+
+
+def test_a_policy_that_cannot_take_the_proof_of_new_weights_is_refused_before_a_run(tmp_path: Path) -> None:
+    config = GPT2Config(n_positions=80, n_embd=32, n_layer=1, n_head=4, **SIZES)
+    directory = saved(tmp_path / "model", AutoModelForCausalLM.from_config(config))
+    rows = [example("Yes.")]
+    with pytest.raises(ModelError, match="takes 80 tokens, and the text by which rollout") as refusal:
+        check_lengths(run_of(directory), rows, has_critic=True, probe=probe_row)
+    assert refusal.value.message in [problem.message for problem in look(directory, tmp_path).problems]
 
 
 def test_a_run_says_that_a_length_is_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
