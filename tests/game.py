@@ -30,7 +30,7 @@ VOLATILE = ("time", "timing_s/", "perf/")
 
 _CONFIG: dict[str, Any] = {
     "prompts_per_step": 4,
-    "data": {"heldout_prompts": 6},
+    "data": {"heldout_prompts": 6, "max_prompt_tokens": 110},
     "policy": {
         "model": {"compute": "float32"},
         "optimizer": {"lr": 1.0e-3},
