@@ -85,7 +85,8 @@ def check_lengths(config: RunConfig, facts: dict[str, ModelFacts], found: DryRun
     found.warnings.extend(unknown_lengths(facts))
     found.problems.extend(length_problems(config, facts))
     longest = config.data.max_prompt_tokens + config.rollout.max_response_tokens
-    if "critic" in facts and longest > config.critic.max_tokens:
+    # At as many, too: the critic tokenises the text of a response anew, which can come to more than were sampled.
+    if "critic" in facts and longest >= config.critic.max_tokens:
         found.warnings.append(
             f"the longest prompt and response make {longest} tokens of the policy, and critic.max_tokens is "
             f"{config.critic.max_tokens}: a pair that the critic cannot take stops the run"

@@ -158,6 +158,15 @@ def test_more_tokens_than_the_critic_takes_are_refused(recipe: Path) -> None:
     assert "critic.max_tokens = 1024" in problem_of(run(recipe, "critic.max_tokens=1024"))
 
 
+@pytest.mark.parametrize(("max_tokens", "warned"), [(159, True), (160, True), (161, False)])
+def test_responses_that_the_critic_might_not_take_are_warned_of(
+    recipe: Path, max_tokens: int, warned: bool
+) -> None:
+    """Prompts of 128 tokens and responses of 32; tokenised anew, a response can come to more."""
+    warnings = run(recipe, f"critic.max_tokens={max_tokens}").warnings
+    assert any("make 160 tokens of the policy" in told for told in warnings) is warned
+
+
 def test_a_teacher_response_that_the_critic_cannot_take_is_named(recipe: Path) -> None:
     found = run(recipe, "critic.max_tokens=10")
     assert "critic.max_tokens = 10, and 12 rows are longer" in problem_of(found)
