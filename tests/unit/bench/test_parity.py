@@ -82,6 +82,7 @@ def test_generated_pairs_are_of_four_kinds_and_of_one_token_up_to_what_the_criti
         assert sum(mark in pair.response for pair in pairs) >= 5, mark
 
 
+@pytest.mark.study
 def test_all_ways_give_the_same_scores_and_the_command_says_so(
     directory: Path,
     opened: OpenedCritic,

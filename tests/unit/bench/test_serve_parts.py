@@ -43,6 +43,9 @@ from gad_ray.serving.follow import critics_of
 from gad_ray.serving.loaded_critic import ServedCritic
 from tests.unit.bench.serving import listening, serving, toy_setting
 
+pytestmark = pytest.mark.study
+
+
 PAIRS = draw_pairs(12, seed=4, shortest=2, longest=24)
 
 
