@@ -84,9 +84,8 @@ class CriticActor(LearnerActor):
             stats = dataclasses.replace(stats, metrics=merge_metrics(stats.metrics, told))
         return dataclasses.replace(scores, fingerprint=fingerprint), stats
 
-    @ray.method
-    def take_settings(self, config: RunConfig) -> None:
-        """Take over what may change while a run goes; see :meth:`CriticLearner.take_settings`."""
+    def follow(self, config: RunConfig) -> None:
+        """See :meth:`CriticLearner.take_settings`."""
         self.learner.take_settings(config.critic)
 
     @ray.method(num_returns=2)

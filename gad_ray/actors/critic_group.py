@@ -9,13 +9,12 @@ from pathlib import Path
 from ray import ObjectRef
 
 from gad_ray.actors.critic import CriticActor
-from gad_ray.actors.group import ActorGroup, two
-from gad_ray.actors.placement import Bundle, Placement
+from gad_ray.actors.group import two
+from gad_ray.actors.learner_group import LearnerGroup
 from gad_ray.actors.rollouts import Rollouts
 from gad_ray.actors.waiting import Waiter
 from gad_ray.batch import PromptBatch, PublishedCritic, RolloutBatch, ScoreBatch, TrainStats
 from gad_ray.config.run import RunConfig
-from gad_ray.machine import share_of_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +30,11 @@ class PendingCriticStep:
     stats: tuple[ObjectRef[TrainStats], ...]
 
 
-class CriticGroup(ActorGroup[CriticActor]):
-    """Ranks that share each batch and hold the same critic."""
+class CriticGroup(LearnerGroup[CriticActor]):
+    """The ranks of the critic."""
 
     def __init__(self, config: RunConfig, waiter: Waiter) -> None:
-        super().__init__("critic", waiter)
-        self._config = config
-
-    @staticmethod
-    def bundles(config: RunConfig) -> list[Bundle]:
-        """What the ranks reserve."""
-        group = config.critic.group
-        return [{"CPU": group.cpus_per_rank, "GPU": group.gpus_per_rank}] * group.num_ranks
-
-    def place(self, placement: Placement, log_of: dict[str, str]) -> None:
-        """Start the ranks' processes."""
-        group = self._config.critic.group
-        threads = group.threads or share_of_cores(group.num_ranks)
-        for rank in range(group.num_ranks):
-            actor = placement.next_actor(CriticActor, threads=threads)
-            self.add(actor.remote(self._config, rank, log_of[f"critic-{rank}"]))
+        super().__init__("critic", CriticActor, config.critic.group, config=config, waiter=waiter)
 
     def setup(self, address: str, *, total_steps: int) -> list[ObjectRef[int]]:
         """Have the ranks join and load the model; gives process ids."""
@@ -99,10 +83,6 @@ class CriticGroup(ActorGroup[CriticActor]):
         # Rank 0's other work waits in line, so that this is the critic of this step.
         return self.rank_0.publish.remote()
 
-    def take_settings(self, config: RunConfig) -> list[ObjectRef[None]]:
-        """Have the ranks follow changed settings."""
-        return self.each(lambda actor: actor.take_settings.remote(config))
-
     def export(self, directory: Path) -> None:
         """Write a directory that scores without the run."""
         self.wait(
@@ -110,11 +90,3 @@ class CriticGroup(ActorGroup[CriticActor]):
             what=f"the export of {directory.name}",
             deadline_s=self._config.limits.checkpoint_s,
         )
-
-    def save(self, directory: Path) -> ObjectRef[None]:
-        """Have the state written into an existing directory; all ranks are alike, one of them writes."""
-        return self.rank_0.save.remote(str(directory))
-
-    def load(self, directory: Path) -> list[ObjectRef[None]]:
-        """Have every rank take over what :meth:`save` wrote."""
-        return self.each(lambda actor: actor.load.remote(str(directory)))

@@ -23,6 +23,7 @@ class ActorGroups:
         config: The run.
         directory: Where the actors' logs and the records go.
         stop: Tells a wait that it should be given up.
+        kinds: Of the actors that are to be started: an error quotes their logs.
 
     Attributes:
         rollout: Draws responses.
@@ -33,10 +34,17 @@ class ActorGroups:
         pids: Process ids of the actors on this machine's cluster, once they are set up.
     """
 
-    def __init__(self, config: RunConfig, directory: RunDirectory, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        directory: RunDirectory,
+        stop: StopSignal,
+        *,
+        kinds: Sequence[str] = ("rollout", "critic", "policy", "rewards"),
+    ) -> None:
         self._config = config
         self._records = directory.records
-        self._logs = {name: directory.logs / f"{name}.log" for name in actor_names(config)}
+        self._logs = {name: directory.logs / f"{name}.log" for name in actor_names(config, kinds)}
         self._placement: Placement | None = None
         self.waiter = Waiter(self._logs, stop)
         self.rollout = RolloutGroup(config, self.waiter)
@@ -57,15 +65,15 @@ class ActorGroups:
             GadError: If the cluster lacks the resources, or an actor fails to start.
         """
         config, deadline_s = self._config, self._config.limits.start_s
-        trained = [*CriticGroup.bundles(config), *PolicyGroup.bundles(config)]
-        placement = self._reserve([*RolloutGroup.bundles(config), *trained], others=config.serve.bundles)
-        logs = self._log_names()
-        for group in (self.rollout, self.critic, self.policy):
+        placed = (self.rollout, self.critic, self.policy)
+        bundles = [bundle for group in placed for bundle in group.bundles]
+        placement, logs = self._reserve(bundles, others=config.serve.bundles), self._log_names()
+        for group in placed:
             group.place(placement, logs)
         self.rewards.place(logs, records=str(self._records))
         with activity(f"starting the processes of {', '.join(self._logs)}"):
             critic_at, policy_at = self.waiter.get(
-                [self.critic.rank_0.reserve_address.remote(), self.policy.rank_0.reserve_address.remote()],
+                [self.critic.reserve_address(), self.policy.reserve_address()],
                 what="the processes' start",
                 deadline_s=deadline_s,
             )
@@ -90,7 +98,7 @@ class ActorGroups:
         Raises:
             GadError: If the cluster lacks the resources, or a worker fails to start.
         """
-        self.rollout.place(self._reserve(RolloutGroup.bundles(self._config)), self._log_names())
+        self.rollout.place(self._reserve(self.rollout.bundles), self._log_names())
         self.pids = self.waiter.get(
             self.rollout.setup(), what="loading the models", deadline_s=self._config.limits.start_s
         )
@@ -149,7 +157,7 @@ class ActorGroups:
         return {name: str(path) for name, path in self._logs.items()}
 
 
-def actor_names(config: RunConfig) -> list[str]:
+def actor_names(config: RunConfig, kinds: Sequence[str]) -> list[str]:
     """Names of a run's actors, for logs and errors."""
     sizes = {
         "rollout": config.rollout.num_workers,
@@ -157,4 +165,4 @@ def actor_names(config: RunConfig) -> list[str]:
         "policy": config.policy.group.num_ranks,
         "rewards": 1,
     }
-    return [f"{kind}-{i}" for kind, size in sizes.items() for i in range(size)]
+    return [f"{kind}-{i}" for kind in kinds for i in range(sizes[kind])]

@@ -11,6 +11,7 @@ import torch
 from gad_ray.actors.process import redirect_output
 from gad_ray.checkpoint.tensors import STATE_FILE, load_state, save_state
 from gad_ray.config.models import GroupConfig
+from gad_ray.config.run import RunConfig
 from gad_ray.learners.collective import Collective, LocalCollective, TorchCollective, reserve_address
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
@@ -61,6 +62,17 @@ class LearnerActor:
     def learner(self) -> CriticLearner | PolicyLearner:
         """The learner that this actor holds."""
         raise AssertionError("a LearnerActor is made through its subclasses")
+
+    @ray.method
+    def take_settings(self, config: RunConfig) -> None:
+        """Take over what may change while a run goes."""
+        self.follow(config)
+
+    def follow(self, config: RunConfig) -> None:
+        """What :meth:`take_settings` does here."""
+        raise AssertionError(
+            f"no learner to follow {config.name}: a LearnerActor is made through its subclasses"
+        )
 
     @ray.method
     def save(self, directory: str) -> None:

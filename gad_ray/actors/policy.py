@@ -67,9 +67,8 @@ class PolicyActor(LearnerActor):
         """One step of the game."""
         return self.learner.update(batch)
 
-    @ray.method
-    def take_settings(self, config: RunConfig) -> None:
-        """Take over what may change while a run goes; see :meth:`PolicyLearner.take_settings`."""
+    def follow(self, config: RunConfig) -> None:
+        """See :meth:`PolicyLearner.take_settings`."""
         self.learner.take_settings(config.policy)
 
     @ray.method(num_returns=2)

@@ -6,38 +6,22 @@ from pathlib import Path
 
 from ray import ObjectRef
 
-from gad_ray.actors.group import ActorGroup, two
-from gad_ray.actors.placement import Bundle, Placement
+from gad_ray.actors.group import two
+from gad_ray.actors.learner_group import LearnerGroup
 from gad_ray.actors.policy import PolicyActor
 from gad_ray.actors.rollouts import Rollouts
 from gad_ray.actors.waiting import Waiter
 from gad_ray.batch import Float32, PromptBatch, TrainBatch, TrainStats, WeightsSnapshot
 from gad_ray.config.run import RunConfig
-from gad_ray.machine import share_of_cores
 
 PendingUpdate = list[ObjectRef[TrainStats]]
 
 
-class PolicyGroup(ActorGroup[PolicyActor]):
-    """Ranks that share each batch and hold the same policy."""
+class PolicyGroup(LearnerGroup[PolicyActor]):
+    """The ranks of the policy."""
 
     def __init__(self, config: RunConfig, waiter: Waiter) -> None:
-        super().__init__("policy", waiter)
-        self._config = config
-
-    @staticmethod
-    def bundles(config: RunConfig) -> list[Bundle]:
-        """What the ranks reserve."""
-        group = config.policy.group
-        return [{"CPU": group.cpus_per_rank, "GPU": group.gpus_per_rank}] * group.num_ranks
-
-    def place(self, placement: Placement, log_of: dict[str, str]) -> None:
-        """Start the ranks' processes."""
-        group = self._config.policy.group
-        threads = group.threads or share_of_cores(group.num_ranks)
-        for rank in range(group.num_ranks):
-            actor = placement.next_actor(PolicyActor, threads=threads)
-            self.add(actor.remote(self._config, rank, log_of[f"policy-{rank}"]))
+        super().__init__("policy", PolicyActor, config.policy.group, config=config, waiter=waiter)
 
     def setup(self, address: str, *, total_steps: int, fit_steps: int) -> list[ObjectRef[int]]:
         """Have the ranks join and load the model; gives process ids."""
@@ -78,10 +62,6 @@ class PolicyGroup(ActorGroup[PolicyActor]):
         what = "the likelihood of the teacher's text"
         return self.wait([call], what=what, deadline_s=self._config.limits.score_s)[0]
 
-    def take_settings(self, config: RunConfig) -> list[ObjectRef[None]]:
-        """Have the ranks follow changed settings."""
-        return self.each(lambda actor: actor.take_settings.remote(config))
-
     def export(self, directory: Path) -> None:
         """Write the policy as a Hugging Face directory."""
         self.wait(
@@ -89,11 +69,3 @@ class PolicyGroup(ActorGroup[PolicyActor]):
             what="the export of the policy",
             deadline_s=self._config.limits.checkpoint_s,
         )
-
-    def save(self, directory: Path) -> ObjectRef[None]:
-        """Have the state written into an existing directory; all ranks are alike, one of them writes."""
-        return self.rank_0.save.remote(str(directory))
-
-    def load(self, directory: Path) -> list[ObjectRef[None]]:
-        """Have every rank take over what :meth:`save` wrote."""
-        return self.each(lambda actor: actor.load.remote(str(directory)))

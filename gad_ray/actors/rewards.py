@@ -58,11 +58,8 @@ class RewardActor:
         return rewards, batch, self._stage.report(joined, scores, rewards)
 
     @ray.method
-    def spread(
-        self, rollouts: Rollouts, scores: ScoreBatch, form: ray.ObjectRef[FormatBatch] | FormatBatch
-    ) -> PromptFigures:
+    def spread(self, rollouts: Rollouts, scores: ScoreBatch, form: FormatBatch) -> PromptFigures:
         """Which prompts' responses differ in their rewards."""
-        assert isinstance(form, FormatBatch)
         joined = rollouts.join()
         return prompt_figures(joined, scores, self._stage.rewards(joined, scores, form))
 

@@ -37,10 +37,10 @@ class RolloutGroup(ActorGroup[RolloutActor]):
         super().__init__("rollout", waiter)
         self._config = config
 
-    @staticmethod
-    def bundles(config: RunConfig) -> list[Bundle]:
+    @property
+    def bundles(self) -> list[Bundle]:
         """What the workers reserve."""
-        rollout = config.rollout
+        rollout = self._config.rollout
         return [{"CPU": rollout.cpus_per_worker, "GPU": rollout.gpus_per_worker}] * rollout.num_workers
 
     def place(self, placement: Placement, log_of: dict[str, str]) -> None:

@@ -153,6 +153,16 @@ class KlConfig(StrictModel):
     refresh_every: int | None = Field(default=None, ge=1)
     """Steps of the adversarial stage after which the reference becomes the policy as it then is; absent: never."""
 
+    @property
+    def in_loss(self) -> bool:
+        """Whether the penalty is a term of the loss."""
+        return self.coefficient > 0.0 and self.place == "loss"
+
+    @property
+    def in_reward(self) -> bool:
+        """Whether the penalty is taken from the rewards."""
+        return self.coefficient > 0.0 and self.place == "reward"
+
     @model_validator(mode="after")
     def _adaptive_starts_somewhere(self) -> Self:
         if self.adaptive is not None and self.coefficient == 0.0:

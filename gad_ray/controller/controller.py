@@ -166,8 +166,7 @@ class Controller:
 
     def _reward(self, sampled: StepRollouts, scores: ObjectRef[ScoreBatch]) -> PendingRewards:
         """Rewards of the step's samples; the KL penalty is part of them where it is placed there."""
-        kl = self.config.policy.kl
-        in_reward = self.stages.in_game and kl.coefficient > 0.0 and kl.place == "reward"
+        in_reward = self.stages.in_game and self.config.policy.kl.in_reward
         penalty = self.groups.policy.kl_penalty(sampled.rollouts) if in_reward else None
         return self.groups.rewards.reward(
             sampled.prompts, sampled.rollouts, scores, sampled.form, penalty=penalty

@@ -211,7 +211,7 @@ class Fitting:
         return [train[i] for i in order]
 
     def _groups(self, config: RunConfig) -> ActorGroups:
-        return ActorGroups(config, self._directory, self._stop)
+        return ActorGroups(config, self._directory, self._stop, kinds=("rollout",))
 
     # -- answers to the workers -----------------------------------------------------------------------------
 

@@ -217,7 +217,7 @@ class RolloutQueue:
             receipts=tuple(receipt for one in parts for receipt in one.receipts),
             generation_s=sum(max(r.seconds for r in one.receipts) for one in parts),
             metrics=sampled.metrics | metrics,
-            timing={name: value for name, value in watch.timing().items() if name != "timing_s/step"},
+            timing=watch.parts,
         )
 
     def _num_with_spread(self, part: StepRollouts, watch: Stopwatch) -> int:

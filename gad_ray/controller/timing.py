@@ -10,11 +10,15 @@ from gad_ray.batch import Metrics
 
 
 class Stopwatch:
-    """Adds up the wall time of a step's parts, from when it is made."""
+    """Adds up the wall time of a step's parts, from when it is made.
+
+    Attributes:
+        parts: ``timing_s/*`` of the parts, without the whole step's.
+    """
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._seconds: Metrics = {}
+        self.parts: Metrics = {}
 
     @contextmanager
     def __call__(self, part: str) -> Generator[None]:
@@ -26,8 +30,8 @@ class Stopwatch:
     def add(self, timing: Mapping[str, float]) -> None:
         """Add parts that were timed elsewhere."""
         for name, seconds in timing.items():
-            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+            self.parts[name] = self.parts.get(name, 0.0) + seconds
 
     def timing(self) -> Metrics:
         """``timing_s/*``, the whole step's so far among them."""
-        return {**self._seconds, "timing_s/step": time.perf_counter() - self._started}
+        return {**self.parts, "timing_s/step": time.perf_counter() - self._started}

@@ -33,16 +33,6 @@ class KlPenalty:
         self._steps = 0
         self._estimate = _ESTIMATORS[config.estimator]
 
-    @property
-    def in_loss(self) -> bool:
-        """Whether the penalty is a term of the loss."""
-        return self.config.coefficient > 0.0 and self.config.place == "loss"
-
-    @property
-    def in_reward(self) -> bool:
-        """Whether the penalty is taken from the rewards."""
-        return self.config.coefficient > 0.0 and self.config.place == "reward"
-
     def begin_stage(self, weights: Mapping[str, Tensor]) -> None:
         """Take the policy as it stands for the reference."""
         self._steps = 0

@@ -233,7 +233,7 @@ class PolicyLearner:
                 weights=weights,
                 totals=totals,
             )
-            if self._kl.in_loss:
+            if self._kl.config.in_loss:
                 with torch.no_grad():
                     ref = self.model.token_logprobs(
                         rows, temperature=temperature, reference=self._kl.reference

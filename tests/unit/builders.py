@@ -182,8 +182,7 @@ class GamePolicy(PolicyLearner):
         if self.reward.format:
             assert prompts is not None
             form = FormatTerms(self.reward)(prompts, rollouts)
-        kl = self.config.kl
-        penalty = self.kl_penalty(rollouts) if kl.coefficient > 0 and kl.place == "reward" else None
+        penalty = self.kl_penalty(rollouts) if self.config.kl.in_reward else None
         rewards = rewards_of(rollouts, scores, self.reward, form)
         return train_batch(
             rollouts, rewards, self.config, prompts=prompts, num_places=self.num_places, penalty=penalty
