@@ -98,7 +98,7 @@ def score(critic: str | Path, rows: Iterable[Mapping[str, object]]) -> list[dict
     """Score responses with an exported critic; scores compare only within one prompt.
 
     Args:
-        critic: Directory of an exported critic.
+        critic: Directory of an exported critic, or URL of an endpoint.
         rows: Mappings with ``content`` (or ``prompt``, ``messages``) and ``response`` (or ``teacher_response``).
 
     Returns:
@@ -110,7 +110,7 @@ def score(critic: str | Path, rows: Iterable[Mapping[str, object]]) -> list[dict
     """
     from gad_ray.evaluation.scoring import score_rows
 
-    return list(score_rows(Path(critic), list(rows)))
+    return list(score_rows(critic, list(rows)))
 
 
 def serve(

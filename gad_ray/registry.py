@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, Discriminator, Tag, WrapValidator
 
 from gad_ray.errors import ConfigError
 
@@ -82,3 +85,37 @@ def import_settings(path: str, base: type[C]) -> type[C]:
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{path} is no {base.__name__}: derive its settings from that class")
     return found
+
+
+def _name_of(value: object) -> str:
+    given = (
+        cast("dict[str, object]", value).get("name")
+        if isinstance(value, dict)
+        else getattr(value, "name", None)
+    )
+    return _IMPORTED if is_import_path(given) else str(given)
+
+
+_IMPORTED = "imported"
+
+BY_NAME = Discriminator(_name_of)
+"""Tells the variants of a union apart by ``name``; each has its ``Tag``, those from outside the package :data:`IMPORTED`."""
+
+IMPORTED = Tag(_IMPORTED)
+"""The tag of settings whose name is an import path; goes with :func:`imported`."""
+
+
+def imported(base: type[BaseModel]) -> WrapValidator:
+    """Validates settings whose name is the import path of their class, which is derived from ``base``.
+
+    Use it as ``Annotated[SerializeAsAny[Base], imported(Base), IMPORTED]``: so they are written with all of their
+    settings, whatever their class.
+    """
+
+    def validate(value: object, _: object) -> BaseModel:
+        if isinstance(value, base):
+            return value
+        settings = cast("dict[str, object]", value)
+        return import_settings(str(settings["name"]), base).model_validate_json(json.dumps(settings))
+
+    return WrapValidator(validate)

@@ -19,6 +19,15 @@ class StrictModel(BaseModel):
     )
 
 
+class Variant(StrictModel):
+    """Settings of one of several variants; each variant adds the ``name`` by which a configuration chooses it."""
+
+    @property
+    def variant(self) -> str:
+        """That name."""
+        return str(self.model_dump()["name"])
+
+
 def unnamed_means(name: str) -> BeforeValidator:
     """For a union told apart by ``name``: settings that give none are those of the variant called so.
 

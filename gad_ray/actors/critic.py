@@ -21,10 +21,10 @@ from gad_ray.batch import (
     merge_metrics,
 )
 from gad_ray.config.run import RunConfig
-from gad_ray.evaluation.critic_store import FINGERPRINT_FILE
+from gad_ray.critics.frozen import FrozenCriticLearner
+from gad_ray.critics.store import FINGERPRINT_FILE, open_critic
 from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_state import frame_of
 from gad_ray.observability.files import write_text
 
@@ -35,13 +35,16 @@ class CriticActor(LearnerActor):
     def __init__(self, config: RunConfig, rank: int, log_path: str) -> None:
         super().__init__(config.critic.group, rank, log_path, config.limits.update_s)
         self._config = config
-        self._learner: CriticLearner | None = None
+        self._learner: CriticLearner | FrozenCriticLearner | None = None
         self._frame: dict[str, bytes] = {}
 
     @ray.method
     def setup(self, address: str, total_steps: int) -> int:
         """Join the group and load the model; returns the process id."""
         device = self.join(address)
+        if self._config.critic.frozen is not None:
+            self._learner = FrozenCriticLearner(self._config.critic, collective=self._collective)
+            return os.getpid()
         self._learner = CriticLearner(
             self._config.critic,
             seed=self._config.seed,
@@ -53,7 +56,7 @@ class CriticActor(LearnerActor):
         return os.getpid()
 
     @property
-    def learner(self) -> CriticLearner:
+    def learner(self) -> CriticLearner | FrozenCriticLearner:
         """The learner; :meth:`setup` comes first."""
         assert self._learner is not None, "setup() comes first"
         return self._learner
@@ -101,10 +104,11 @@ class CriticActor(LearnerActor):
         Raises:
             ModelError: If a weight is not finite.
         """
-        started = time.perf_counter()
+        started, learner = time.perf_counter(), self.learner
+        assert isinstance(learner, CriticLearner), "serve.enabled goes without critic.frozen"
         if not self._frame:
-            self._frame = frame_of(self.learner.model)
-        state = self.learner.published(self._frame)
+            self._frame = frame_of(learner.model)
+        state = learner.published(self._frame)
         reference = ray.put(state)
         return PublishedCritic(
             fingerprint=state.fingerprint.digest,
@@ -130,10 +134,9 @@ class CriticActor(LearnerActor):
             prompts: The held-out prompts.
             answers: The answers of one or more policies.
         """
-        critic = self.learner.model if exported is None else CriticModel.load(Path(exported))
+        tokens = self._config.critic.micro_batch_tokens
+        critic = self.learner if exported is None else open_critic(exported, micro_batch_tokens=tokens)
         texts = [list(zip(batch.example_ids, batch.texts, strict=True)) for batch in answers]
-        scored = score_texts(
-            critic, prompts, texts, micro_batch_tokens=self._config.critic.micro_batch_tokens
-        )
+        scored = score_texts(critic, prompts, texts)
         fingerprint = self.learner.fingerprint() if exported is None else None
         return [dataclasses.replace(scores, fingerprint=fingerprint) for scores in scored]

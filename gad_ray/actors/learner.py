@@ -12,6 +12,7 @@ from gad_ray.actors.process import redirect_output
 from gad_ray.checkpoint.tensors import STATE_FILE, load_state, save_state
 from gad_ray.config.models import GroupConfig
 from gad_ray.config.run import RunConfig
+from gad_ray.critics.frozen import FrozenCriticLearner
 from gad_ray.learners.collective import Collective, LocalCollective, TorchCollective, reserve_address
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.policy import PolicyLearner
@@ -59,7 +60,7 @@ class LearnerActor:
         self._collective.close()
 
     @property
-    def learner(self) -> CriticLearner | PolicyLearner:
+    def learner(self) -> CriticLearner | FrozenCriticLearner | PolicyLearner:
         """The learner that this actor holds."""
         raise AssertionError("a LearnerActor is made through its subclasses")
 

@@ -59,8 +59,12 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any
         ) from error
 
 
-def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_state(path: Path, *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``save_state`` wrote.
+
+    Args:
+        path: The file.
+        prefix: Read only the tensors whose names begin with it.
 
     Returns:
         The tensors, on the CPU and in memory of their own, and the record.
@@ -73,9 +77,11 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER_KEY])
+            aliases = {n: original for n, original in header["aliases"].items() if n.startswith(prefix)}
+            wanted = {n for n in file.keys() if n.startswith(prefix)} | set(aliases.values())  # noqa: SIM118
             # Cloned, so that nothing depends on the file once it is read.
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        for name, original in header["aliases"].items():
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in sorted(wanted)}
+        for name, original in aliases.items():
             tensors[name] = tensors[original]
         return tensors, cast("dict[str, Any]", header["meta"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gad_ray.commands.diagnose import exit_code, findings_table, findings_to_json, print_overrides
+from gad_ray.critics.store import open_value_head
 from gad_ray.data.layout import Layout
 from gad_ray.data.rows import Rejection
 from gad_ray.data.sources import resolve_sources
 from gad_ray.errors import DataError
 from gad_ray.evaluation.critic_check import CheckedRow, check_critic, fitting_rows
-from gad_ray.evaluation.critic_store import open_critic
 from gad_ray.health.critic import (
     COLLAPSED_STD,
     EXTREME_VALUE,
@@ -64,7 +64,7 @@ def diagnose_critic(
             where=data,
             hint="give rows with content and teacher_response; gad-ray data report says what is wrong with each",
         )
-    opened = open_critic(directory)
+    opened = open_value_head(directory)
     count = min(rows, len(found))
     chosen = [found[i * len(found) // count] for i in range(count)]
     fitting = fitting_rows(opened.model, chosen)

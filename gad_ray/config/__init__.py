@@ -1,7 +1,7 @@
 """Configuration: strict, frozen models; YAML files, packaged recipes and ``key=value`` overrides."""
 
 from gad_ray.config.base import Precision, PrecisionChoice
-from gad_ray.config.critic import BradleyTerryLoss, CriticConfig, MeanPooling, ScoreReg
+from gad_ray.config.critic import CriticConfig
 from gad_ray.config.curriculum import (
     CurriculumConfig,
     DifficultyCurriculum,
@@ -14,17 +14,7 @@ from gad_ray.config.health import HealthConfig
 from gad_ray.config.length import StageLength
 from gad_ray.config.load import config_hash, fit_hash, load_config, to_yaml
 from gad_ray.config.models import GroupConfig, LoraConfig, ModelConfig, OptimizerConfig
-from gad_ray.config.policy import (
-    AdaptiveKl,
-    CispoLoss,
-    GspoLoss,
-    KlConfig,
-    PolicyConfig,
-    PpoLoss,
-    ReinforceLoss,
-    RejectedImportance,
-    TruncatedImportance,
-)
+from gad_ray.config.policy import AdaptiveKl, KlConfig, PolicyConfig, RejectedImportance, TruncatedImportance
 from gad_ray.config.reward import (
     CustomTerm,
     LeakedControl,
@@ -47,6 +37,9 @@ from gad_ray.core.advantages import (
     ReinforcePpAdvantage,
     RlooAdvantage,
 )
+from gad_ray.core.discriminator import BradleyTerryLoss, ScoreReg
+from gad_ray.core.policy_loss import CispoLoss, GspoLoss, PpoLoss, ReinforceLoss
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.strict_model import StrictModel
 
 __all__ = [

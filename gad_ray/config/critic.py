@@ -2,175 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, Tag
 
+from gad_ray.config.backend import BackendConfig, LocalBackendSettings
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
-from gad_ray.strict_model import StrictModel, unnamed_means
-
-
-class MeanPooling(StrictModel):
-    """Mean of the per-token values over the response."""
-
-    name: Literal["mean"] = "mean"
-
-
-class LastPooling(StrictModel):
-    """Value of the response's last token."""
-
-    name: Literal["last"] = "last"
-
-
-class BlendPooling(StrictModel):
-    """(1 − α) · mean + α · last, with α rising linearly from 0 to 1 over the critic's optimiser steps."""
-
-    name: Literal["blend"] = "blend"
-    blend_start: int = Field(ge=0)
-    """Optimiser steps of the critic up to which α is 0."""
-
-    blend_end: int = Field(ge=0)
-    """Optimiser steps of the critic from which on α is 1."""
-
-    @model_validator(mode="after")
-    def _ends_after_it_starts(self) -> Self:
-        if self.blend_end < self.blend_start:
-            raise ValueError(
-                f"blend_end = {self.blend_end} comes before blend_start = {self.blend_start}: let it end later"
-            )
-        return self
-
-
-class MixPooling(StrictModel):
-    """w_raw · s + w_norm · s / length, s being the value of the response's last token."""
-
-    name: Literal["mix"] = "mix"
-    w_raw: float = Field(default=0.7, ge=0.0)
-    """Weight of the value as it is."""
-
-    w_norm: float = Field(default=0.3, ge=0.0)
-    """Weight of the value divided by the number of scored tokens."""
-
-    @model_validator(mode="after")
-    def _something_is_scored(self) -> Self:
-        if self.w_raw == 0.0 and self.w_norm == 0.0:
-            raise ValueError("w_raw and w_norm are both 0: every score would be 0")
-        return self
-
+from gad_ray.core.discriminator import BradleyTerryLoss, CrossEntropyLoss, DiscriminatorSettings
+from gad_ray.core.pooling import BlendPooling, LastPooling, MeanPooling, MixPooling, PoolingSettings
+from gad_ray.registry import BY_NAME, IMPORTED, imported
+from gad_ray.strict_model import StrictModel, Variant, unnamed_means
 
 Pooling = Annotated[
-    MeanPooling | LastPooling | BlendPooling | MixPooling, Field(discriminator="name"), unnamed_means("mean")
+    Annotated[MeanPooling, Tag("mean")]
+    | Annotated[LastPooling, Tag("last")]
+    | Annotated[BlendPooling, Tag("blend")]
+    | Annotated[MixPooling, Tag("mix")]
+    | Annotated[SerializeAsAny[PoolingSettings], imported(PoolingSettings), IMPORTED],
+    BY_NAME,
+    unnamed_means("mean"),
 ]
-"""How the values of a response's tokens become one score."""
-
-
-class FixedTemperature(StrictModel):
-    """A constant temperature τ."""
-
-    name: Literal["fixed"] = "fixed"
-    value: float = Field(default=5.0, gt=0.0)
-    """τ: the score difference is divided by it before the sigmoid."""
-
-
-class AdaptiveTemperature(StrictModel):
-    """τ = clamp(a + b · mean |d|, lo, hi) over the batch's score differences d; no gradient flows through it.
-
-    Give a preset, or all of a, b, lo and hi.
-    """
-
-    name: Literal["adaptive"] = "adaptive"
-    preset: Literal["sharp", "smooth"] | None = None
-    """sharp: a 0.3, b 0.7, lo 0.3, hi 2.0; smooth: a 1.0, b 0.6, lo 1.0, hi 7.0."""
-
-    a: float | None = None
-    """τ where all differences are 0."""
-
-    b: float | None = Field(default=None, ge=0.0)
-    """Rise of τ with the mean size of the differences."""
-
-    lo: float | None = Field(default=None, gt=0.0)
-    """Smallest τ."""
-
-    hi: float | None = Field(default=None, gt=0.0)
-    """Largest τ."""
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        given = {"a": self.a, "b": self.b, "lo": self.lo, "hi": self.hi}
-        missing = [key for key, value in given.items() if value is None]
-        if self.preset is not None and len(missing) < len(given):
-            raise ValueError(f"preset = {self.preset!r} sets a, b, lo and hi: give them or the preset")
-        if self.preset is None and missing:
-            raise ValueError(
-                f"{', '.join(missing)} not given: give a preset ('sharp', 'smooth'), or all of a, b, lo and hi"
-            )
-        if self.lo is not None and self.hi is not None and self.hi < self.lo:
-            raise ValueError(f"hi = {self.hi} is below lo = {self.lo}")
-        return self
-
-    @property
-    def coefficients(self) -> tuple[float, float, float, float]:
-        """a, b, lo and hi, those of the preset where there is one."""
-        if self.preset is not None:
-            return _PRESETS[self.preset]
-        # That none is missing was seen to when they were validated.
-        return cast("tuple[float, float, float, float]", (self.a, self.b, self.lo, self.hi))
-
-
-_PRESETS = {"sharp": (0.3, 0.7, 0.3, 2.0), "smooth": (1.0, 0.6, 1.0, 7.0)}
-
-Temperature = Annotated[
-    FixedTemperature | AdaptiveTemperature, Field(discriminator="name"), unnamed_means("fixed")
-]
-"""What scores are divided by before the sigmoid."""
-
-
-class ScoreReg(StrictModel):
-    """Penalty w · mean relu(|s| − c)² on raw scores of both sides."""
-
-    threshold: float = Field(default=3.0, ge=0.0)
-    """c: scores up to this size cost nothing."""
-
-    weight: float = Field(default=0.01, ge=0.0)
-    """w: weight of the penalty; 0 turns it off."""
-
-
-class BradleyTerryLoss(StrictModel):
-    """softplus(−(d − margin)/τ) on the difference d of teacher's and student's score."""
-
-    name: Literal["bradley_terry"] = "bradley_terry"
-    temperature: Temperature = FixedTemperature()
-    margin: float = 0.0
-    """Difference that the teacher's score should exceed the student's by."""
-
-    score_reg: ScoreReg = ScoreReg()
-    batch_norm: bool = False
-    """Normalise teacher and student scores by the mean and standard deviation over all pairs of the batch, a
-    teacher's score counting once for each response to its prompt."""
-
-    @property
-    def needs_whole_batch(self) -> bool:
-        """Whether a pair's loss depends on the other pairs' scores."""
-        return self.batch_norm or isinstance(self.temperature, AdaptiveTemperature)
-
-
-class CrossEntropyLoss(StrictModel):
-    """−log σ(s_T/τ) over the teacher's responses − log(1 − σ(s_S/τ)) over the student's: each judged alone."""
-
-    name: Literal["cross_entropy"] = "cross_entropy"
-    temperature: Temperature = FixedTemperature()
-    score_reg: ScoreReg = ScoreReg()
-
-    @property
-    def needs_whole_batch(self) -> bool:
-        """Whether a response's loss depends on the other responses' scores."""
-        return isinstance(self.temperature, AdaptiveTemperature)
+"""How the values of a response's tokens become one score; a way of your own by ``name: module:Class``
+(docs/extending/pooling.md)."""
 
 
 DiscriminatorLoss = Annotated[
-    BradleyTerryLoss | CrossEntropyLoss, Field(discriminator="name"), unnamed_means("bradley_terry")
+    Annotated[BradleyTerryLoss, Tag("bradley_terry")]
+    | Annotated[CrossEntropyLoss, Tag("cross_entropy")]
+    | Annotated[SerializeAsAny[DiscriminatorSettings], imported(DiscriminatorSettings), IMPORTED],
+    BY_NAME,
+    unnamed_means("bradley_terry"),
 ]
-"""What the critic minimises."""
+"""What the critic minimises; a loss of your own by ``name: module:Class`` (docs/extending/loss.md)."""
 
 
 class ReplayConfig(StrictModel):
@@ -190,10 +53,46 @@ class ReplayConfig(StrictModel):
         return round(num_fresh * self.ratio / (1.0 - self.ratio))
 
 
+class FrozenCritic(Variant):
+    """The settings of a critic that scores and does not learn."""
+
+
+class ExportedCritic(FrozenCritic):
+    """A critic that an earlier run exported."""
+
+    name: Literal["exported"] = "exported"
+    path: str = Field(min_length=1)
+    """Its directory, at the same path on every node."""
+
+
+class RemoteCritic(FrozenCritic):
+    """A critic behind an endpoint such as ``gad-ray serve``; scores of another than it served at first are refused."""
+
+    name: Literal["remote"] = "remote"
+    url: str = Field(pattern=r"^https?://")
+    """Where the service listens, e.g. ``http://127.0.0.1:8000``."""
+
+    key_env: str = "GAD_RAY_API_KEY"
+    """Environment variable with its key, where it wants one; in the critic's actors."""
+
+
+FrozenCriticConfig = Annotated[
+    Annotated[ExportedCritic, Tag("exported")]
+    | Annotated[RemoteCritic, Tag("remote")]
+    | Annotated[SerializeAsAny[FrozenCritic], imported(FrozenCritic), IMPORTED],
+    BY_NAME,
+]
+"""Which critic that does not learn; one of your own by ``name: module:Class`` (docs/extending/critic.md)."""
+
+
 class CriticConfig(StrictModel):
     """The discriminator: a backbone with a linear value head."""
 
     model: ModelConfig
+    frozen: FrozenCriticConfig | None = None
+    """A critic that scores and does not learn, in place of the value head. What is said here of training then counts for
+    nothing; ``model`` is what ``gad-ray compare`` trains its fresh critics from."""
+
     pooling: Pooling = MeanPooling()
     loss: DiscriminatorLoss = BradleyTerryLoss()
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-6)
@@ -220,4 +119,5 @@ class CriticConfig(StrictModel):
     max_tokens: int = Field(default=4096, ge=2)
     """Longest prompt plus response, in the critic's tokens; a longer pair is refused by name."""
 
+    backend: BackendConfig = LocalBackendSettings()
     group: GroupConfig = GroupConfig()

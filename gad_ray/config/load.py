@@ -89,6 +89,11 @@ def config_hash(config: RunConfig) -> str:
         mode="json",
         exclude={"name", "output_dir", "limits", "checkpoint", "records", "health", "report", "serve"},
     )
+    # Backends differ in where they compute, not in what.
+    for model in ("policy", "critic"):
+        shaping[model].pop("backend")
+    if config.critic.frozen is None:
+        shaping["critic"].pop("frozen")
     # A run may be prolonged: the adversarial stage's length does not change the steps before it.
     shaping["stages"].pop("adversarial")
     fits = shaping.pop("fit")

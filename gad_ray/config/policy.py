@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, SerializeAsAny, Tag, WrapValidator, model_validator
+from pydantic import Field, SerializeAsAny, Tag, model_validator
 
+from gad_ray.config.backend import BackendConfig, LocalBackendSettings
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
 from gad_ray.core.advantages import (
     DrGrpoAdvantage,
@@ -17,29 +17,9 @@ from gad_ray.core.advantages import (
     ReinforcePpAdvantage,
     RlooAdvantage,
 )
-from gad_ray.registry import import_settings, is_import_path
+from gad_ray.core.policy_loss import CispoLoss, GspoLoss, PolicyLoss, PpoLoss, ReinforceLoss
+from gad_ray.registry import BY_NAME, IMPORTED, imported
 from gad_ray.strict_model import StrictModel, unnamed_means
-
-
-def _advantage_tag(value: object) -> str:
-    name = (
-        cast("dict[str, object]", value).get("name")
-        if isinstance(value, dict)
-        else getattr(value, "name", None)
-    )
-    return "imported" if is_import_path(name) else str(name)
-
-
-def _imported_advantage(value: object, _: object) -> GroupAdvantage:
-    """An advantage from outside the package: its name is the import path of its settings."""
-    if isinstance(value, GroupAdvantage):
-        return value
-    settings = cast("dict[str, object]", value)
-    return import_settings(str(settings["name"]), GroupAdvantage).model_validate_json(json.dumps(settings))
-
-
-_AnyGroupAdvantage = SerializeAsAny[GroupAdvantage]
-"""Written with all of its settings, whatever its class."""
 
 AdvantageConfig = Annotated[
     Annotated[GrpoAdvantage, Tag("grpo")]
@@ -48,75 +28,22 @@ AdvantageConfig = Annotated[
     | Annotated[RankAdvantage, Tag("rank")]
     | Annotated[ReinforcePpAdvantage, Tag("reinforce_pp")]
     | Annotated[OpoAdvantage, Tag("opo")]
-    | Annotated[_AnyGroupAdvantage, WrapValidator(_imported_advantage), Tag("imported")],
-    Discriminator(_advantage_tag),
+    | Annotated[SerializeAsAny[GroupAdvantage], imported(GroupAdvantage), IMPORTED],
+    BY_NAME,
     unnamed_means("grpo"),
 ]
 """Which advantage; one of your own by ``name: module:Class`` (docs/extending/advantage.md)."""
 
-
-class TokenLoss(StrictModel):
-    """What the losses per token share."""
-
-    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
-    """How token losses become one number, always over the global batch: the mean over all tokens, the mean
-    over responses of each one's token mean, or the sum divided by responses × ``length_divisor``."""
-
-    length_divisor: int | None = Field(default=None, ge=1)
-    """With ``constant``, and only then: what stands for every response's length, in tokens; such as
-    ``rollout.max_response_tokens``."""
-
-    @model_validator(mode="after")
-    def _divisor_goes_with_constant(self) -> Self:
-        if self.aggregation == "constant" and self.length_divisor is None:
-            raise ValueError("aggregation 'constant' needs length_divisor, in tokens")
-        if self.aggregation != "constant" and self.length_divisor is not None:
-            raise ValueError(
-                f"length_divisor = {self.length_divisor} belongs to aggregation 'constant', "
-                f"not to '{self.aggregation}'"
-            )
-        return self
-
-
-class PpoLoss(TokenLoss):
-    """Clipped ratio objective per token."""
-
-    name: Literal["ppo"] = "ppo"
-    clip_low: float = Field(default=0.2, gt=0.0, lt=1.0)
-    clip_high: float = Field(default=0.2, gt=0.0)
-
-
-class GspoLoss(StrictModel):
-    """Clipped sequence-level ratio exp(mean log ρ); one value per sequence."""
-
-    name: Literal["gspo"] = "gspo"
-    clip_low: float = Field(default=3e-4, gt=0.0, lt=1.0)
-    clip_high: float = Field(default=4e-4, gt=0.0)
-
-
-class CispoLoss(TokenLoss):
-    """−clip(ρ)·A·log π with the clipped ratio as a constant weight: no token loses its gradient."""
-
-    name: Literal["cispo"] = "cispo"
-    clip_low: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Lower bound 1 − clip_low of the weight; 1 bounds it by 0 alone, as in the paper."""
-
-    clip_high: float = Field(default=0.2, gt=0.0)
-    """Upper bound 1 + clip_high of the weight."""
-
-
-class ReinforceLoss(TokenLoss):
-    """−A·log π: exact for fresh samples; later mini-batches and epochs are not corrected for the policy's moves.
-
-    Stale samples need ``importance``.
-    """
-
-    name: Literal["reinforce"] = "reinforce"
-
-
 PolicyLossConfig = Annotated[
-    PpoLoss | GspoLoss | CispoLoss | ReinforceLoss, Field(discriminator="name"), unnamed_means("ppo")
+    Annotated[PpoLoss, Tag("ppo")]
+    | Annotated[GspoLoss, Tag("gspo")]
+    | Annotated[CispoLoss, Tag("cispo")]
+    | Annotated[ReinforceLoss, Tag("reinforce")]
+    | Annotated[SerializeAsAny[PolicyLoss], imported(PolicyLoss), IMPORTED],
+    BY_NAME,
+    unnamed_means("ppo"),
 ]
+"""Which policy-gradient loss; one of your own by ``name: module:Class`` (docs/extending/loss.md)."""
 
 
 class AdaptiveKl(StrictModel):
@@ -219,4 +146,5 @@ class PolicyConfig(StrictModel):
     micro_batch_tokens: int = Field(default=16384, ge=1)
     """Tokens, padding included, in one forward pass; gradients accumulate over the passes."""
 
+    backend: BackendConfig = LocalBackendSettings()
     group: GroupConfig = GroupConfig()

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gad_ray.config.critic import CriticConfig, FixedTemperature
+from gad_ray.config.critic import CriticConfig
 from gad_ray.config.data import DataConfig
 from gad_ray.config.fit import FitConfig, FitMethod
 from gad_ray.config.health import (
@@ -18,10 +18,11 @@ from gad_ray.config.health import (
     HealthConfig,
 )
 from gad_ray.config.length import StageLength
-from gad_ray.config.policy import PolicyConfig, ReinforceLoss
+from gad_ray.config.policy import PolicyConfig
 from gad_ray.config.reward import RewardConfig
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.serve import ServeConfig
+from gad_ray.core.discriminator import FixedTemperature
 from gad_ray.strict_model import StrictModel
 
 
@@ -285,11 +286,11 @@ class RunConfig(StrictModel):
                 "gradient is taken, which biases it; leave top_p and repetition_penalty at 1, or set "
                 "rollout.accept_biased_gradient to true"
             )
-        uncorrected = isinstance(self.policy.loss, ReinforceLoss) and self.policy.importance is None
+        uncorrected = not self.policy.loss.corrects_for_moves and self.policy.importance is None
         if plays and self.max_staleness > 0 and uncorrected:
             raise ValueError(
-                f"max_staleness = {self.max_staleness} with policy.loss.name = reinforce: this loss has no ratio to the "
-                "policy that drew the samples; set policy.importance.name to truncated, or use ppo, gspo or cispo"
+                f"max_staleness = {self.max_staleness} with policy.loss.name = {self.policy.loss.variant}: this loss has "
+                "no ratio to the policy that drew the samples; set policy.importance.name to truncated, or use ppo, gspo or cispo"
             )
         return self
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gad_ray.batch import Message
 from gad_ray.core.packing import plan_micro_batches
 from gad_ray.core.preference import preference
-from gad_ray.evaluation.critic_store import OpenedCritic
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.health.critic import COLLAPSED_STD, EXTREME_VALUE, CriticFigures, Moved, TokenFigures
 from gad_ray.learners.critic_metrics import separation
 from gad_ray.models.critic import CriticModel
@@ -72,7 +72,7 @@ def fitting_rows(critic: CriticModel, rows: Sequence[CheckedRow]) -> list[Checke
     return [row for row in rows if fits(row)]
 
 
-def check_critic(opened: OpenedCritic, rows: Sequence[CheckedRow]) -> CriticFigures:
+def check_critic(opened: ValueHeadCritic, rows: Sequence[CheckedRow]) -> CriticFigures:
     """Measure a critic on rows of data.
 
     Args:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gad_ray.batch import Example, Float32, PromptBatch, RolloutBatch
-from gad_ray.config.critic import CriticConfig, CrossEntropyLoss
+from gad_ray.config.critic import CriticConfig
+from gad_ray.core.discriminator import CrossEntropyLoss
 from gad_ray.core.preference import preference
 from gad_ray.data.cursor import PromptCursor
 from gad_ray.evaluation.intervals import Interval, auc, bootstrap

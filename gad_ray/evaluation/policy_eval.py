@@ -17,8 +17,7 @@ from gad_ray.config import RunConfig
 from gad_ray.data.dataset import LoadedData
 from gad_ray.evaluation.fresh_critic import FreshVerdict, fresh_verdict
 from gad_ray.evaluation.heldout import distinct_n
-from gad_ray.learners.collective import LocalCollective
-from gad_ray.learners.policy import PolicyLearner
+from gad_ray.models.policy import PolicyModel
 from gad_ray.models.run_data import load_run_data
 from gad_ray.precision import resolve_precision
 from gad_ray.rollout.worker import RolloutWorker
@@ -66,16 +65,9 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     config = resolve_precision(config).config
     data = load_run_data(config, quarantine_path=scratch / "quarantine.jsonl")
     train, heldout = _answer(config, data, seed=seed)
-    learner = PolicyLearner(
-        config.policy,
-        mini_batch_prompts=config.mini_batch_prompts,
-        total_steps=1,
-        warmup_lr=None,
-        collective=LocalCollective(),
-        max_nonfinite_steps=0,
-    )
-    nll = float(learner.teacher_nll(data.heldout).mean())
-    del learner
+    policy = PolicyModel.build(config.policy.model).eval()
+    nll = float(policy.teacher_nll(data.heldout, micro_batch_tokens=config.policy.micro_batch_tokens).mean())
+    del policy
     fresh = fresh_verdict(
         config.critic,
         train=(data.train, train),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gad_ray.activity import activity
 from gad_ray.batch import Fingerprint, Metrics, SamplingSettings
+from gad_ray.critics.store import KeptCritic, config_of, find_critics, find_target, first_with
 from gad_ray.errors import ConfigError
-from gad_ray.evaluation.critic_store import KeptCritic, config_of, find_critics, find_target, first_with
 from gad_ray.evaluation.heldout import load_fixed_set
 from gad_ray.evaluation.paired import PairedVerdict, paired_verdict
 from gad_ray.evaluation.scoring import score_texts
@@ -71,14 +71,14 @@ def evaluate_again(target: str, *, output_dir: str, step: int | None = None) -> 
     if current is not None:
         batches.append([(row.example_id, row.student_response) for row in current.rows()])
     with activity(f"loading the critic {chosen.path}"):
-        model = chosen.load(config)
+        opened = chosen.load(config)
     # In one call as in the run: what is scored together decides the last bits of a score in bfloat16.
     with activity(f"scoring the answers to {len(prompts)} held-out prompts"):
-        scored = score_texts(model, prompts, batches, micro_batch_tokens=config.critic.micro_batch_tokens)
+        scored = score_texts(opened, prompts, batches)
     verdicts = [paired_verdict(scores.teacher, scores.student) for scores in scored]
     return Evaluation(
         critic=chosen,
-        fingerprint=model.fingerprint(),
+        fingerprint=opened.fingerprint(),
         step=None if done is None else done.step,
         num_prompts=len(prompts),
         sampling=answers.sampling,

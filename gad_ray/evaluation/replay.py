@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from gad_ray.activity import activity
 from gad_ray.batch import Fingerprint, Float32
+from gad_ray.critics import Critic
+from gad_ray.critics.store import config_of, find_critics, find_target, first_with
 from gad_ray.errors import ConfigError
-from gad_ray.evaluation.critic_store import config_of, find_critics, find_target, first_with
 from gad_ray.models.pairs import Pair
 from gad_ray.observability.records import ScoreRecord, StepRecords, find_records
 from gad_ray.observability.run_dir import RunDirectory
@@ -61,35 +61,12 @@ class Replay:
         return () if self.recorded is None else self.found.differing(self.recorded)
 
 
-class CriticElsewhere(Protocol):
-    """A critic that scores somewhere else, such as behind an endpoint."""
-
-    @property
-    def where(self) -> str:
-        """Its address."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """Type of its backbone's weights."""
-        ...
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Digest of everything that its scores depend on."""
-        ...
-
-    def score(self, pairs: Sequence[Pair]) -> Float32:
-        """[N] float32 scores, all of the critic with that fingerprint."""
-        ...
-
-
 def replay(
     target: str,
     *,
     output_dir: str,
     step: int | None = None,
-    via: Path | CriticElsewhere | None = None,
+    via: Path | Critic | None = None,
     tolerance: float | None = None,
 ) -> Replay:
     """Score a step's records again.
@@ -107,18 +84,7 @@ def replay(
     """
     directory, named = find_target(target, output_dir)
     if via is not None and not isinstance(via, Path):
-        records = _choose(directory, [via.fingerprint], step=step)
-        rows = records.rows()
-        with activity(f"having {via.where} score the records of step {records.step}"):
-            scores = via.score(_pairs(rows))
-        return _compare(
-            rows,
-            scores,
-            critic=via.where,
-            records=records,
-            found=via.fingerprint,
-            tolerance=TOLERANCE[via.dtype] if tolerance is None else tolerance,
-        )
+        return _score_again(via, _choose(directory, [via.fingerprint()], step=step), tolerance)
     owner = directory
     if via is not None:
         owner, named = find_target(str(via), output_dir)
@@ -136,19 +102,22 @@ def replay(
         )
     records = _choose(directory, [critic.fingerprint for critic in critics], step=step)
     critic = first_with(critics, records.fingerprint) or critics[-1]
-    config = config_of(owner)
     with activity(f"loading the critic {critic.path}"):
-        model = critic.load(config)
-    rows = records.rows()
-    with activity(f"scoring the records of step {records.step}"):
-        scores = model.score(_pairs(rows), micro_batch_tokens=config.critic.micro_batch_tokens)
+        opened = critic.load(config_of(owner))
+    return _score_again(opened, records, tolerance)
+
+
+def _score_again(critic: Critic, records: StepRecords, tolerance: float | None) -> Replay:
+    rows, found = records.rows(), critic.fingerprint()
+    with activity(f"scoring the records of step {records.step} with {critic.where}"):
+        scores = critic.score(_pairs(rows))
     return _compare(
         rows,
         scores,
-        critic=str(critic.path),
+        critic=critic.where,
         records=records,
-        found=model.fingerprint(),
-        tolerance=TOLERANCE[model.dtype] if tolerance is None else tolerance,
+        found=found,
+        tolerance=TOLERANCE[found.dtype] if tolerance is None else tolerance,
     )
 
 

@@ -1,4 +1,4 @@
-"""Scoring rows of text with an exported critic, by the same path as in training."""
+"""Scoring rows and answers with any critic."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import numpy as np
 
 from gad_ray.activity import activity
 from gad_ray.batch import PromptBatch, ScoreBatch
+from gad_ray.critics import Critic
+from gad_ray.critics.store import KEY_VARIABLE, open_critic
 from gad_ray.data.validate import parse_prompt
 from gad_ray.errors import DataError
-from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
-from gad_ray.precision import warn_of_slow_critic
 
 _RESPONSE_FIELDS = ("response", "teacher_response")
-_MICRO_BATCH_TOKENS = 8192
 
 
-def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterator[dict[str, object]]:
+def score_rows(
+    source: str | Path, rows: Sequence[Mapping[str, object]], *, key_env: str = KEY_VARIABLE
+) -> Iterator[dict[str, object]]:
     """Score every row's response to its prompt.
 
     Args:
-        critic_dir: Directory of an exported critic.
+        source: Directory of an exported critic, or URL of an endpoint.
+        key_env: Environment variable with the endpoint's key, where it wants one.
         rows: ``content``, ``prompt`` or ``messages``, and ``response`` or ``teacher_response``.
 
     Yields:
@@ -31,15 +33,13 @@ def score_rows(critic_dir: Path, rows: Sequence[Mapping[str, object]]) -> Iterat
 
     Raises:
         DataError: If a row cannot be used, by its number, before any is scored.
-        ModelError: If the directory holds no critic.
+        GadError: If there is no such critic, or it cannot be reached.
     """
     pairs = pairs_of(rows)
-    with activity(f"loading the critic {critic_dir}"):
-        warn_of_slow_critic(critic_dir)
-        critic = CriticModel.load(critic_dir)
-        fingerprint = critic.fingerprint().digest
-    with activity(f"scoring {len(pairs)} pairs"):
-        scores = critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS)
+    with activity(f"opening the critic {source}"):
+        critic = open_critic(source, key_env=key_env)
+    with activity(f"scoring {len(pairs)} pairs with {critic.where}"):
+        scores, fingerprint = critic.score(pairs), critic.fingerprint().digest
     for row, score in zip(rows, scores, strict=True):
         yield {**row, "score": float(score), "fingerprint": fingerprint}
 
@@ -54,11 +54,7 @@ def pairs_of(rows: Sequence[Mapping[str, object]]) -> list[Pair]:
 
 
 def score_texts(
-    critic: CriticModel,
-    prompts: PromptBatch,
-    answers: Sequence[Sequence[tuple[str, str]]],
-    *,
-    micro_batch_tokens: int,
+    critic: Critic, prompts: PromptBatch, answers: Sequence[Sequence[tuple[str, str]]]
 ) -> list[ScoreBatch]:
     """Score answers of one or more policies to the same prompts, in one call: the teacher's text is scored once.
 
@@ -66,7 +62,6 @@ def score_texts(
         critic: Gives the scores.
         prompts: The prompts with the teacher's text.
         answers: The answers of each policy: id of the prompt, and text.
-        micro_batch_tokens: Tokens in one forward pass.
     """
     examples = {example.id: example for example in prompts.examples}
     pairs: list[Pair] = []
@@ -74,10 +69,10 @@ def score_texts(
         owners = [examples[example_id] for example_id, _ in batch]
         pairs += [Pair(e.messages, e.teacher_response) for e in owners]
         pairs += [Pair(e.messages, text) for e, (_, text) in zip(owners, batch, strict=True)]
-    scores = critic.score(pairs, micro_batch_tokens=micro_batch_tokens)
+    scores = critic.score(pairs)
     parts = np.split(scores, np.cumsum([n for batch in answers for n in (len(batch), len(batch))])[:-1])
     return [
-        ScoreBatch(teacher=teacher, student=student, critic_version=critic.updates)
+        ScoreBatch(teacher=teacher, student=student, critic_version=critic.step)
         for teacher, student in zip(parts[::2], parts[1::2], strict=True)
     ]
 

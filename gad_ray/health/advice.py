@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import yaml
 
 from gad_ray.config import RunConfig
-from gad_ray.config.critic import AdaptiveTemperature, BradleyTerryLoss, FixedTemperature
 from gad_ray.config.policy import GrpoAdvantage
 from gad_ray.config.reward import LengthWindow
+from gad_ray.core.discriminator import AdaptiveTemperature, BradleyTerryLoss, FixedTemperature
 from gad_ray.health.facts import NO_FACTS, RunFacts
 
 Value = float | int | bool | str

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 
 from gad_ray.batch import SamplingSettings
 from gad_ray.config import RunConfig, StrictModel
-from gad_ray.config.critic import FixedTemperature
 from gad_ray.config.load import validate
+from gad_ray.core.discriminator import FixedTemperature
 from gad_ray.errors import ConfigError, DataError
 
 

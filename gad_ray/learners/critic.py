@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gad_ray.batch import Fingerprint, Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
-from gad_ray.config.critic import CriticConfig, FixedTemperature
-from gad_ray.core.discriminator import DiscriminatorStats
+from gad_ray.config.critic import CriticConfig
+from gad_ray.core.discriminator import DiscriminatorStats, FixedTemperature
 from gad_ray.core.packing import plan_group_batches
+from gad_ray.learners.backends import new_backend
 from gad_ray.learners.collective import Collective
 from gad_ray.learners.critic_batch import (
     Group,
@@ -45,17 +46,18 @@ from gad_ray.learners.critic_objective import (
     shares_of,
 )
 from gad_ray.learners.eval_mode import without_dropout
-from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
+from gad_ray.learners.optim import ParameterGroup, StepResult
 from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.learners.token_values import ValueWatch
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import export_critic
 from gad_ray.models.critic_state import CriticState, state_of
 from gad_ray.models.load import TORCH_DTYPES
 from gad_ray.models.pairs import Pair
 
 
 class CriticLearner:
-    """Holds the critic and its optimiser."""
+    """Holds the critic and the backend that trains it."""
 
     def __init__(
         self,
@@ -91,27 +93,31 @@ class CriticLearner:
         self._temperature = first_temperature(config.loss)
         self._forward_seconds = 0.0
         self._watch = ValueWatch((), count=0)
-        lr = config.optimizer.lr
-        self.optimizer = MasterOptimizer(
+        self.backend = new_backend(config, collective=collective, max_nonfinite_steps=max_nonfinite_steps)
+        lr, model = config.optimizer.lr, self.model
+        self.backend.wrap(
+            model,
             [
+                ParameterGroup(parameters=dict(model.backbone.named_parameters(prefix="backbone")), lr=lr),
                 ParameterGroup(
-                    parameters=dict(self.model.backbone.named_parameters(prefix="backbone")), lr=lr
-                ),
-                ParameterGroup(
-                    parameters=dict(self.model.head.named_parameters(prefix="head")), lr=config.head_lr or lr
+                    parameters=dict(model.head.named_parameters(prefix="head")), lr=config.head_lr or lr
                 ),
             ],
-            config.optimizer,
-            master_dtype=TORCH_DTYPES[config.model.master],
             total_steps=total_steps * config.updates_per_step,
-            collective=collective,
-            max_nonfinite_steps=max_nonfinite_steps,
         )
+
+    where = "training"
+    """Where this critic is, for messages."""
 
     @property
     def version(self) -> int:
         """Optimiser steps taken."""
-        return self.optimizer.steps_taken
+        return self.backend.steps_taken
+
+    @property
+    def step(self) -> int:
+        """The same: by this name whoever only scores with a critic knows it."""
+        return self.version
 
     @property
     def temperature(self) -> float:
@@ -204,11 +210,11 @@ class CriticLearner:
 
     def fingerprint(self) -> Fingerprint:
         """Digest of everything that a score depends on."""
-        return self.model.fingerprint()
+        return self.model.fingerprint(weights=self._full_weights())
 
     def export(self, out_dir: Path) -> Fingerprint:
         """Write a directory that scores without the run."""
-        return self.model.export(out_dir, step=self.version, temperature=self._temperature)
+        return export_critic(self.model, out_dir, step=self.version, temperature=self._temperature)
 
     def published(self, frame: Mapping[str, bytes]) -> CriticState:
         """The critic as an export would hold it, without a file.
@@ -219,11 +225,22 @@ class CriticLearner:
         Raises:
             ModelError: If a weight is not finite.
         """
-        return state_of(self.model, step=self.version, temperature=self._temperature, frame=frame)
+        return state_of(
+            self.model,
+            step=self.version,
+            temperature=self._temperature,
+            frame=frame,
+            weights=self._full_weights(),
+        )
+
+    def _full_weights(self) -> dict[str, Tensor]:
+        """The backbone's weights as they score."""
+        dtype = TORCH_DTYPES[self.model.dtype]
+        return dict(self.backend.full_weights(self.model.backbone, dtype))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training needs to go on, for a checkpoint."""
-        tensors, plain = self.optimizer.state()
+        tensors, plain = self.backend.state()
         plain["temperature"] = self._temperature
         if self.replay is not None:
             # Text can be long: as a tensor it is not bound to the size of a file's header.
@@ -232,7 +249,7 @@ class CriticLearner:
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Take over what :meth:`state` gave."""
-        self.optimizer.load_state(tensors, plain)
+        self.backend.load_state(tensors, plain)
         self.model.updates = self.version
         self._temperature = float(plain["temperature"])
         if self.replay is not None:
@@ -290,7 +307,7 @@ class CriticLearner:
             scores, losses = self._backward(groups, micro_batches, totals)
         if losses.temperature is not None:
             self._temperature = losses.temperature
-        result = self.optimizer.step(losses.rank + losses.reg)
+        result = self.backend.clip_and_step(losses.rank + losses.reg)
         self.model.updates = self.version
         return scores, losses, result
 
@@ -306,8 +323,7 @@ class CriticLearner:
             flat = self._forward(part)
             teacher, student, index = by_side(part, flat)
             loss, stats = discriminator_loss(self.config.loss, teacher, student, index, totals)
-            loss.backward()
-            self.optimizer.accumulate()
+            self.backend.backward(loss)
             parts.append(shares_of(stats))
             whole = stats
             keep_scores(scores, groups, members, flat)
@@ -342,14 +358,11 @@ class CriticLearner:
             part = [groups[i] for i in members]
             got_teacher, got_student, _ = by_side(part, self._forward(part))
             wanted = [to_student[int(first[i]) : int(first[i + 1])] for i in members]
-            torch.autograd.backward(
-                [got_teacher, got_student],
-                [
-                    to_teacher[[int(place[i]) for i in members if sizes[i]]].to(got_teacher),
-                    torch.cat(wanted).to(got_student),
-                ],
+            given = to_teacher[[int(place[i]) for i in members if sizes[i]]].to(got_teacher)
+            # A number whose gradient is the loss's own.
+            self.backend.backward(
+                (got_teacher * given).sum() + (got_student * torch.cat(wanted).to(got_student)).sum()
             )
-            self.optimizer.accumulate()
         return scores, losses_from(self.config.loss, stats)
 
     def _join(self, own: Tensor) -> Tensor:

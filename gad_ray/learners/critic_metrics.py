@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gad_ray.batch import Metrics, RolloutBatch, ScoreBatch
-from gad_ray.config.critic import BradleyTerryLoss, CriticConfig, FixedTemperature, MixPooling
+from gad_ray.config.critic import CriticConfig
+from gad_ray.core.discriminator import BradleyTerryLoss, CrossEntropyLoss, FixedTemperature
+from gad_ray.core.pooling import MixPooling, PoolingSettings
 from gad_ray.core.preference import preference
 from gad_ray.learners.collective import Collective
 from gad_ray.learners.critic_batch import Group, in_order
 from gad_ray.learners.optim import StepResult
-from gad_ray.models.pooling import AnyPooling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +99,26 @@ def _loss_metrics(
     # What the loss's sigmoid sees: with batch normalisation the difference is in units of its deviation.
     if isinstance(loss, BradleyTerryLoss):
         seen = ((scores.teacher - scores.student) / losses.batch_std - loss.margin) / tau
+        sigmoid = _mean_sigmoid(seen)
+    elif isinstance(loss, CrossEntropyLoss):
+        sigmoid = _mean_sigmoid(np.concatenate([teacher, -scores.student]) / tau)
     else:
-        seen = np.concatenate([teacher, -scores.student]) / tau
+        sigmoid = losses.sigmoid
     metrics: Metrics = {
         "critic/d_loss": losses.rank + losses.reg,
         "critic/ranking_loss": losses.rank,
         "critic/score_reg": losses.reg,
-        "critic/sigmoid_mean": float(np.mean(1.0 / (1.0 + np.exp(-seen.astype(np.float64))))),
+        "critic/sigmoid_mean": sigmoid,
         "critic/temperature": tau,
     }
     if isinstance(loss, BradleyTerryLoss) and loss.batch_norm:
         metrics["critic/batch_mean"] = losses.batch_mean
         metrics["critic/batch_std"] = losses.batch_std
     return metrics
+
+
+def _mean_sigmoid(seen: NDArray[np.float32]) -> float:
+    return float(np.mean(1.0 / (1.0 + np.exp(-seen.astype(np.float64)))))
 
 
 def trained_metrics(losses: CriticLosses, config: CriticConfig) -> Metrics:
@@ -131,7 +139,7 @@ def trained_metrics(losses: CriticLosses, config: CriticConfig) -> Metrics:
 
 
 def mix_metrics(
-    groups: Sequence[Group], scores: ScoreBatch, *, collective: Collective, pooling: AnyPooling
+    groups: Sequence[Group], scores: ScoreBatch, *, collective: Collective, pooling: PoolingSettings
 ) -> Metrics:
     """Mean differences of both parts of a mixed score, before their weights; nothing for another pooling.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, assert_never
 
 import numpy as np
 import torch
@@ -11,25 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gad_ray.batch import RolloutBatch, ScoreBatch
-from gad_ray.config.critic import (
-    AdaptiveTemperature,
-    BradleyTerryLoss,
-    CrossEntropyLoss,
-    DiscriminatorLoss,
-    FixedTemperature,
-)
 from gad_ray.core.discriminator import (
+    DISCRIMINATORS,
     AdaptiveRange,
+    AdaptiveTemperature,
+    DiscriminatorSettings,
     DiscriminatorStats,
-    bradley_terry_loss,
-    cross_entropy_loss,
+    PairScores,
 )
 from gad_ray.learners.critic_batch import Totals
 from gad_ray.learners.critic_metrics import CriticLosses
 
 
 def discriminator_loss(
-    loss: DiscriminatorLoss,
+    loss: DiscriminatorSettings,
     teacher: Tensor,
     student: Tensor,
     group: Tensor,
@@ -47,25 +41,19 @@ def discriminator_loss(
         totals: Numbers of prompts and responses of the global batch.
         temperature: τ; that of the settings when None.
     """
-    shared: dict[str, Any] = {
-        "group": group.to(student.device),
-        "temperature": _temperature_of(loss) if temperature is None else temperature,
-        "reg_threshold": loss.score_reg.threshold,
-        "reg_weight": loss.score_reg.weight,
-        "num_prompts": totals.prompts,
-        "num_responses": totals.responses,
-    }
-    match loss:
-        case CrossEntropyLoss():
-            return cross_entropy_loss(teacher, student, **shared)
-        case BradleyTerryLoss(margin=margin, batch_norm=batch_norm):
-            return bradley_terry_loss(teacher, student, margin=margin, batch_norm=batch_norm, **shared)
-        case _:
-            assert_never(loss)
+    scores = PairScores(
+        teacher=teacher,
+        student=student,
+        group=group.to(student.device),
+        temperature=loss.temperature.setting if temperature is None else temperature,
+        num_prompts=totals.prompts,
+        num_responses=totals.responses,
+    )
+    return DISCRIMINATORS.of(loss)(scores, loss)
 
 
 def losses_from(
-    loss: DiscriminatorLoss,
+    loss: DiscriminatorSettings,
     stats: DiscriminatorStats | None,
     *,
     shares: Sequence[float] | None = None,
@@ -95,7 +83,7 @@ def losses_from(
 
 
 def losses_of(
-    loss: DiscriminatorLoss,
+    loss: DiscriminatorSettings,
     scores: ScoreBatch,
     rollouts: RolloutBatch,
     learned: NDArray[np.bool_],
@@ -126,17 +114,7 @@ def shares_of(stats: DiscriminatorStats) -> tuple[float, float, float]:
     return float(stats.rank), float(stats.reg), float(stats.sigmoid)
 
 
-def first_temperature(loss: DiscriminatorLoss) -> float:
+def first_temperature(loss: DiscriminatorSettings) -> float:
     """τ before any update: an adaptive one's where all scores are equal."""
-    setting = _temperature_of(loss)
+    setting = loss.temperature.setting
     return min(max(setting.a, setting.lo), setting.hi) if isinstance(setting, AdaptiveRange) else setting
-
-
-def _temperature_of(loss: DiscriminatorLoss) -> float | AdaptiveRange:
-    match loss.temperature:
-        case FixedTemperature(value=value):
-            return value
-        case AdaptiveTemperature(coefficients=(a, b, lo, hi)):
-            return AdaptiveRange(a=a, b=b, lo=lo, hi=hi)
-        case _:
-            assert_never(loss.temperature)

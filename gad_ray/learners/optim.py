@@ -14,6 +14,9 @@ from gad_ray.config.models import OptimizerConfig
 from gad_ray.errors import TrainingError
 from gad_ray.learners.collective import Collective
 
+MASTER = "master/"
+"""Before the names of master weights in an optimiser's state."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
@@ -168,10 +171,9 @@ class MasterOptimizer:
             parameter.grad = None
             master.grad = None
 
-    def master_of(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same mapping with every trained weight replaced by its master copy."""
-        masters = {p.data_ptr(): m.detach() for p, m in self._pairs.values() if m is not p}
-        return {name: masters.get(t.data_ptr(), t) for name, t in tensors.items()}
+    def masters(self) -> dict[int, Tensor]:
+        """Address of each trained weight's memory → its master copy, where it has one."""
+        return {p.data_ptr(): m.detach() for p, m in self._pairs.values() if m is not p}
 
     @torch.no_grad()
     def take_masters(self, other: MasterOptimizer) -> None:
@@ -183,7 +185,7 @@ class MasterOptimizer:
         """Master weights and optimiser state, as tensors and as plain values, for a checkpoint."""
         tensors: dict[str, Tensor] = {}
         for name, (_, master) in self._pairs.items():
-            tensors[f"master/{name}"] = master.detach()
+            tensors[f"{MASTER}{name}"] = master.detach()
             for key, value in self._optimizer.state.get(master, {}).items():
                 tensors[f"{key}/{name}"] = value
         return tensors, {"steps_taken": self.steps_taken, "nonfinite_in_a_row": self._nonfinite_in_a_row}
@@ -195,8 +197,8 @@ class MasterOptimizer:
         Raises:
             TrainingError: If the state belongs to other parameters.
         """
-        expected = {f"master/{name}" for name in self._pairs}
-        found = {key for key in tensors if key.startswith("master/")}
+        expected = {f"{MASTER}{name}" for name in self._pairs}
+        found = {key for key in tensors if key.startswith(MASTER)}
         if expected != found:
             example = sorted(expected ^ found)[0]
             raise TrainingError(
@@ -204,7 +206,7 @@ class MasterOptimizer:
                 hint="resume with the model and LoRA settings of the run",
             )
         for name, (_, master) in self._pairs.items():
-            master.copy_(tensors[f"master/{name}"])
+            master.copy_(tensors[f"{MASTER}{name}"])
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors]
             if keys:
                 self._optimizer.state[master] = {key: tensors[f"{key}/{name}"].clone() for key in keys}

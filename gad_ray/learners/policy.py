@@ -25,13 +25,15 @@ from gad_ray.batch import (
 )
 from gad_ray.config.policy import PolicyConfig
 from gad_ray.core.packing import plan_micro_batches
+from gad_ray.core.policy_loss import POLICY_LOSSES, LossBatch
+from gad_ray.learners.backends import new_backend
 from gad_ray.learners.collective import Collective, own_share
 from gad_ray.learners.eval_mode import without_dropout
 from gad_ray.learners.kl_penalty import KlPenalty
-from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
-from gad_ray.learners.policy_loss import Totals, importance_weights, policy_loss
+from gad_ray.learners.optim import ParameterGroup, StepResult
+from gad_ray.learners.policy_loss import Totals, importance_weights
 from gad_ray.learners.policy_metrics import PolicySums
-from gad_ray.learners.weights import ShadowModel, perturbed, plain_weights
+from gad_ray.learners.weights import ShadowModel, perturbed
 from gad_ray.models.arrays import to_numpy
 from gad_ray.models.load import TORCH_DTYPES, export_hf
 from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of, teacher_row
@@ -47,7 +49,7 @@ class _Sample:
 
 
 class PolicyLearner:
-    """Holds the student, its optimiser, and the reference of the KL penalty."""
+    """Holds the student, the backend that trains it, and the reference of the KL penalty."""
 
     def __init__(
         self,
@@ -82,14 +84,16 @@ class PolicyLearner:
         self.version = 0
         self._mini_batch_prompts = mini_batch_prompts
         self._total_steps = total_steps
-        self._max_nonfinite_steps = max_nonfinite_steps
         self.model = PolicyModel.build(config.model).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
         self._shadow = ShadowModel(self.model)
         self._kl = KlPenalty(config.kl)
         self._in_game = False
-        self.optimizer = self._new_optimizer(
-            warmup_lr or config.optimizer.lr, total_steps=total_steps if fit_steps is None else fit_steps
+        self.backend = new_backend(config, collective=collective, max_nonfinite_steps=max_nonfinite_steps)
+        self.backend.wrap(
+            self.model,
+            [ParameterGroup(parameters=self.model.trainable(), lr=warmup_lr or config.optimizer.lr)],
+            total_steps=total_steps if fit_steps is None else fit_steps,
         )
 
     # -- the game -----------------------------------------------------------------------------------
@@ -97,9 +101,7 @@ class PolicyLearner:
     def begin_adversarial(self) -> None:
         """Take the KL reference, and start the game's optimiser afresh: its gradients are of another loss."""
         self._kl.begin_stage(self.model.trainable())
-        previous = self.optimizer
-        self.optimizer = self._new_optimizer(self.config.optimizer.lr, total_steps=self._total_steps)
-        self.optimizer.take_masters(previous)
+        self.backend.restart(lr=self.config.optimizer.lr, total_steps=self._total_steps)
         self._in_game = True
 
     def kl_penalty(self, rollouts: RolloutBatch) -> Float32:
@@ -224,15 +226,15 @@ class PolicyLearner:
             before = now if old is None else _pad([old[i] for i in index], out.mask)
             sampled = _pad([_tensor(s.rollout_logprobs) for s in part], out.mask)
             weights = importance_weights(config.importance, before, rollout_logprobs=sampled, mask=out.mask)
-            loss, stats = policy_loss(
-                config.loss,
-                out.logprobs,
+            batch = LossBatch(
                 old_logprobs=before,
                 advantages=torch.tensor([s.advantage for s in part], device=out.logprobs.device),
                 mask=out.mask,
                 weights=weights,
-                totals=totals,
+                num_sequences=totals.sequences,
+                num_tokens=totals.tokens,
             )
+            loss, stats = POLICY_LOSSES.of(config.loss)(out.logprobs, batch, config.loss)
             if self._kl.config.in_loss:
                 with torch.no_grad():
                     ref = self.model.token_logprobs(
@@ -245,15 +247,14 @@ class PolicyLearner:
             entropy = torch.where(out.mask, out.entropy, 0.0).sum()
             if config.entropy_coefficient > 0.0:
                 loss = loss - config.entropy_coefficient * entropy / totals.tokens
-            loss.backward()
-            self.optimizer.accumulate()
+            self.backend.backward(loss)
             loss_value += float(loss.detach())
             sums.add_loss(stats)
             sums.entropy += float(entropy.detach()) / totals.tokens
             sums.add_mismatch(now if stale else before, sampled, out.mask, num_tokens=totals.tokens)
             if weights is not None and config.importance is not None:
                 sums.add_weights(weights, out.mask, config.importance, num_tokens=totals.tokens)
-        sums.results.append(self.optimizer.step(loss_value))
+        sums.results.append(self.backend.clip_and_step(loss_value))
 
     @torch.no_grad()
     def _kl_sums(self, rows: Sequence[SequenceRow], *, temperature: float) -> Float32:
@@ -283,10 +284,9 @@ class PolicyLearner:
         total = 0.0
         for index in self._micro_batches(own):
             loss = -self.model.token_logprobs([own[i] for i in index]).logprobs.sum() / num_tokens
-            loss.backward()
-            self.optimizer.accumulate()
+            self.backend.backward(loss)
             total += float(loss.detach())
-        result = self.optimizer.step(total)
+        result = self.backend.clip_and_step(total)
         share = torch.tensor([total], dtype=torch.float64)
         self.collective.add_up([share])
         self.version += 1
@@ -298,18 +298,9 @@ class PolicyLearner:
         }
         return self._stats(metrics, [result], started, tokens=sum(len(row) for row in rows))
 
-    @torch.no_grad()
     def teacher_nll(self, examples: Sequence[Example]) -> Float32:
-        """[N] mean negative log-likelihood (nats a token) of each teacher's text, end of turn left out.
-
-        At temperature 1, whatever the responses are sampled at.
-        """
-        rows = [teacher_row(self.model.chat, example, end_of_turn=False) for example in examples]
-        nll = np.zeros(len(rows), dtype=np.float32)
-        for index in self._micro_batches(rows):
-            out = self.model.token_logprobs([rows[i] for i in index])
-            nll[index] = (-out.logprobs.sum(-1) / out.mask.sum(-1)).cpu().numpy()
-        return nll
+        """[N] mean negative log-likelihood (nats a token) of each teacher's text; see :meth:`PolicyModel.teacher_nll`."""
+        return self.model.teacher_nll(examples, micro_batch_tokens=self.config.micro_batch_tokens)
 
     # -- weights and state ------------------------------------------------------------------------------
 
@@ -322,7 +313,7 @@ class PolicyLearner:
             perturbation: Relative size of a change made to every tensor of the snapshot, not of the model:
                 for a test that an engine really takes every kind of tensor.
         """
-        weights = plain_weights(self.model, self.optimizer, TORCH_DTYPES[dtype])
+        weights = self._full_weights(TORCH_DTYPES[dtype])
         if perturbation > 0.0:
             weights = perturbed(weights, perturbation)
         return WeightsSnapshot(
@@ -336,8 +327,8 @@ class PolicyLearner:
 
     def export(self, out_dir: Path, *, dtype: torch.dtype) -> None:
         """Write a Hugging Face directory that transformers and vLLM load."""
-        weights = plain_weights(self.model, self.optimizer, dtype)
-        export_hf(cast(Any, self.model.lm), self.model.chat, out_dir, dtype, state=weights)
+        lm = cast(Any, self.model.lm)
+        export_hf(lm, self.model.chat, out_dir, dtype, state=self._full_weights(dtype))
 
     def take_settings(self, config: PolicyConfig) -> None:
         """Take over what may change while a run goes: the KL coefficient, unless it adapts itself."""
@@ -345,7 +336,7 @@ class PolicyLearner:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training needs to go on, for a checkpoint."""
-        tensors, plain = self.optimizer.state()
+        tensors, plain = self.backend.state()
         reference, kl = self._kl.state()
         return tensors | reference, {**plain, **kl, "version": self.version, "in_game": self._in_game}
 
@@ -354,20 +345,13 @@ class PolicyLearner:
         if plain["in_game"]:
             self.begin_adversarial()
         self._kl.load_state(tensors, plain)
-        self.optimizer.load_state(tensors, plain)
+        self.backend.load_state(tensors, plain)
         self.version = int(plain["version"])
 
     # -- helpers ------------------------------------------------------------------------------------------
 
-    def _new_optimizer(self, lr: float, *, total_steps: int) -> MasterOptimizer:
-        return MasterOptimizer(
-            [ParameterGroup(parameters=self.model.trainable(), lr=lr)],
-            self.config.optimizer,
-            master_dtype=TORCH_DTYPES[self.config.model.master],
-            total_steps=total_steps,
-            collective=self.collective,
-            max_nonfinite_steps=self._max_nonfinite_steps,
-        )
+    def _full_weights(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        return dict(self.backend.full_weights(self.model.lm, dtype))
 
     def _micro_batches(self, rows: Sequence[SequenceRow]) -> list[NDArray[np.int64]]:
         return plan_micro_batches([len(row) for row in rows], max_tokens=self.config.micro_batch_tokens)

@@ -112,12 +112,11 @@ def preference_step(
         loss, stats, nll = _micro_batch(
             learner, [own[i] for i in index], config, num_pairs=num_pairs, num_tokens=num_tokens
         )
-        loss.backward()
-        learner.optimizer.accumulate()
+        learner.backend.backward(loss)
         loss_value += float(loss.detach())
         parts = (stats.loss, stats.chosen_reward, stats.rejected_reward, stats.margin, stats.accuracy, nll)
         sums += torch.stack([part.double().cpu() for part in parts])
-    result = learner.optimizer.step(loss_value)
+    result = learner.backend.clip_and_step(loss_value)
     learner.collective.add_up([sums])
     learner.version += 1
     names = ("loss", "chosen_reward", "rejected_reward", "margin", "accuracy")

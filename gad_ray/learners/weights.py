@@ -11,29 +11,8 @@ from torch import Tensor
 
 from gad_ray.batch import Float32
 from gad_ray.core.logprobs import token_logprobs
-from gad_ray.learners.optim import MasterOptimizer
-from gad_ray.models.load import merged_state_dict, plain_model
+from gad_ray.models.load import plain_model
 from gad_ray.models.policy import PolicyModel, SequenceRow
-
-
-@torch.no_grad()
-def plain_weights(model: PolicyModel, optimizer: MasterOptimizer, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All weights under their Hugging Face names in ``dtype``, from the master copies where there are any.
-
-    Tied weights appear under each of their names and share one tensor.
-    """
-    lm = cast(Any, model.lm)
-    state = merged_state_dict(lm)
-    # What adapters were merged into shares no memory with the model. It is merged anew where another precision
-    # is wanted: rounded to the model's own first, small changes would be lost.
-    live = {tensor.data_ptr() for tensor in lm.state_dict().values()}
-    merged = [name for name, t in state.items() if t.data_ptr() not in live and t.dtype != dtype]
-    if merged:
-        exact = merged_state_dict(lm, dtype=dtype)
-        state |= {name: exact[name] for name in merged}
-    state = optimizer.master_of(state)
-    cast_once: dict[int, Tensor] = {}
-    return {name: cast_once.setdefault(t.data_ptr(), t.to(dtype)) for name, t in state.items()}
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gad_ray.batch import Fingerprint
+from gad_ray.core.pooling import PoolingSettings
 from gad_ray.errors import GadError, ModelError
 from gad_ray.models.architecture import hidden_size_of
 from gad_ray.models.chat import load_chat_format
@@ -28,7 +29,7 @@ from gad_ray.models.critic import CriticModel, ValueHead
 from gad_ray.models.fingerprint import hash_tensors
 from gad_ray.models.load import TORCH_DTYPES, merged_state_dict
 from gad_ray.models.lora import AdaptedBackbone, LoraWeights, SharedBackbone
-from gad_ray.models.pooling import AnyPooling, read_pooling
+from gad_ray.models.pooling import read_pooling
 
 ADAPTER_FOLDER = "adapter"
 """Below the export of a critic that was trained with LoRA."""
@@ -70,7 +71,7 @@ class AdapterFacts:
 
     step: int
     temperature: float
-    pooling: AnyPooling
+    pooling: PoolingSettings
     updates: int
     max_tokens: int
     dtype: str

@@ -1,31 +1,24 @@
-"""The critic: a backbone with a linear value head, and the directory it is exported to."""
+"""The critic: a backbone with a linear value head."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gad_ray.batch import Fingerprint
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
+from gad_ray.core.pooling import POOLINGS, PoolingSettings, TokenValues
 from gad_ray.errors import ModelError
 from gad_ray.models.architecture import check_vocabulary, hidden_size_of
-from gad_ray.models.chat import ChatFormat, configured_chat_format, load_chat_format
-from gad_ray.models.critic_meta import FORMAT, META, read_meta
+from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.fingerprint import hash_tensors, hash_text, hash_tokenizer
 from gad_ray.models.load import (
     TORCH_DTYPES,
@@ -33,12 +26,9 @@ from gad_ray.models.load import (
     is_adapted,
     load_backbone,
     merged_state_dict,
-    plain_model,
-    save_clean,
 )
 from gad_ray.models.onednn_linear import pack_linears
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
-from gad_ray.models.pooling import AnyPooling, describe_pooling, pool, read_pooling
 from gad_ray.models.sequence_packing import (
     CANNOT,
     attend_as_before,
@@ -50,21 +40,6 @@ from gad_ray.models.sequence_packing import (
 from gad_ray.models.source import resolve_model
 
 _logger = logging.getLogger(__name__)
-
-_DAMAGES = (
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RecursionError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    ValueError,
-)
-"""What comes of files that are not what was exported, from whichever library reads them."""
-
-_HEAD = "head.safetensors"
 
 _SAME_VALUE = {"float32": 1e-4, "bfloat16": 0.05}
 """What two ways to compute one token's value may differ by."""
@@ -98,7 +73,7 @@ class CriticModel(nn.Module):
         head: ValueHead,
         *,
         chat: ChatFormat,
-        pooling: AnyPooling,
+        pooling: PoolingSettings,
         max_tokens: int,
         dtype: str,
         packing: bool = False,
@@ -115,7 +90,13 @@ class CriticModel(nn.Module):
 
     @classmethod
     def build(
-        cls, config: ModelConfig, *, pooling: AnyPooling, max_tokens: int, seed: int, packing: bool = False
+        cls,
+        config: ModelConfig,
+        *,
+        pooling: PoolingSettings,
+        max_tokens: int,
+        seed: int,
+        packing: bool = False,
     ) -> CriticModel:
         """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.dtype``.
 
@@ -191,7 +172,8 @@ class CriticModel(nn.Module):
 
     def pooled(self, values: Float[Tensor, "batch seq"], rows: Sequence[TokenRow]) -> Float[Tensor, " batch"]:
         """The scores that :meth:`row_values` come to."""
-        return pool(values, self._mask(rows), pooling=self.pooling, updates=self.updates)
+        tokens = TokenValues(values=values, mask=self._mask(rows), updates=self.updates)
+        return POOLINGS.of(self.pooling)(tokens, self.pooling)
 
     def _padded_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:
         pad_id = self.encoder.chat.pad_token_id
@@ -297,14 +279,18 @@ class CriticModel(nn.Module):
         """SHA-256 of the backbone's weights as they score."""
         return hash_tensors(self.state())
 
-    def fingerprint(self) -> Fingerprint:
-        """Digest of everything that a score depends on."""
+    def fingerprint(self, *, weights: Mapping[str, Tensor] | None = None) -> Fingerprint:
+        """Digest of everything that a score depends on.
+
+        Args:
+            weights: The backbone's, as :meth:`state` gives them, from whoever holds them whole; the model's own when None.
+        """
         return Fingerprint(
-            weights=self.hash_weights(),
+            weights=self.hash_weights() if weights is None else hash_tensors(weights),
             head=hash_tensors(dict(self.head.state_dict())),
             template=hash_text(self.encoder.chat.template_text),
             tokenizer=hash_tokenizer(self.encoder.chat),
-            pooling=hash_text(describe_pooling(self.pooling, updates=self.updates)),
+            pooling=hash_text(self.pooling.described(self.updates)),
             dtype=self.dtype,
         )
 
@@ -320,91 +306,3 @@ class CriticModel(nn.Module):
                 f"{len(bad)} of its weights hold numbers that are not finite, e.g. {bad[0]}",
                 hint="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
             )
-
-    def export(self, out_dir: Path, *, step: int, temperature: float) -> Fingerprint:
-        """Write a directory that :meth:`load` reads: backbone, head, tokenizer, template, pooling, fingerprint.
-
-        A critic that is trained with LoRA is written with its adapter merged, and beside that as the adapter alone.
-
-        Args:
-            out_dir: Where to write; it appears whole, by a rename, and replaces one of that name.
-            step: Optimiser steps that the critic has taken.
-            temperature: τ of its loss, for probabilities of a comparison; the latest where it is adaptive.
-
-        Raises:
-            ModelError: If the directory cannot be written.
-        """
-        # Here: an adapter is a critic as well.
-        from gad_ray.models.adapter import ADAPTER_FOLDER, save_adapter
-
-        fingerprint = self.fingerprint()
-        meta = {
-            "format": FORMAT,
-            "step": step,
-            "temperature": temperature,
-            "pooling": self.pooling.model_dump(mode="json"),
-            "updates": self.updates,
-            "max_tokens": self.encoder.max_tokens,
-            "dtype": self.dtype,
-            "chat_template": self.encoder.chat.template_text,
-            "fingerprint": {**asdict(fingerprint), "digest": fingerprint.digest},
-        }
-        staging = out_dir.with_name(f".{out_dir.name}.staging-{os.getpid()}")
-        try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
-            save_clean(plain_model(cast(Any, self.backbone)), self.state(), staging)
-            self.encoder.chat.save(staging)
-            save_file({k: v.detach().cpu() for k, v in self.head.state_dict().items()}, staging / _HEAD)
-            (staging / META).write_text(json.dumps(meta, indent=2), encoding="utf-8")
-            if is_adapted(cast(Any, self.backbone)):
-                # What is served on a backbone that others share.
-                save_adapter(self, staging / ADAPTER_FOLDER, meta)
-            shutil.rmtree(out_dir, ignore_errors=True)
-            staging.rename(out_dir)
-        except OSError as error:
-            raise ModelError(f"cannot be written: {error}", where=str(out_dir), hint="free space") from error
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return fingerprint
-
-    @classmethod
-    def load(cls, directory: Path) -> CriticModel:
-        """Load an exported critic and check that it is the one that was exported.
-
-        Raises:
-            ModelError: If the directory is no exported critic, or its content does not match its fingerprint.
-        """
-        meta = read_meta(directory)
-        try:
-            critic = cls._of_parts(directory, meta)
-            recorded, found = meta["fingerprint"], asdict(critic.fingerprint())
-            differing = [part for part, digest in found.items() if recorded.get(part) != digest]
-        except _DAMAGES as error:
-            raise ModelError(
-                f"is a damaged export: {type(error).__name__}: {error}",
-                where=str(directory),
-                hint="export the critic again, or take a copy that was not changed",
-            ) from error
-        if differing:
-            raise ModelError(
-                f"its {' and '.join(differing)} are not those it was exported with",
-                where=str(directory),
-                hint="export the critic again, or take a copy that was not changed",
-            )
-        return critic.eval()
-
-    @classmethod
-    def _of_parts(cls, directory: Path, meta: Mapping[str, Any]) -> CriticModel:
-        backbone = load_backbone(directory, dtype=TORCH_DTYPES[meta["dtype"]])
-        head = ValueHead(hidden_size_of(backbone), seed=0)
-        head.load_state_dict(load_file(directory / _HEAD))
-        return cls(
-            backbone,
-            head,
-            chat=load_chat_format(directory),
-            pooling=read_pooling(meta["pooling"]),
-            max_tokens=int(meta["max_tokens"]),
-            dtype=meta["dtype"],
-            updates=int(meta.get("updates", 0)),
-        )

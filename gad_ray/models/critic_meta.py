@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 def exported_fingerprint(directory: Path) -> Fingerprint:
-    """What an exported critic says of itself; :meth:`CriticModel.load` checks it.
+    """What an exported critic says of itself; :func:`gad_ray.models.critic_export.load_critic` checks it.
 
     Raises:
         ModelError: If the directory is no exported critic.

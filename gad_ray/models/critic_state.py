@@ -65,7 +65,14 @@ def frame_of(model: CriticModel) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
 
 
-def state_of(model: CriticModel, *, step: int, temperature: float, frame: Mapping[str, bytes]) -> CriticState:
+def state_of(
+    model: CriticModel,
+    *,
+    step: int,
+    temperature: float,
+    frame: Mapping[str, bytes],
+    weights: Mapping[str, Tensor] | None = None,
+) -> CriticState:
     """A critic's state; its arrays share memory with the live weights wherever they can.
 
     Args:
@@ -73,11 +80,13 @@ def state_of(model: CriticModel, *, step: int, temperature: float, frame: Mappin
         step: Optimiser steps that it has taken.
         temperature: τ of its loss.
         frame: What :func:`frame_of` gives.
+        weights: The backbone's, as ``model.state()`` gives them, from whoever holds them whole; its own when None.
 
     Raises:
         ModelError: If a weight is not finite: such a critic is good for nobody.
     """
     model.check_finite()
+    weights = model.state() if weights is None else weights
     return CriticState(
         step=step,
         temperature=temperature,
@@ -86,9 +95,9 @@ def state_of(model: CriticModel, *, step: int, temperature: float, frame: Mappin
         dtype=model.dtype,
         pooling=model.pooling.model_dump(mode="json"),
         frame=frame,
-        weights={name: to_numpy(tensor) for name, tensor in model.state().items()},
+        weights={name: to_numpy(tensor) for name, tensor in weights.items()},
         head={name: to_numpy(tensor) for name, tensor in model.head.state_dict().items()},
-        fingerprint=model.fingerprint(),
+        fingerprint=model.fingerprint(weights=weights),
     )
 
 

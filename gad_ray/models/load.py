@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -253,37 +254,60 @@ def check_lora_targets(model: nn.Module, target_modules: Sequence[str]) -> None:
 def merged_state_dict(
     model: PreTrainedModel | PeftModel, *, dtype: torch.dtype | None = None, adapters: bool = True
 ) -> dict[str, Tensor]:
-    """All weights under their plain Hugging Face names, with LoRA adapters added in.
+    """All of :func:`merged_weights`, whole; see there."""
+    return dict(merged_weights(model, dtype=dtype, adapters=adapters))
 
-    The live model is not changed. A tied output head appears under its own name (``lm_head.weight``) as well.
-    Adapters are added in float32, so that small changes survive in a bfloat16 model when ``dtype`` is float32.
+
+@torch.no_grad()
+def merged_weights(
+    model: PreTrainedModel | PeftModel,
+    *,
+    dtype: torch.dtype | None = None,
+    adapters: bool = True,
+    master: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """All weights under their plain Hugging Face names, with LoRA adapters added in, one after the other.
+
+    The live model is not changed. A tied output head appears under its own name (``lm_head.weight``) as well, and
+    shares one tensor with what it is tied to. Adapters are added in float32, so that small changes survive in a
+    bfloat16 model when ``dtype`` is float32.
 
     Args:
         model: A transformers model, with or without adapters.
         dtype: Type of floating-point weights in the result; as they are in the model when None.
         adapters: Add the adapters in; else the weights are those that the adapters were put on.
+        master: Gives a more exact copy of a weight, to be cast where another type is wanted than the model's.
 
-    Returns:
-        Name → detached tensor. Weights that need no change share memory with the live model: copy what must
+    Yields:
+        Name and detached tensor. Weights that need no change share memory with the live model: copy what must
         outlive the next update.
     """
     from peft.tuners.lora import LoraLayer
 
     base = plain_model(model)
     adapted = {name: part for name, part in base.named_modules() if isinstance(part, LoraLayer)}
-    state: dict[str, Tensor] = {}
-    with torch.no_grad():
-        for name, tensor in base.state_dict().items():
-            if ".lora_" in name:
-                continue
-            owner, _, rest = name.partition(".base_layer.")
-            value = cast("Tensor", tensor).detach()
-            if adapters and rest == "weight" and owner in adapted:
-                value = _with_adapters(value, cast("Any", adapted[owner]), dtype or value.dtype)
-            elif dtype is not None and value.is_floating_point():
-                value = value.to(dtype)
-            state[f"{owner}.{rest}" if rest else name] = value
-    return state
+    live = {name: cast("Tensor", tensor).detach() for name, tensor in base.state_dict().items()}
+    uses = Counter(tensor.data_ptr() for tensor in live.values())
+    tied: dict[int, Tensor] = {}
+    for name, value in live.items():
+        if ".lora_" in name:
+            continue
+        owner, _, rest = name.partition(".base_layer.")
+        plain_name = f"{owner}.{rest}" if rest else name
+        if adapters and rest == "weight" and owner in adapted:
+            yield plain_name, _with_adapters(value, cast("Any", adapted[owner]), dtype or value.dtype)
+        elif dtype in (None, value.dtype) or not value.is_floating_point():
+            yield plain_name, value
+        else:
+            place = value.data_ptr()
+            found = tied[place] if place in tied else (master or _itself)(value).to(dtype)
+            if uses[place] > 1:
+                tied[place] = found
+            yield plain_name, found
+
+
+def _itself(value: Tensor) -> Tensor:
+    return value
 
 
 def _with_adapters(weight: Tensor, layer: Any, dtype: torch.dtype) -> Tensor:

@@ -12,10 +12,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gad_ray.batch import Example, RolloutBatch, TrainBatch
+from gad_ray.batch import Example, Float32, RolloutBatch, TrainBatch
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.logprobs import token_logprobs
-from gad_ray.core.packing import pad_rows
+from gad_ray.core.packing import pad_rows, plan_micro_batches
 from gad_ray.models.architecture import check_vocabulary
 from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, plain_model
@@ -171,6 +171,23 @@ class PolicyModel(nn.Module):
         logprobs = flat.new_zeros(shape).index_put((row_t, place_t), flat)
         entropy = flat_entropy.new_zeros(shape).index_put((row_t, place_t), flat_entropy)
         return TokenLogprobs(logprobs, entropy, mask)
+
+    @torch.no_grad()
+    def teacher_nll(self, examples: Sequence[Example], *, micro_batch_tokens: int) -> Float32:
+        """[N] mean negative log-likelihood (nats a token) of each teacher's text, end of turn left out.
+
+        At temperature 1, whatever the responses are sampled at.
+
+        Args:
+            examples: Prompts with the teacher's text.
+            micro_batch_tokens: Tokens, padding included, in one forward pass.
+        """
+        rows = [teacher_row(self.chat, example, end_of_turn=False) for example in examples]
+        nll = np.zeros(len(rows), dtype=np.float32)
+        for index in plan_micro_batches([len(row) for row in rows], max_tokens=micro_batch_tokens):
+            out = self.token_logprobs([rows[i] for i in index])
+            nll[index] = (-out.logprobs.sum(-1) / out.mask.sum(-1)).cpu().numpy()
+        return nll
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name → parameter of what is trained: all weights, or the adapters."""

@@ -14,21 +14,19 @@ import numpy as np
 from gad_ray.batch import Example, Message, PromptBatch, SamplingSettings, StopReason
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.data.layout import opened_thought
 from gad_ray.data.validate import content_id
 from gad_ray.errors import DataError, ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format
-from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
 from gad_ray.models.source import describe_model, resolve_model
-from gad_ray.precision import warn_of_slow_critic
 from gad_ray.quality.settings import Engine, PolicySettings
 from gad_ray.rollout.worker import RolloutWorker, open_engine
 
 _logger = logging.getLogger(__name__)
 
 _AT_ONCE = 64
-_MICRO_BATCH_TOKENS = 8192
 _PROMPTS_AT_ONCE = 16
 
 
@@ -154,11 +152,10 @@ class CriticSide:
     def __init__(self, directory: Path) -> None:
         import torch
 
-        warn_of_slow_critic(directory, on_gpu=torch.cuda.is_available())
-        self._critic = CriticModel.load(directory)
+        on_gpu = torch.cuda.is_available()
+        self._critic = ValueHeadCritic.exported(directory, on_gpu=on_gpu)
         self.fingerprint = self._critic.fingerprint().digest
-        if torch.cuda.is_available():
-            self._critic.to("cuda")
+        self._critic.model.to("cuda" if on_gpu else "cpu")
 
     def score(self, groups: Sequence[Sequence[Pair]]) -> Iterator[list[float | None]]:
         """Scores of the answers to one prompt each, in order; None for what is longer than the critic's limit."""
@@ -171,16 +168,14 @@ class CriticSide:
                 for pair, is_short in zip(group, fit, strict=True)
                 if is_short
             ]
-            found = (
-                self._critic.score(pairs, micro_batch_tokens=_MICRO_BATCH_TOKENS) if pairs else np.zeros(0)
-            )
+            found = self._critic.score(pairs) if pairs else np.zeros(0)
             scores = iter(np.asarray(found, dtype=np.float64).tolist())
             for fit in fits:
                 yield [next(scores) if is_short else None for is_short in fit]
 
     def _fits(self, pair: Pair) -> bool:
         try:
-            self._critic.encoder.encode(pair)
+            self._critic.model.encoder.encode(pair)
         except DataError:
             return False
         return True

@@ -21,8 +21,8 @@ from typing import Any, Protocol, cast
 import torch
 from torch import nn
 
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.errors import GadError, ModelError
-from gad_ray.evaluation.critic_store import OpenedCritic
 from gad_ray.models.adapter import ADAPTER_META, adapter_in, is_adapter, load_adapter, read_adapter
 from gad_ray.models.load import TORCH_DTYPES, is_adapted, load_backbone
 from gad_ray.models.lora import AdaptedBackbone, SharedBackbone
@@ -140,7 +140,7 @@ class AdapterPool:
             # Only one that fits decides which backbone stays in memory.
             self._shared = shared
         model.to(self._device)
-        return ServedCritic(OpenedCritic(model=model, step=facts.step, temperature=facts.temperature))
+        return ServedCritic(ValueHeadCritic(model=model, step=facts.step, temperature=facts.temperature))
 
     def load_critic(self, whole: Callable[[Path], ServedCritic], directory: Path) -> ServedCritic:
         """The critic in a directory, for whoever serves it under the service's own name.

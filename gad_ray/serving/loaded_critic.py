@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from gad_ray.batch import Fingerprint, Message
+from gad_ray.critics.store import open_value_head
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.errors import ModelError
-from gad_ray.evaluation.critic_store import OpenedCritic, open_critic
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_state import CriticState, critic_of
@@ -104,7 +105,7 @@ class ServedCritic:
         shares_prompts: Whether rows under one prompt are scored with one computation of it: where the backbone can.
     """
 
-    def __init__(self, opened: OpenedCritic) -> None:
+    def __init__(self, opened: ValueHeadCritic) -> None:
         """Check a critic and take it over.
 
         Raises:
@@ -130,7 +131,7 @@ class ServedCritic:
         Raises:
             GadError: If it cannot be loaded, is not what it says it is, or is not finite.
         """
-        opened = open_critic(directory)
+        opened = open_value_head(directory)
         opened.model.to(device)
         return cls(opened)
 
@@ -143,7 +144,7 @@ class ServedCritic:
         """
         model = critic_of(state)
         model.to(device)
-        return cls(OpenedCritic(model=model, step=state.step, temperature=state.temperature))
+        return cls(ValueHeadCritic(model=model, step=state.step, temperature=state.temperature))
 
     @property
     def model(self) -> CriticModel:

@@ -15,7 +15,7 @@ from gad_ray.cli import main
 from gad_ray.errors import GadError
 from gad_ray.evaluation.reevaluate import evaluate_again
 from gad_ray.evaluation.replay import replay
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.models.pairs import Pair
 from gad_ray.observability.records import find_records
 from tests.game import Outcome
@@ -107,7 +107,7 @@ class Elsewhere:
     dtype = "float32"
 
     def __init__(self, directory: Path) -> None:
-        self._model = CriticModel.load(directory)
+        self._model = load_critic(directory)
         self.fingerprint = self._model.fingerprint()
 
     def score(self, pairs: Sequence[Pair]) -> Float32:

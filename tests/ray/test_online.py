@@ -15,7 +15,7 @@ import pytest
 
 from gad_ray.batch import Fingerprint
 from gad_ray.config import load_config
-from gad_ray.evaluation.critic_store import FINGERPRINT_FILE, open_critic
+from gad_ray.critics.store import FINGERPRINT_FILE, open_critic
 from gad_ray.models.critic import CriticModel
 from tests.cluster import Cluster
 from tests.game import Game, Outcome, Running, make_rows

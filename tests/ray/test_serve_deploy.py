@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.models.onednn_linear import PACKED_ENV
 from tests.cluster import Cluster, ray_environment
 from tests.game import REPOSITORY
@@ -122,7 +122,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 
 def test_the_published_yaml_is_deployed_and_scored_as_the_documentation_shows(deployed: Deployed) -> None:
-    first, second = (CriticModel.load(path) for path in deployed.critics)
+    first, second = (load_critic(path) for path in deployed.critics)
     text = replaced(
         PUBLISHED,
         {
@@ -182,7 +182,7 @@ def test_while_work_waits_another_node_gets_a_replica_and_gives_it_up_again(depl
         )
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    fingerprint = CriticModel.load(deployed.critics[0]).fingerprint().digest
+    fingerprint = load_critic(deployed.critics[0]).fingerprint().digest
     wait_until(
         lambda: deployed.serves(fingerprint) and len(deployed.replicas()) == 1,
         what="the service",

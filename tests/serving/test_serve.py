@@ -20,7 +20,7 @@ import torch
 
 from gad_ray.cli import main
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.serving.client import ScoreClient
 from tests.cluster import ray_environment
 from tests.game import REPOSITORY
@@ -152,7 +152,7 @@ def main_done(arguments: list[str]) -> None:
 
 
 def test_scores_over_http_are_those_of_the_critic_here(served: Served, critic_dir: Path) -> None:
-    critic = CriticModel.load(critic_dir)
+    critic = load_critic(critic_dir)
     wanted = critic.score(PAIRS, micro_batch_tokens=8192)
     with ScoreClient(served.url, key=KEY) as client:
         together = client.score_pairs(PAIRS)
@@ -165,8 +165,8 @@ def test_scores_over_http_are_those_of_the_critic_here(served: Served, critic_di
 def test_lora_critics_on_the_same_backbone_are_further_models_on_both_replicas(
     served: Served, adapters: dict[str, Path], critic_dir: Path
 ) -> None:
-    alone = {name: CriticModel.load(adapters[name]) for name in ("law", "code")}
-    alone["critic"] = CriticModel.load(critic_dir)
+    alone = {name: load_critic(adapters[name]) for name in ("law", "code")}
+    alone["critic"] = load_critic(critic_dir)
     wanted = {name: critic.score(PAIRS, micro_batch_tokens=8192) for name, critic in alone.items()}
     body = {"queries": [p.messages[0].content for p in PAIRS], "documents": [p.response for p in PAIRS]}
     with ThreadPoolExecutor(max_workers=6) as pool:

@@ -225,13 +225,14 @@ def gradients_of(learner: CriticLearner | PolicyLearner, update: Callable[[], ob
         found.update({n: p.grad.clone() for n, p in learner.model.named_parameters() if p.grad is not None})
         return StepResult(grad_norm=0.0, grad_norm_before_clip=0.0, lr=0.0, skipped=False)
 
-    original = learner.optimizer.step
-    learner.optimizer.step = record  # type: ignore[method-assign]
+    backend = learner.backend
+    original = backend.clip_and_step
+    backend.clip_and_step = record  # type: ignore[method-assign]
     try:
         update()
     finally:
-        learner.optimizer.step = original  # type: ignore[method-assign]
-        learner.optimizer.zero_grad()
+        backend.clip_and_step = original  # type: ignore[method-assign]
+        learner.model.zero_grad()
     return found
 
 
@@ -239,7 +240,8 @@ def gradients_of(learner: CriticLearner | PolicyLearner, update: Callable[[], ob
 def recorded_gradients(learner: CriticLearner | PolicyLearner) -> Generator[list[dict[str, Tensor]]]:
     """The gradient of every optimiser step that is taken, added up over the ranks. For float32 models."""
     seen: list[dict[str, Tensor]] = []
-    original = learner.optimizer.step
+    backend = learner.backend
+    original = backend.clip_and_step
 
     def record(loss: float) -> StepResult:
         trained = {name: p for name, p in learner.model.named_parameters() if p.requires_grad}
@@ -248,11 +250,11 @@ def recorded_gradients(learner: CriticLearner | PolicyLearner) -> Generator[list
         seen.append(own)
         return original(loss)
 
-    learner.optimizer.step = record  # type: ignore[method-assign]
+    backend.clip_and_step = record  # type: ignore[method-assign]
     try:
         yield seen
     finally:
-        learner.optimizer.step = original  # type: ignore[method-assign]
+        backend.clip_and_step = original  # type: ignore[method-assign]
 
 
 def figures_of(metrics: Mapping[str, float]) -> dict[str, float]:

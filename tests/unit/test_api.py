@@ -11,10 +11,11 @@ import pytest
 
 import gad_ray
 from gad_ray.config import RunConfig
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.errors import ConfigError
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import export_critic
 from tests.unit.builders import PROMPTS, TEACHER, pair
 
 
@@ -40,7 +41,7 @@ def test_a_configuration_is_checked() -> None:
 def test_rows_are_scored_as_the_critic_scores_them(tied_model: Path, tmp_path: Path) -> None:
     config = ModelConfig(model=str(tied_model), compute="float32")
     critic = CriticModel.build(config, pooling=MeanPooling(), max_tokens=512, seed=0)
-    critic.export(tmp_path / "critic", step=0, temperature=1.0)
+    export_critic(critic, tmp_path / "critic", step=0, temperature=1.0)
     rows = [{"prompt": PROMPTS[0], "response": text} for text in TEACHER]
     scored = gad_ray.score(tmp_path / "critic", rows)
     wanted = critic.score([pair(PROMPTS[0], text) for text in TEACHER], micro_batch_tokens=4096)

@@ -527,13 +527,12 @@ def test_activations_weights_and_gradients_are_about_what_is_estimated(recipe: P
         scores = learner.model.scores(
             [TokenRow(ids=np.arange(10, 10 + n, dtype=np.int32), start=3) for n in lengths]
         )
-    scores.sum().backward()
-    learner.optimizer.accumulate()
+    learner.backend.backward(scores.sum())
     weights = {p.data_ptr(): num_bytes([p]) for p in learner.model.parameters()}
     found = {
         "activations": sum(kept.values()) - sum(size for place, size in weights.items() if place in kept),
         "weights": num_bytes(learner.model.parameters())
-        + num_bytes(t for name, t in learner.optimizer.state()[0].items() if name.startswith("master/")),
+        + num_bytes(t for name, t in learner.backend.state()[0].items() if name.startswith("master/")),
     }
     parts = real_parts(config, model)["critic"]
     for name, size in found.items():

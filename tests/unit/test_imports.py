@@ -30,6 +30,7 @@ FLOORS: dict[str, int] = {
     "memory_estimate": 4,
     "precision": 4,
     "learners": 4,
+    "critics": 5,
     "rewards": 4,
     "rollout": 4,
     "checkpoint": 4,

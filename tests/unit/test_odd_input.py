@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from gad_ray import cli
 from gad_ray.config import load_config
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.data.layout import Layout
 from gad_ray.data.sources import resolve_sources
 from gad_ray.errors import ConfigError, GadError, ModelError
 from gad_ray.failure import EXIT_CODE, without_secrets
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import export_critic
 from gad_ray.quality.rows import read_sided_rows
 from tests.unit.builders import PROMPTS, TEACHER
 
@@ -145,7 +146,7 @@ def export(tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ModelConfig(model=str(tied_model), compute="float32")
     critic = CriticModel.build(config, pooling=MeanPooling(), max_tokens=512, seed=0)
     directory = tmp_path_factory.mktemp("export") / "critic"
-    critic.export(directory, step=0, temperature=1.0)
+    export_critic(critic, directory, step=0, temperature=1.0)
     return directory
 
 

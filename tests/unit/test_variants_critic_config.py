@@ -9,8 +9,14 @@ import pytest
 import yaml
 
 from gad_ray.config import RunConfig, load_config, to_yaml
-from gad_ray.config.critic import AdaptiveTemperature, BradleyTerryLoss, CrossEntropyLoss, FixedTemperature
 from gad_ray.config.explain import batch_arithmetic
+from gad_ray.core.discriminator import (
+    AdaptiveRange,
+    AdaptiveTemperature,
+    BradleyTerryLoss,
+    CrossEntropyLoss,
+    FixedTemperature,
+)
 from gad_ray.errors import ConfigError
 from gad_ray.health.rules import RULES
 
@@ -89,7 +95,9 @@ def test_a_setting_of_the_default_variant_needs_no_name() -> None:
 def test_a_preset_stands_for_its_coefficients(preset: str, coefficients: tuple[float, ...]) -> None:
     temperature = load_config("quickstart", [ADAPTIVE % preset]).critic.loss.temperature
     assert isinstance(temperature, AdaptiveTemperature)
-    assert temperature.coefficients == coefficients
+    assert temperature.setting == AdaptiveRange(
+        **dict(zip(("a", "b", "lo", "hi"), coefficients, strict=True))
+    )
 
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

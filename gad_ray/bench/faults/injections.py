@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -137,7 +137,7 @@ def swap_sides(_learner: CriticLearner) -> None:
 
 def freeze(learner: CriticLearner, *, after: int) -> None:
     """The critic learns for so many steps and stands still from then on."""
-    optimizer: Any = learner.optimizer
+    optimizer: Any = cast("Any", learner.backend).optimizer
     step = optimizer.step
 
     def frozen(loss: float) -> Any:
@@ -153,7 +153,7 @@ def freeze(learner: CriticLearner, *, after: int) -> None:
 
 def spoil_losses(learner: PolicyLearner) -> None:
     """Every second optimiser step from here on has a loss that is not a number."""
-    optimizer: Any = learner.optimizer
+    optimizer: Any = cast("Any", learner.backend).optimizer
     step, number = optimizer.step, iter(range(10**9))
     optimizer.step = lambda loss: step(torch.nan if next(number) % 2 else loss)
 

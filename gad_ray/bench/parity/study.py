@@ -23,6 +23,7 @@ from gad_ray.bench.parity.paths import (
 )
 from gad_ray.bench.serve.servers import endpoint
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.client import ScoreClient
 
@@ -114,7 +115,7 @@ class ParityStudy:
         Raises:
             GadError: If a way fails.
         """
-        critic = CriticModel.load(self.critic)
+        critic = load_critic(self.critic)
         pairs, left_out = self._pairs(critic)
         lengths = [len(critic.encoder.encode(pair)) for pair in pairs]
         fingerprint, dtype = critic.fingerprint().digest, critic.dtype

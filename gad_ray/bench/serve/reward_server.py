@@ -40,9 +40,9 @@ def build_app(critic_dir: Path) -> FastAPI:
 def _scorer(critic_dir: Path) -> Callable[[list[str]], list[float]]:
     import torch
 
-    from gad_ray.models.critic import CriticModel
+    from gad_ray.models.critic_export import load_critic
 
-    critic = CriticModel.load(critic_dir)
+    critic = load_critic(critic_dir)
     tokenizer: Any = critic.encoder.chat.tokenizer
     tokenizer.padding_side = "left"
     backbone: Any = critic.backbone

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from gad_ray.registry import Registry
-from gad_ray.strict_model import StrictModel
+from gad_ray.strict_model import StrictModel, Variant
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -31,8 +31,8 @@ class RefillConfig(StrictModel):
     """Prompts drawn for each empty place. Above 1 a round fills more surely; the surplus is not trained on."""
 
 
-class GroupAdvantage(StrictModel):
-    """What the settings of all advantages share, beside a ``name`` that tells them apart."""
+class GroupAdvantage(Variant):
+    """What the settings of all advantages share."""
 
     zero_spread: Literal["keep", "drop"] = "keep"
     """Groups whose rewards are all equal carry no signal: keep them (they add zeros, and tokens to the
@@ -40,11 +40,6 @@ class GroupAdvantage(StrictModel):
 
     refill: RefillConfig | None = None
     """With ``drop``, and only then: draw new prompts in place of those dropped; absent: the batch is smaller."""
-
-    @property
-    def variant(self) -> str:
-        """The ``name`` by which a configuration chooses it."""
-        return str(self.model_dump()["name"])
 
     @model_validator(mode="after")
     def _only_what_is_dropped_is_refilled(self) -> Self:

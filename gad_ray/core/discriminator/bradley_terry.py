@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
+from gad_ray.core.discriminator.base import DISCRIMINATORS, DiscriminatorSettings, PairScores
 from gad_ray.core.discriminator.score_reg import score_penalty
 from gad_ray.core.discriminator.stats import DiscriminatorStats
-from gad_ray.core.discriminator.temperature import AdaptiveRange, temperature_of
+from gad_ray.core.discriminator.temperature import AdaptiveRange, AdaptiveTemperature, temperature_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
 
 _STD_FLOOR = 1e-4
+
+
+class BradleyTerryLoss(DiscriminatorSettings):
+    """softplus(−(d − margin)/τ) on the difference d of teacher's and student's score."""
+
+    name: Literal["bradley_terry"] = "bradley_terry"
+    margin: float = 0.0
+    """Difference that the teacher's score should exceed the student's by."""
+
+    batch_norm: bool = False
+    """Normalise teacher and student scores by the mean and standard deviation over all pairs of the batch, a
+    teacher's score counting once for each response to its prompt."""
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Whether a pair's loss depends on the other pairs' scores."""
+        return self.batch_norm or isinstance(self.temperature, AdaptiveTemperature)
+
+
+@DISCRIMINATORS.register(BradleyTerryLoss)
+def _loss_of(scores: PairScores, settings: BradleyTerryLoss) -> tuple[Tensor, DiscriminatorStats]:
+    return bradley_terry_loss(
+        scores.teacher,
+        scores.student,
+        margin=settings.margin,
+        batch_norm=settings.batch_norm,
+        **scores.shared(settings),
+    )
 
 
 def bradley_terry_loss(
@@ -51,6 +81,9 @@ def bradley_terry_loss(
     Returns:
         The scalar loss, normalised over the global batch, and its parts.
     """
+    import torch
+    import torch.nn.functional as F
+
     num_prompts = len(teacher) if num_prompts is None else num_prompts
     num_responses = len(student) if num_responses is None else num_responses
     mean, std = teacher.new_zeros(()), teacher.new_ones(())

@@ -5,14 +5,27 @@ An ablation of generative adversarial distillation (arXiv 2511.10643).
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
+from gad_ray.core.discriminator.base import DISCRIMINATORS, DiscriminatorSettings, PairScores
 from gad_ray.core.discriminator.score_reg import score_penalty
 from gad_ray.core.discriminator.stats import DiscriminatorStats
 from gad_ray.core.discriminator.temperature import AdaptiveRange, temperature_of
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+class CrossEntropyLoss(DiscriminatorSettings):
+    """−log σ(s_T/τ) over the teacher's responses − log(1 − σ(s_S/τ)) over the student's: each judged alone."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+
+
+@DISCRIMINATORS.register(CrossEntropyLoss)
+def _loss_of(scores: PairScores, settings: CrossEntropyLoss) -> tuple[Tensor, DiscriminatorStats]:
+    return cross_entropy_loss(scores.teacher, scores.student, **scores.shared(settings))
 
 
 def cross_entropy_loss(
@@ -43,6 +56,9 @@ def cross_entropy_loss(
     Returns:
         The scalar loss, normalised over the global batch, and its parts.
     """
+    import torch
+    import torch.nn.functional as F
+
     num_prompts = len(teacher) if num_prompts is None else num_prompts
     num_responses = len(student) if num_responses is None else num_responses
     tau = temperature_of(temperature, teacher[group] - student)

@@ -6,14 +6,21 @@ value for the whole batch, in whatever way it was split.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
 
-Aggregate = Callable[[Float[Tensor, "batch seq"], Bool[Tensor, "batch seq"]], Float[Tensor, ""]]
-"""(values of tokens, mask) → their share of the global value; values outside the mask count for nothing."""
+
+class Aggregate(Protocol):
+    """(values of tokens, mask) → their share of the global value; values outside the mask count for nothing."""
+
+    def __call__(
+        self, values: Float[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"], /
+    ) -> Float[Tensor, ""]:
+        """The share of these tokens."""
+        ...
 
 
 def token_mean(num_tokens: int) -> Aggregate:
@@ -22,7 +29,7 @@ def token_mean(num_tokens: int) -> Aggregate:
     Args:
         num_tokens: Response tokens of the global batch.
     """
-    return lambda values, mask: torch.where(mask, values, 0.0).sum() / num_tokens
+    return lambda values, mask: _kept(values, mask).sum() / num_tokens
 
 
 def sequence_mean(num_sequences: int) -> Aggregate:
@@ -31,7 +38,7 @@ def sequence_mean(num_sequences: int) -> Aggregate:
     Args:
         num_sequences: Responses of the global batch.
     """
-    return lambda values, mask: (torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1)).sum() / num_sequences
+    return lambda values, mask: (_kept(values, mask).sum(-1) / mask.sum(-1)).sum() / num_sequences
 
 
 def constant_divisor(num_sequences: int, length: int) -> Aggregate:
@@ -41,4 +48,11 @@ def constant_divisor(num_sequences: int, length: int) -> Aggregate:
         num_sequences: Responses of the global batch.
         length: What stands for the length of every response.
     """
-    return lambda values, mask: torch.where(mask, values, 0.0).sum() / (num_sequences * length)
+    return lambda values, mask: _kept(values, mask).sum() / (num_sequences * length)
+
+
+def _kept(values: Tensor, mask: Tensor) -> Tensor:
+    """The values, 0 outside the mask: a product would let through what is not finite there."""
+    import torch
+
+    return torch.where(mask, values, 0.0)

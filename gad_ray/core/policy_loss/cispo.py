@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
+from gad_ray.core.policy_loss.base import POLICY_LOSSES, LossBatch, TokenLoss
 from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+class CispoLoss(TokenLoss):
+    """−clip(ρ)·A·log π with the clipped ratio as a constant weight: no token loses its gradient."""
+
+    name: Literal["cispo"] = "cispo"
+    clip_low: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Lower bound 1 − clip_low of the weight; 1 bounds it by 0 alone, as in the paper."""
+
+    clip_high: float = Field(default=0.2, gt=0.0)
+    """Upper bound 1 + clip_high of the weight."""
+
+
+@POLICY_LOSSES.register(CispoLoss)
+def _loss_of(logprobs: Tensor, batch: LossBatch, settings: CispoLoss) -> tuple[Tensor, PolicyLossStats]:
+    return cispo_loss(
+        logprobs,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        num_tokens=batch.num_tokens,
+        aggregate=settings.aggregate(batch),
+        **batch.shared,
+    )
 
 
 def cispo_loss(
@@ -39,6 +67,8 @@ def cispo_loss(
     Returns:
         The scalar loss and its figures.
     """
+    import torch
+
     ratio = bounded_ratio(torch.where(mask, logprobs.detach() - old_logprobs, 0.0))
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     surrogate = clipped * advantages[:, None] * logprobs

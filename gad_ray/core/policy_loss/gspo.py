@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from gad_ray.core.policy_loss.base import POLICY_LOSSES, LossBatch, PolicyLoss
 from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+class GspoLoss(PolicyLoss):
+    """Clipped sequence-level ratio exp(mean log ρ); one value per sequence."""
+
+    name: Literal["gspo"] = "gspo"
+    clip_low: float = Field(default=3e-4, gt=0.0, lt=1.0)
+    clip_high: float = Field(default=4e-4, gt=0.0)
+
+
+@POLICY_LOSSES.register(GspoLoss)
+def _loss_of(logprobs: Tensor, batch: LossBatch, settings: GspoLoss) -> tuple[Tensor, PolicyLossStats]:
+    return gspo_loss(
+        logprobs,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        num_sequences=batch.num_sequences,
+        **batch.shared,
+    )
 
 
 def gspo_loss(
@@ -36,6 +60,8 @@ def gspo_loss(
     Returns:
         The scalar loss and its figures.
     """
+    import torch
+
     lengths = mask.sum(-1)
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
     ratio = bounded_ratio(log_ratio.sum(-1) / lengths)

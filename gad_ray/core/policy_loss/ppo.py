@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
+from gad_ray.core.policy_loss.base import POLICY_LOSSES, LossBatch, TokenLoss
 from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+class PpoLoss(TokenLoss):
+    """Clipped ratio objective per token."""
+
+    name: Literal["ppo"] = "ppo"
+    clip_low: float = Field(default=0.2, gt=0.0, lt=1.0)
+    clip_high: float = Field(default=0.2, gt=0.0)
+
+
+@POLICY_LOSSES.register(PpoLoss)
+def _loss_of(logprobs: Tensor, batch: LossBatch, settings: PpoLoss) -> tuple[Tensor, PolicyLossStats]:
+    return ppo_loss(
+        logprobs,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        num_tokens=batch.num_tokens,
+        aggregate=settings.aggregate(batch),
+        **batch.shared,
+    )
 
 
 def ppo_loss(
@@ -39,6 +64,8 @@ def ppo_loss(
     Returns:
         The scalar loss and its figures.
     """
+    import torch
+
     # Outside the mask the difference may be anything: 0 keeps the ratio, and its gradient, finite.
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
     ratio = bounded_ratio(log_ratio)

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from gad_ray.core.policy_loss.aggregation import Aggregate, token_mean
+from gad_ray.core.policy_loss.base import POLICY_LOSSES, LossBatch, TokenLoss
 from gad_ray.core.policy_loss.ratio import bounded_ratio
 from gad_ray.core.policy_loss.stats import PolicyLossStats
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+class ReinforceLoss(TokenLoss):
+    """−A·log π: exact for fresh samples; later mini-batches and epochs are not corrected for the policy's moves.
+
+    Stale samples need ``importance``.
+    """
+
+    name: Literal["reinforce"] = "reinforce"
+
+    @property
+    def corrects_for_moves(self) -> bool:
+        """It has no ratio."""
+        return False
+
+
+@POLICY_LOSSES.register(ReinforceLoss)
+def _loss_of(logprobs: Tensor, batch: LossBatch, settings: ReinforceLoss) -> tuple[Tensor, PolicyLossStats]:
+    return reinforce_loss(
+        logprobs, num_tokens=batch.num_tokens, aggregate=settings.aggregate(batch), **batch.shared
+    )
 
 
 def reinforce_loss(
@@ -35,6 +59,8 @@ def reinforce_loss(
     Returns:
         The scalar loss and its figures; nothing is ever clipped.
     """
+    import torch
+
     surrogate = advantages[:, None] * logprobs
     if weights is not None:
         surrogate = surrogate * weights

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from gad_ray.core.pooling.last import last_position
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
 
 
 def dense_scores(
@@ -18,5 +20,7 @@ def dense_scores(
         scores: One score a row.
         mask: True on the tokens that are scored; at least one in every row.
     """
+    import torch
+
     dense = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
     return dense.scatter(-1, last_position(mask)[:, None], scores[:, None])

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
+
+from gad_ray.core.pooling.base import POOLINGS, PoolingSettings, TokenValues
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+
+class MeanPooling(PoolingSettings):
+    """Mean of the per-token values over the response."""
+
+    name: Literal["mean"] = "mean"
+
+
+@POOLINGS.register(MeanPooling)
+def _pool(tokens: TokenValues, _settings: MeanPooling) -> Tensor:
+    return mean_pool(tokens.values, tokens.mask)
 
 
 def mean_pool(values: Float[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"]) -> Float[Tensor, " batch"]:
@@ -19,6 +34,8 @@ def mean_pool(values: Float[Tensor, "batch seq"], mask: Bool[Tensor, "batch seq"
     Returns:
         float32 scores.
     """
+    import torch
+
     # where, not a product: a value that is not finite outside the mask must not reach the sum.
     masked = torch.where(mask, values.float(), 0.0)
     return masked.sum(-1) / mask.sum(-1)

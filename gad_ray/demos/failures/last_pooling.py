@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from gad_ray.batch import Example, Float32
-from gad_ray.config.critic import LastPooling
+from gad_ray.core.pooling import POOLINGS, LastPooling, TokenValues
 from gad_ray.demos.failures.bench import Bench, Verdict, scores_of
 from gad_ray.demos.failures.finding import Figure, Finding
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
-from gad_ray.models.pooling import pool
 
 _SWAPPED = {".": "!", "!": ".", "?": "."}
 _MAX_GRADIENT_ROWS = 8
@@ -55,7 +54,8 @@ def earlier_share(model: CriticModel, pair: Pair) -> float:
     embedded = backbone.get_input_embeddings()(ids).detach().requires_grad_()
     values = model.head(backbone(inputs_embeds=embedded, use_cache=False).last_hidden_state)
     mask = torch.arange(len(row), device=model.device)[None] >= row.start
-    score = pool(values, mask, pooling=model.pooling, updates=model.updates)[0]
+    tokens = TokenValues(values=values, mask=mask, updates=model.updates)
+    score = POOLINGS.of(model.pooling)(tokens, model.pooling)[0]
     (gradient,) = torch.autograd.grad(score, embedded)
     sizes = gradient[0, row.start :].float().norm(dim=-1)
     return float(sizes[:-1].sum() / sizes.sum())

@@ -17,10 +17,10 @@ from gad_ray.bench.faults import injections
 from gad_ray.bench.faults.case import NAN_FROM, OTHER_TEMPERATURE, SLEEP_AT, SLEEP_S
 from gad_ray.bench.faults.injections import INJECTIONS
 from gad_ray.config import load_config
-from gad_ray.config.critic import BradleyTerryLoss, ScoreReg
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig
 from gad_ray.controller import heldout
+from gad_ray.core.discriminator import BradleyTerryLoss, ScoreReg
 from gad_ray.errors import SyncError, TrainingError
 from gad_ray.evaluation.heldout import identical_text_metrics, teacher_answers
 from gad_ray.evaluation.scoring import score_texts

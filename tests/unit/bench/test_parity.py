@@ -15,8 +15,9 @@ from gad_ray.bench.parity.pairs import default_pairs, read_pairs
 from gad_ray.bench.parity.paths import Scored, in_batches
 from gad_ray.bench.parity.study import Parity, ParityStudy
 from gad_ray.cli import main
+from gad_ray.critics.store import open_critic
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.errors import DataError, GadError
-from gad_ray.evaluation.critic_store import OpenedCritic, open_critic
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
 from gad_ray.serving.batching import BatchSettings
@@ -41,7 +42,7 @@ def directory(tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def opened(directory: Path) -> OpenedCritic:
+def opened(directory: Path) -> ValueHeadCritic:
     return open_critic(directory)
 
 
@@ -69,7 +70,9 @@ def study(directory: Path, url: str, **changed: Any) -> Parity:
     return ParityStudy(**{**settings, **changed}).run()
 
 
-def test_generated_pairs_are_of_four_kinds_and_of_one_token_up_to_what_the_critic_takes(opened: OpenedCritic):
+def test_generated_pairs_are_of_four_kinds_and_of_one_token_up_to_what_the_critic_takes(
+    opened: ValueHeadCritic,
+):
     encoder = opened.model.encoder
     pairs = default_pairs(encoder, 120, seed=0)
     assert pairs == default_pairs(encoder, 120, seed=0)
@@ -85,7 +88,7 @@ def test_generated_pairs_are_of_four_kinds_and_of_one_token_up_to_what_the_criti
 @pytest.mark.study
 def test_all_ways_give_the_same_scores_and_the_command_says_so(
     directory: Path,
-    opened: OpenedCritic,
+    opened: ValueHeadCritic,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -104,7 +107,7 @@ def test_all_ways_give_the_same_scores_and_the_command_says_so(
 
 
 def test_scores_that_are_apart_are_told_and_are_a_failure(
-    directory: Path, opened: OpenedCritic, monkeypatch: pytest.MonkeyPatch
+    directory: Path, opened: ValueHeadCritic, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("gad_ray.bench.parity.study.by_command", lambda critic, pairs, scratch: reference)
     with listening(Off(opened), limits=Limits(), batching=BatchSettings()) as url:
@@ -159,7 +162,7 @@ def test_equal_pairs_of_one_request_are_counted_and_those_that_are_apart(apart: 
 
 
 def test_another_critic_at_the_endpoint_is_refused(
-    directory: Path, served_other: ServedCritic, monkeypatch: pytest.MonkeyPatch, opened: OpenedCritic
+    directory: Path, served_other: ServedCritic, monkeypatch: pytest.MonkeyPatch, opened: ValueHeadCritic
 ):
     monkeypatch.setattr(
         "gad_ray.bench.parity.study.by_command", lambda critic, pairs, scratch: study_of(opened.model, pairs)
@@ -177,7 +180,7 @@ def served_other(untied_model: Path, tmp_path: Path) -> ServedCritic:
     return ServedCritic.load(tmp_path / "other")
 
 
-def test_pairs_of_a_file_that_are_too_long_are_counted_and_left_out(opened: OpenedCritic, tmp_path: Path):
+def test_pairs_of_a_file_that_are_too_long_are_counted_and_left_out(opened: ValueHeadCritic, tmp_path: Path):
     rows = [{"content": "Hi", "response": "fine " * n} for n in (1, 2, 400)]
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -189,7 +192,7 @@ def test_pairs_of_a_file_that_are_too_long_are_counted_and_left_out(opened: Open
         read_pairs(file, opened.model.encoder, count=500, seed=0)
 
 
-def test_a_line_of_a_file_ends_where_its_json_does(opened: OpenedCritic, tmp_path: Path):
+def test_a_line_of_a_file_ends_where_its_json_does(opened: ValueHeadCritic, tmp_path: Path):
     file = tmp_path / "pairs.jsonl"
     row = {"content": "Hi", "response": "one\u2028two"}
     file.write_text(json.dumps(row, ensure_ascii=False) + "\n{\n", encoding="utf-8")

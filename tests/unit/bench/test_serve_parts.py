@@ -38,7 +38,7 @@ from gad_ray.bench.serve.swaps import FollowedRun, Trial
 from gad_ray.bench.serve.tables import tables
 from gad_ray.bench.serve.texts import draw_pairs
 from gad_ray.errors import ConfigError, GadError
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.serving.follow import critics_of
 from gad_ray.serving.loaded_critic import ServedCritic
 from tests.unit.bench.serving import listening, serving, toy_setting
@@ -67,7 +67,7 @@ def test_the_bare_forward_gives_the_scores_of_the_critic_round_after_round(
 ) -> None:
     with BareForward.running(critic_dir, PAIRS, threads=2, batch_tokens=200, out=tmp_path) as bare:
         first, second, served = bare.round(), bare.round(), bare.round(as_served=True)
-    chat = CriticModel.load(critic_dir).encoder
+    chat = load_critic(critic_dir).encoder
     assert bare.tokens == sum(len(chat.encode(pair)) for pair in PAIRS)
     assert first["scores"] == second["scores"] == pytest.approx(offline[1], abs=1e-4)
     assert served["scores"] == pytest.approx(offline[1], abs=1e-4)
@@ -90,7 +90,7 @@ def test_an_endpoint_and_a_plain_loop_score_all_pairs_in_large_and_in_single_req
             requests = requests_for(OwnShape(), PAIRS, each=each)
             scored = saturating(server, OwnShape(), requests, concurrency=3)()
             assert scored.scores == pytest.approx(offline[1], abs=1e-4)
-    critic = CriticModel.load(critic_dir)
+    critic = load_critic(critic_dir)
     rows = [critic.encoder.encode(pair) for pair in PAIRS]
     with torch.no_grad():
         last = [float(critic.row_values([row])[0, -1]) for row in rows]
@@ -108,7 +108,7 @@ def test_the_classifier_for_vllm_scores_as_the_head_scores_the_last_token(
     model: Any = AutoModelForSequenceClassification.from_pretrained(
         str(as_classifier(critic_dir, tmp_path / "c"))
     )
-    critic = CriticModel.load(critic_dir)
+    critic = load_critic(critic_dir)
     ids = torch.from_numpy(critic.encoder.encode(PAIRS[0]).ids.astype("int64"))[None]
     with torch.no_grad():
         assert model.num_labels == 1

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from gad_ray.batch import ScoreBatch
-from gad_ray.config.critic import LastPooling, MeanPooling
 from gad_ray.config.policy import RankAdvantage
 from gad_ray.config.run import RunConfig
 from gad_ray.core.discriminator import bradley_terry_loss
+from gad_ray.core.pooling import LastPooling, MeanPooling
 from gad_ray.demos.failures import eos_asymmetry, last_pooling, saturation, standing_still
 from gad_ray.demos.failures.bench import Bench, Verdict, scores_of
 from gad_ray.demos.failures.catalogue import FAILURES, choose, reproduce

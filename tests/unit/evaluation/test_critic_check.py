@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.evaluation.critic_check import (
     CheckedRow,
     check_critic,
@@ -16,7 +17,6 @@ from gad_ray.evaluation.critic_check import (
     fitting_rows,
     other_punctuation,
 )
-from gad_ray.evaluation.critic_store import OpenedCritic
 from gad_ray.health.critic import CriticFigures, Moved, TokenFigures, judge_critic
 from gad_ray.health.critic_texts import CRITIC_PHRASES, CRITIC_TEXTS
 from gad_ray.models.critic import CriticModel
@@ -24,12 +24,12 @@ from gad_ray.models.pairs import Pair
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
 
 
-def opened_of(tied_model: Path, *, scale: float = 1.0, bias: float = 0.0) -> OpenedCritic:
+def opened_of(tied_model: Path, *, scale: float = 1.0, bias: float = 0.0) -> ValueHeadCritic:
     critic = critic_learner(critic_config(tied_model)).model.eval()
     with torch.no_grad():
         critic.head.weight.mul_(scale)
         critic.head.bias.fill_(bias)
-    return OpenedCritic(model=critic, step=7, temperature=5.0)
+    return ValueHeadCritic(model=critic, step=7, temperature=5.0)
 
 
 ROWS = [

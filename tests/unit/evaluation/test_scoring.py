@@ -5,7 +5,7 @@ import pytest
 
 from gad_ray.errors import DataError, ModelError
 from gad_ray.evaluation.scoring import score_rows
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from tests.unit.builders import PROMPTS, TEACHER, critic_config, critic_learner, pair
 
 
@@ -21,7 +21,7 @@ def scored(critic_dir: Path, *rows: dict[str, object]) -> list[dict[str, Any]]:
 
 
 def test_rows_score_as_in_training_and_name_the_critic(critic_dir: Path):
-    critic = CriticModel.load(critic_dir)
+    critic = load_critic(critic_dir)
     wanted = critic.score([pair(PROMPTS[0], TEACHER[0]), pair(PROMPTS[0], "No.")], micro_batch_tokens=8192)
     found = scored(
         critic_dir,

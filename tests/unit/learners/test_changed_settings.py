@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gad_ray.batch import PromptBatch, RolloutBatch
-from gad_ray.config.critic import AdaptiveTemperature, BradleyTerryLoss, FixedTemperature
 from gad_ray.config.models import OptimizerConfig
 from gad_ray.config.policy import AdaptiveKl, KlConfig
+from gad_ray.core.discriminator import AdaptiveTemperature, BradleyTerryLoss, FixedTemperature
 from gad_ray.learners.critic import CriticLearner
 from tests.unit.builders import (
     GamePolicy,

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-import gad_ray.learners.critic_objective as objective
+import gad_ray.core.discriminator.bradley_terry as objective
 from gad_ray.batch import PromptBatch, ScoreBatch
-from gad_ray.config.critic import BradleyTerryLoss, FixedTemperature, MixPooling, ScoreReg
 from gad_ray.config.models import LoraConfig, OptimizerConfig
-from gad_ray.core.discriminator import bradley_terry_loss
+from gad_ray.core.discriminator import BradleyTerryLoss, FixedTemperature, ScoreReg, bradley_terry_loss
+from gad_ray.core.pooling import MixPooling
 from gad_ray.errors import TrainingError
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.critic_metrics import CriticLosses, correlation, critic_metrics, separation
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.models.pairs import Pair, TokenRow
 from tests.unit.builders import (
     SMOOTH,
@@ -285,7 +286,7 @@ def test_an_exported_critic_scores_as_the_learner_does(tied_model: Path, tmp_pat
     learner = learner_of(tied_model)
     learner.score_and_update(prompts, rollouts)
     learner.export(tmp_path / "critic")
-    loaded = CriticModel.load(tmp_path / "critic")
+    loaded = load_critic(tmp_path / "critic")
     pairs = flat_pairs(prompts)
     assert loaded.score(pairs, micro_batch_tokens=16384).tolist() == learner.score(pairs).tolist()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from gad_ray.config.models import LoraConfig
 from gad_ray.errors import ModelError
 from gad_ray.models.chat import ChatFormat
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from tests.unit.builders import assert_gradients_close, gradients_of
 from tests.unit.learners.variants import CRITIC_LOSSES, POOLINGS, all_pairs, batch_of, spread_critic
 
@@ -75,13 +75,13 @@ def test_a_blend_moves_with_the_updates_and_is_exported_as_it_stands(
     np.testing.assert_allclose(scores, 0.5 * parts[0] + 0.5 * parts[1], atol=1e-6, rtol=0)
 
     learner.export(tmp_path / "critic")
-    loaded = CriticModel.load(tmp_path / "critic")
+    loaded = load_critic(tmp_path / "critic")
     assert loaded.fingerprint() == prints[-1]
     assert loaded.score(all_pairs(), micro_batch_tokens=16384).tolist() == scores.tolist()
     meta = tmp_path / "critic" / "critic.json"
     meta.write_text(meta.read_text().replace('"updates": 2', '"updates": 3'))
     with pytest.raises(ModelError, match="pooling"):
-        CriticModel.load(tmp_path / "critic")
+        load_critic(tmp_path / "critic")
 
 
 @pytest.mark.parametrize("name", ["last", "mix"])
@@ -91,7 +91,7 @@ def test_an_exported_critic_pools_as_the_learner_does(
     learner, batch = spread_critic(tied_model, pooling=POOLINGS[name]), batch_of(chat)
     learner.score_and_update(batch.prompts, batch.rollouts)
     learner.export(tmp_path / "critic")
-    loaded = CriticModel.load(tmp_path / "critic")
+    loaded = load_critic(tmp_path / "critic")
     assert loaded.score(all_pairs(), micro_batch_tokens=16384).tolist() == learner.score(all_pairs()).tolist()
 
 

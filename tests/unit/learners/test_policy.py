@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import gad_ray.learners.policy_loss as policy_module
+import gad_ray.core.policy_loss.ppo as policy_module
 from gad_ray.batch import PromptBatch, RolloutBatch, StopReason
 from gad_ray.config.models import LoraConfig, OptimizerConfig
-from gad_ray.config.policy import GspoLoss, KlConfig, PpoLoss, TruncatedImportance
+from gad_ray.config.policy import KlConfig, TruncatedImportance
 from gad_ray.core.advantages import GrpoAdvantage, Rewarded, grpo_advantages
-from gad_ray.core.policy_loss import PolicyLossStats, ppo_loss
+from gad_ray.core.policy_loss import GspoLoss, PolicyLossStats, PpoLoss, ppo_loss
 from gad_ray.errors import TrainingError
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.policy import rows_of, teacher_row

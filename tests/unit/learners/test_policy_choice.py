@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gad_ray.config.policy import (
-    CispoLoss,
-    GspoLoss,
-    KlConfig,
-    PolicyLossConfig,
-    PpoLoss,
-    ReinforceLoss,
-    RejectedImportance,
-    TruncatedImportance,
-)
+from gad_ray.config.policy import KlConfig, PolicyLossConfig, RejectedImportance, TruncatedImportance
+from gad_ray.core.policy_loss import POLICY_LOSSES, CispoLoss, GspoLoss, LossBatch, PpoLoss, ReinforceLoss
 from gad_ray.learners.kl_penalty import KlPenalty
-from gad_ray.learners.policy_loss import Totals, importance_weights, policy_loss
+from gad_ray.learners.policy_loss import importance_weights
 from tests.unit.core.policy_loss_reference import CASES, HIGH, LENGTH, LOW, Batch, pad, reference
 
 # Ratios of e^-1.5, e^-0.1, 1, e^0.05, e^0.5 and e^2 under advantages of both signs: both bounds are met from both.
@@ -46,15 +38,16 @@ def test_a_loss_by_configuration_is_that_of_its_formula(name: str, aggregation: 
     width = max(map(len, BATCH.new))
     new = pad(BATCH.new, 0.0, width).requires_grad_()
     mask = pad([np.ones(len(row)) for row in BATCH.new], 0.0, width).bool()
-    loss, _ = policy_loss(
-        config_of(name, aggregation),
-        new,
+    batch = LossBatch(
         old_logprobs=pad(BATCH.old, 0.0, width),
         advantages=torch.tensor(BATCH.advantages, dtype=torch.float64),
         mask=mask,
         weights=pad(BATCH.weights, 0.0, width),
-        totals=Totals(sequences=len(BATCH.new), tokens=int(mask.sum())),
+        num_sequences=len(BATCH.new),
+        num_tokens=int(mask.sum()),
     )
+    config = config_of(name, aggregation)
+    loss, _ = POLICY_LOSSES.of(config)(new, batch, config)
     value, gradient = reference(name, aggregation, BATCH)
     assert float(loss.detach()) == pytest.approx(value, rel=1e-12)
     (found,) = torch.autograd.grad(loss, new)

@@ -19,9 +19,9 @@ from gad_ray.config.policy import (
     GrpoAdvantage,
     KlConfig,
     RankAdvantage,
-    ReinforceLoss,
     RejectedImportance,
 )
+from gad_ray.core.policy_loss import ReinforceLoss
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.policy import rows_of
 from tests.unit.builders import (

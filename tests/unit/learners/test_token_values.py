@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gad_ray.batch import RolloutBatch, ScoreBatch
-from gad_ray.config.critic import BradleyTerryLoss
+from gad_ray.core.discriminator import BradleyTerryLoss
 from gad_ray.models.chat import ChatFormat
 from tests.unit.builders import TEACHER, critic_config, critic_learner, prompt_batch, rollout_batch
 

@@ -16,37 +16,31 @@ import torch
 from torch import Tensor
 
 from gad_ray.batch import PromptBatch, Ragged, RolloutBatch, ScoreBatch, StopReason
-from gad_ray.config.critic import (
-    AdaptiveTemperature,
-    BlendPooling,
-    BradleyTerryLoss,
-    CrossEntropyLoss,
-    FixedTemperature,
-    LastPooling,
-    MeanPooling,
-    MixPooling,
-    ReplayConfig,
-    ScoreReg,
-)
+from gad_ray.config.critic import ReplayConfig
 from gad_ray.config.fit import SodaFit
 from gad_ray.config.models import OptimizerConfig
 from gad_ray.config.policy import (
     AdaptiveKl,
-    CispoLoss,
     DrGrpoAdvantage,
     GrpoAdvantage,
-    GspoLoss,
     KlConfig,
     OpoAdvantage,
-    PpoLoss,
     RankAdvantage,
-    ReinforceLoss,
     ReinforcePpAdvantage,
     RejectedImportance,
     RlooAdvantage,
     TruncatedImportance,
 )
 from gad_ray.config.reward import LengthWindow, NoRepetition, RewardConfig
+from gad_ray.core.discriminator import (
+    AdaptiveTemperature,
+    BradleyTerryLoss,
+    CrossEntropyLoss,
+    FixedTemperature,
+    ScoreReg,
+)
+from gad_ray.core.policy_loss import CispoLoss, GspoLoss, PpoLoss, ReinforceLoss
+from gad_ray.core.pooling import BlendPooling, LastPooling, MeanPooling, MixPooling
 from gad_ray.learners.collective import Collective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.preference import preference_groups, preference_step, reference_logprobs

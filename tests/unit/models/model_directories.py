@@ -28,8 +28,8 @@ from transformers import (
 )
 
 from gad_ray.config import load_config
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.dry_run import DryRun, dry_run
 from gad_ray.errors import ModelError
 from gad_ray.models.critic import CriticModel

@@ -10,8 +10,8 @@ import torch
 from transformers import LlamaConfig
 
 from gad_ray.config import load_config
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import LoraConfig, ModelConfig
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.errors import ModelError
 from gad_ray.memory_estimate import estimate_memory
 from gad_ray.models.critic import CriticModel

@@ -27,8 +27,8 @@ from transformers import (
 
 from gad_ray.batch import Example, Message
 from gad_ray.config import load_config
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import LoraConfig, ModelConfig
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.errors import ConfigError, DataError, ModelError
 from gad_ray.models.architecture import Architecture, read_architecture
 from gad_ray.models.checks import check_lengths

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import LoraConfig, ModelConfig
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.errors import DataError, ModelError
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import export_critic, load_critic
 from gad_ray.models.pairs import TokenRow
 from tests.tiny import make_tiny_model
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair, user
@@ -170,8 +171,8 @@ def test_an_exported_critic_scores_bit_for_bit_as_the_live_one(
     tied_model: Path, tmp_path: Path, compute: str
 ):
     critic = build(tied_model, compute=compute)
-    written = critic.export(tmp_path / "critic", step=7, temperature=5.0)
-    loaded = CriticModel.load(tmp_path / "critic")
+    written = export_critic(critic, tmp_path / "critic", step=7, temperature=5.0)
+    loaded = load_critic(tmp_path / "critic")
     assert np.array_equal(scores(loaded, *PAIRS), scores(critic, *PAIRS))
     assert loaded.fingerprint() == written == critic.fingerprint()
     assert loaded.encoder.max_tokens == 512
@@ -185,10 +186,10 @@ def test_an_export_with_adapters_holds_them_merged(tied_model: Path, tmp_path: P
         for name, parameter in critic.backbone.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.1)
-    critic.export(tmp_path / "critic", step=0, temperature=5.0)
+    export_critic(critic, tmp_path / "critic", step=0, temperature=5.0)
     names = load_file(tmp_path / "critic" / "model.safetensors").keys()
     assert not any("lora" in name for name in names)
-    found = scores(CriticModel.load(tmp_path / "critic"), *PAIRS)
+    found = scores(load_critic(tmp_path / "critic"), *PAIRS)
     np.testing.assert_allclose(found, scores(critic, *PAIRS), atol=1e-4)
     assert not np.allclose(found, scores(build(tied_model), *PAIRS), atol=1e-2)
 
@@ -196,10 +197,10 @@ def test_an_export_with_adapters_holds_them_merged(tied_model: Path, tmp_path: P
 def test_an_export_replaces_one_of_the_same_name_and_leaves_nothing_beside_it(
     tied_model: Path, tmp_path: Path
 ):
-    build(tied_model).export(tmp_path / "critic", step=1, temperature=5.0)
+    export_critic(build(tied_model), tmp_path / "critic", step=1, temperature=5.0)
     second = build(tied_model, seed=9)
-    second.export(tmp_path / "critic", step=2, temperature=5.0)
-    assert np.array_equal(scores(CriticModel.load(tmp_path / "critic"), *PAIRS), scores(second, *PAIRS))
+    export_critic(second, tmp_path / "critic", step=2, temperature=5.0)
+    assert np.array_equal(scores(load_critic(tmp_path / "critic"), *PAIRS), scores(second, *PAIRS))
     assert [entry.name for entry in tmp_path.iterdir()] == ["critic"]
 
 
@@ -239,21 +240,21 @@ def change_tokenizer(directory: Path) -> None:
 def test_an_export_that_was_changed_is_refused_naming_what(
     critic: CriticModel, tmp_path: Path, damage: Callable[[Path], None], part: str
 ):
-    critic.export(tmp_path / "critic", step=0, temperature=5.0)
+    export_critic(critic, tmp_path / "critic", step=0, temperature=5.0)
     damage(tmp_path / "critic")
     with pytest.raises(ModelError, match=rf"its {part} are not those it was exported with"):
-        CriticModel.load(tmp_path / "critic")
+        load_critic(tmp_path / "critic")
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]", '{"format": 99}'])
 def test_a_directory_that_is_no_exported_critic_is_refused(
     critic: CriticModel, tmp_path: Path, content: str | None
 ):
-    critic.export(tmp_path / "critic", step=0, temperature=5.0)
+    export_critic(critic, tmp_path / "critic", step=0, temperature=5.0)
     meta = tmp_path / "critic" / "critic.json"
     meta.unlink() if content is None else meta.write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match="critic"):
-        CriticModel.load(tmp_path / "critic")
+        load_critic(tmp_path / "critic")
 
 
 def test_a_fingerprint_changes_with_each_part_by_itself_and_not_otherwise(tied_model: Path, tmp_path: Path):

@@ -9,11 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gad_ray.config.critic import LastPooling, MeanPooling
 from gad_ray.config.models import ModelConfig
+from gad_ray.core.pooling import LastPooling, MeanPooling, PoolingSettings
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
-from gad_ray.models.pooling import AnyPooling
 from gad_ray.models.source import resolve_model
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair
 
@@ -43,13 +42,15 @@ def critic(directory: Path) -> CriticModel:
     return build(directory, "float32")
 
 
-def scores_of(critic: CriticModel, pooling: AnyPooling, *, packing: bool, budget: int) -> NDArray[np.float32]:
+def scores_of(
+    critic: CriticModel, pooling: PoolingSettings, *, packing: bool, budget: int
+) -> NDArray[np.float32]:
     critic.pooling, critic.packing = pooling, packing
     return critic.score(PAIRS, micro_batch_tokens=budget)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS, ids=lambda one: one.name)
-def test_padded_and_packed_pairs_score_as_they_do_alone(critic: CriticModel, pooling: AnyPooling):
+def test_padded_and_packed_pairs_score_as_they_do_alone(critic: CriticModel, pooling: PoolingSettings):
     alone = scores_of(critic, pooling, packing=False, budget=1)
     padded, packed = (scores_of(critic, pooling, packing=packing, budget=10**6) for packing in (False, True))
     assert len(set(alone.tolist())) == len(PAIRS)

@@ -9,7 +9,7 @@ import torch
 
 from gad_ray.errors import ModelError
 from gad_ray.learners.critic import CriticLearner
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.models.critic_state import CriticState, critic_of, frame_of
 from tests.unit.builders import (
     PROMPTS,
@@ -49,7 +49,7 @@ def test_a_critic_built_from_its_state_is_the_exported_one_to_the_bit(
     learner = learned(tied_model, **changed)
     learner.export(tmp_path / "critic")
     state = state_of(learner)
-    built, exported = critic_of(state), CriticModel.load(tmp_path / "critic")
+    built, exported = critic_of(state), load_critic(tmp_path / "critic")
     assert built.fingerprint() == exported.fingerprint() == learner.fingerprint() == state.fingerprint
     np.testing.assert_array_equal(
         built.score(PAIRS, micro_batch_tokens=8192), exported.score(PAIRS, micro_batch_tokens=8192)

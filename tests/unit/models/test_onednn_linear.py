@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import LoraConfig, ModelConfig
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.models import onednn_linear as module
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.onednn_linear import PackedLinear, pack_linears

@@ -14,7 +14,7 @@ import torch
 from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaModel, MistralConfig, MistralModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from gad_ray.config.critic import MeanPooling
+from gad_ray.core.pooling import MeanPooling
 from gad_ray.models import sequence_packing as module
 from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.critic import CriticModel, ValueHead

@@ -15,6 +15,7 @@ from gad_ray.config.models import ModelConfig
 from gad_ray.errors import ConfigError, DataError, ModelError
 from gad_ray.models.chat import ChatFormat, configured_chat_format, load_chat_format
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import export_critic, load_critic
 from gad_ray.models.template import DEFAULT_DATE, freeze, prints_date, template_variables
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
@@ -121,8 +122,8 @@ def test_settings_reach_the_template_and_the_critics_fingerprint_and_its_export(
     for changed in ({"template_date": "2025-01-01"}, {"template_variables": {"enable_thinking": False}}):
         other = critic(**changed)
         assert other.fingerprint().differing(plain_one.fingerprint()) == ("template",)
-        other.export(tmp_path / "critic", step=1, temperature=1.0)
-        loaded = CriticModel.load(tmp_path / "critic")
+        export_critic(other, tmp_path / "critic", step=1, temperature=1.0)
+        loaded = load_critic(tmp_path / "critic")
         assert loaded.fingerprint() == other.fingerprint()
         assert loaded.encoder.chat.prompt_text(HELLO) == other.encoder.chat.prompt_text(HELLO)
 

@@ -13,6 +13,7 @@ from gad_ray import machine
 from gad_ray.config import ModelConfig, RolloutConfig, RunConfig, config_hash, load_config
 from gad_ray.errors import ConfigError
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import export_critic
 from gad_ray.precision import Rates, Shape, resolve_precision, speed_from, speed_of, warn_of_slow_critic
 from gad_ray.precision import choice as module
 from tests.tiny import make_tiny_model
@@ -218,7 +219,7 @@ def test_an_exported_critic_that_is_slow_here_is_warned_of_before_it_is_loaded(
     pooling = CriticConfig.model_fields["pooling"].get_default(call_default_factory=True)
     model = ModelConfig(model=str(tied_model), compute=dtype)
     critic = CriticModel.build(model, pooling=pooling, max_tokens=64, seed=0)
-    critic.export(tmp_path / "critic", step=0, temperature=1.0)
+    export_critic(critic, tmp_path / "critic", step=0, temperature=1.0)
     rates(found)
     with caplog.at_level(logging.WARNING, logger="gad_ray"):
         warn_of_slow_critic(tmp_path / "critic")

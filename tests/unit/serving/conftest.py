@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from gad_ray.evaluation.critic_store import OpenedCritic
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.serving.loaded_critic import ServedCritic
 from tests.unit.builders import critic_config, critic_learner
 
@@ -33,9 +34,9 @@ def critic_dir(tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def critic(critic_dir: Path) -> CriticModel:
-    return CriticModel.load(critic_dir)
+    return load_critic(critic_dir)
 
 
 @pytest.fixture(scope="session")
 def served(critic: CriticModel) -> ServedCritic:
-    return ServedCritic(OpenedCritic(model=critic, step=12, temperature=2.0))
+    return ServedCritic(ValueHeadCritic(model=critic, step=12, temperature=2.0))

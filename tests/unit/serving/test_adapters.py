@@ -15,6 +15,7 @@ from gad_ray.errors import GadError
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.adapter import adapter_in, load_adapter
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.models.fingerprint import hash_tensors
 from gad_ray.models.load import load_backbone
 from gad_ray.models.lora import SharedBackbone
@@ -113,7 +114,7 @@ def test_on_a_shared_backbone_a_critic_scores_as_in_its_training_to_the_last_bit
         critic, facts = load_adapter(adapter_in(exports[name]), shared)
         found = critic.score(PAIRS, micro_batch_tokens=500)
         assert found.tolist() == learner.model.score(PAIRS, micro_batch_tokens=500).tolist()
-        merged = CriticModel.load(exports[name])
+        merged = load_critic(exports[name])
         np.testing.assert_allclose(found, merged.score(PAIRS, micro_batch_tokens=500), atol=1e-5, rtol=0)
         assert critic.fingerprint() == merged.fingerprint() == facts.fingerprint == learner.fingerprint()
         assert hash_tensors(critic.state()) == facts.fingerprint.weights
@@ -146,7 +147,7 @@ def test_each_model_scores_as_alone_whatever_others_are_asked_for_at_the_same_ti
     served: ServedCritic, critic: CriticModel, exports: dict[str, Path], passes_at_once: int
 ):
     wanted: dict[str | None, Any] = {
-        name: CriticModel.load(path).score(PAIRS, micro_batch_tokens=500) for name, path in exports.items()
+        name: load_critic(path).score(PAIRS, micro_batch_tokens=500) for name, path in exports.items()
     }
     wanted[None] = critic.score(PAIRS, micro_batch_tokens=500)
     models = [*wanted] * 4
@@ -324,7 +325,7 @@ def test_the_backbone_can_be_named_and_the_critic_itself_be_an_adapter_on_it(
     assert law.model.backbone.shared is code.model.backbone.shared  # type: ignore[union-attr]
     assert law.end_to_end
     assert code.end_to_end
-    assert law.fingerprint == CriticModel.load(exports["law"]).fingerprint().digest
+    assert law.fingerprint == load_critic(exports["law"]).fingerprint().digest
     # A whole critic brings its own.
     assert named.load_critic(ServedCritic.load, critic_dir).model is not law.model
     with pytest.raises(GadError, match="another backbone"):

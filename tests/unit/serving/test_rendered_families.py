@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from gad_ray.config.critic import MeanPooling
 from gad_ray.config.models import ModelConfig
-from gad_ray.evaluation.critic_store import OpenedCritic
+from gad_ray.core.pooling import MeanPooling
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.models.critic import CriticModel
 from gad_ray.serving.loaded_critic import ServedCritic
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
@@ -78,7 +78,7 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     )
     with torch.no_grad():
         model.head.weight.mul_(100.0)  # the fresh head's scores are close to 0
-    return Endpoint(family, ServedCritic(OpenedCritic(model=model.eval(), step=1, temperature=1.0)))
+    return Endpoint(family, ServedCritic(ValueHeadCritic(model=model.eval(), step=1, temperature=1.0)))
 
 
 def conversations(family: Family, content: str = USER) -> list[list[tuple[str, str]]]:

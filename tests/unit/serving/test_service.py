@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from gad_ray.batch import Message
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.errors import GadError, ModelError
-from gad_ray.evaluation.critic_store import OpenedCritic
 from gad_ray.evaluation.scoring import score_rows
 from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.models.pairs import Pair
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.batching import BatchSettings
@@ -154,13 +155,13 @@ def test_documents_under_one_prompt_score_the_same_with_its_computation_shared(
 def test_a_backbone_that_cannot_go_on_from_a_cache_shares_nothing(
     critic_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    model = CriticModel.load(critic_dir)
+    model = load_critic(critic_dir)
 
     def forget(*_: object, **__: object) -> None:
         raise AttributeError("no such cache")
 
     monkeypatch.setattr(model, "score_answers", forget)
-    assert not ServedCritic(OpenedCritic(model=model, step=1, temperature=1.0)).shares_prompts
+    assert not ServedCritic(ValueHeadCritic(model=model, step=1, temperature=1.0)).shares_prompts
 
 
 # --- Length
@@ -269,11 +270,11 @@ def test_a_trainers_rendered_samples_get_the_scores_of_their_texts(served: Serve
 
 @pytest.mark.parametrize("part", ["head.weight", "backbone.embed_tokens.weight"])
 def test_a_critic_with_a_number_that_is_not_finite_is_refused(critic_dir: Path, part: str):
-    model = CriticModel.load(critic_dir)
+    model = load_critic(critic_dir)
     with torch.no_grad():
         dict(model.named_parameters())[part].view(-1)[3] = float("nan")
     with pytest.raises(ModelError, match="not finite, e.g. " + part):
-        ServedCritic(OpenedCritic(model=model, step=1, temperature=1.0))
+        ServedCritic(ValueHeadCritic(model=model, step=1, temperature=1.0))
 
 
 def test_a_directory_without_a_critic_is_refused(tmp_path: Path):

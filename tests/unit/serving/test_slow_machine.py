@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from gad_ray.evaluation.critic_store import OpenedCritic
+from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
 from gad_ray.serving.batching import BatchSettings
@@ -36,7 +36,7 @@ class Slow(ServedCritic):
 
 @pytest.mark.parametrize("way", ["waiting", "asynchronous"])
 def test_a_call_that_takes_twice_as_long_as_a_request_may_is_answered_whole(critic: CriticModel, way: str):
-    served = Slow(OpenedCritic(model=critic, step=12, temperature=2.0))
+    served = Slow(ValueHeadCritic(model=critic, step=12, temperature=2.0))
     library = MetricLibrary()
     limits, batching = Limits(request_timeout_s=TIMEOUT_S), BatchSettings(max_batch_tokens=64)
 

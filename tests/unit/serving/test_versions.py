@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gad_ray.models.critic import CriticModel
+from gad_ray.models.critic_export import load_critic
 from gad_ray.serving.batcher import Batcher
 from gad_ray.serving.batching import BatchSettings
 from gad_ray.serving.limits import Limits
@@ -68,13 +68,13 @@ def use(
 
 def scores_of(directory: Path) -> list[float]:
     pairs = [pair(PROMPTS[0], TEACHER[0]), pair(PROMPTS[0], "No.")]
-    return CriticModel.load(directory).score(pairs, micro_batch_tokens=8192).tolist()
+    return load_critic(directory).score(pairs, micro_batch_tokens=8192).tolist()
 
 
 def test_every_request_during_swaps_is_answered_with_the_scores_of_the_critic_it_names(
     served: ServedCritic, others: list[Path], critic_dir: Path
 ):
-    wanted = {CriticModel.load(path).fingerprint().digest: scores_of(path) for path in (critic_dir, *others)}
+    wanted = {load_critic(path).fingerprint().digest: scores_of(path) for path in (critic_dir, *others)}
 
     async def call(service: ScoringService, versions: Versions) -> list[tuple[str, list[float]]]:
         found: list[tuple[str, list[float]]] = []
@@ -119,7 +119,7 @@ def test_the_old_critic_answers_until_the_new_one_is_ready(served: ServedCritic,
 
     before, after = use(served, call, load=slowly)
     assert before == served.fingerprint
-    assert after == CriticModel.load(others[0]).fingerprint().digest
+    assert after == load_critic(others[0]).fingerprint().digest
 
 
 def spoil(directory: Path, how: str) -> None:
@@ -191,7 +191,7 @@ def test_an_earlier_critic_comes_back_by_its_name_without_being_loaded(
         # One earlier critic is kept, and no more.
         assert await versions.serve(str(others[1]))
         assert len(versions.kept) == 2
-        assert not await versions.serve(CriticModel.load(others[0]).fingerprint().digest)
+        assert not await versions.serve(load_critic(others[0]).fingerprint().digest)
         assert service.critic.fingerprint == versions.kept[-1]
 
     use(served, call, load=load)

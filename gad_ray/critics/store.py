@@ -10,33 +10,18 @@ from typing import Any, Literal
 
 from gad_ray.batch import Fingerprint
 from gad_ray.checkpoint.store import CheckpointStore
-from gad_ray.checkpoint.tensors import STATE_FILE, load_state
+from gad_ray.checkpoint.tensors import STATE_FILE
 from gad_ray.config import RunConfig, load_config
+from gad_ray.config.critic import RemoteCritic as RemoteCriticSettings
+from gad_ray.critics.base import CRITICS, SETTINGS_FILE, Critic, open_settings
+from gad_ray.critics.value_head import MICRO_BATCH_TOKENS, ValueHeadCritic
 from gad_ray.errors import CheckpointError, ConfigError
-from gad_ray.learners.collective import LocalCollective
-from gad_ray.learners.critic import CriticLearner
-from gad_ray.models.critic import CriticModel
-from gad_ray.models.critic_meta import exported_fingerprint, exported_training
+from gad_ray.models.critic_meta import exported_fingerprint
 from gad_ray.observability.run_dir import RunDirectory, find_run
-from gad_ray.precision import warn_of_slow_critic
 
+KEY_VARIABLE: str = RemoteCriticSettings.model_fields["key_env"].default
 FINGERPRINT_FILE = "fingerprint.json"
 """Beside the critic's state in a checkpoint."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedCritic:
-    """A critic that is ready to score.
-
-    Attributes:
-        model: The critic.
-        step: Optimiser steps that it has taken.
-        temperature: τ of its loss, for probabilities of a comparison.
-    """
-
-    model: CriticModel
-    step: int
-    temperature: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +38,7 @@ class KeptCritic:
     kind: Literal["checkpoint", "export"]
     fingerprint: Fingerprint | None
 
-    def load(self, config: RunConfig) -> CriticModel:
+    def load(self, config: RunConfig) -> ValueHeadCritic:
         """The critic, ready to score by the path of training.
 
         Args:
@@ -63,9 +48,9 @@ class KeptCritic:
             GadError: If it cannot be loaded.
         """
         if self.kind == "checkpoint":
-            return _from_checkpoint(self.path, config).model
-        warn_of_slow_critic(self.path)
-        return CriticModel.load(self.path)
+            return ValueHeadCritic.of_checkpoint(self.path, config)
+        tokens = config.critic.micro_batch_tokens
+        return ValueHeadCritic.exported(self.path, micro_batch_tokens=tokens)
 
 
 def find_critics(directory: RunDirectory) -> list[KeptCritic]:
@@ -101,25 +86,52 @@ def find_target(target: str, output_dir: str) -> tuple[RunDirectory, KeptCritic 
     return find_run(target, output_dir), None
 
 
-def open_critic(directory: Path) -> OpenedCritic:
-    """The critic in a directory: an export wherever it lies, or a checkpoint that lies in its run.
+def open_critic(
+    source: str | Path, *, micro_batch_tokens: int | None = None, key_env: str = KEY_VARIABLE
+) -> Critic:
+    """Any critic, ready to score.
+
+    Args:
+        source: Directory of an export, wherever it lies; of a checkpoint, in its run; or the URL of an endpoint.
+        micro_batch_tokens: Tokens, padding included, in one forward pass of an exported value head.
+        key_env: Environment variable with the endpoint's key, where it wants one.
+
+    Raises:
+        GadError: If there is none, or it cannot be opened.
+    """
+    if str(source).startswith(("http://", "https://")):
+        settings = RemoteCriticSettings(url=str(source), key_env=key_env)
+        return CRITICS.of(settings)(settings)
+    directory = Path(source)
+    if (directory / SETTINGS_FILE).is_file():
+        return open_settings(directory)
+    return open_value_head(directory, micro_batch_tokens=micro_batch_tokens)
+
+
+def open_value_head(directory: Path, *, micro_batch_tokens: int | None = None) -> ValueHeadCritic:
+    """The value head in a directory: for what needs its tokens' values, beyond what all critics give.
+
+    Args:
+        directory: An export wherever it lies, or a checkpoint that lies in its run.
+        micro_batch_tokens: Tokens, padding included, in one forward pass of an export.
 
     Raises:
         GadError: If there is none, or it cannot be loaded.
     """
-    if (directory / "critic" / STATE_FILE).is_file():
-        opened = _from_checkpoint(directory, config_of(_run_above(directory)))
-        recorded = _of_checkpoint(directory).fingerprint
-        differing = () if recorded is None else opened.model.fingerprint().differing(recorded)
-        if differing:
-            raise CheckpointError(
-                f"its critic's {' and '.join(differing)} are not those that were saved",
-                where=str(directory),
-                hint="take another checkpoint; this one has been damaged or changed",
-            )
-        return opened
-    step, temperature = exported_training(directory)
-    return OpenedCritic(model=CriticModel.load(directory), step=step, temperature=temperature)
+    if not (directory / "critic" / STATE_FILE).is_file():
+        return ValueHeadCritic.exported(
+            directory, micro_batch_tokens=micro_batch_tokens or MICRO_BATCH_TOKENS
+        )
+    opened = ValueHeadCritic.of_checkpoint(directory, config_of(_run_above(directory)))
+    recorded = _of_checkpoint(directory).fingerprint
+    differing = () if recorded is None else opened.fingerprint().differing(recorded)
+    if differing:
+        raise CheckpointError(
+            f"its critic's {' and '.join(differing)} are not those that were saved",
+            where=str(directory),
+            hint="take another checkpoint; this one has been damaged or changed",
+        )
+    return opened
 
 
 def config_of(directory: RunDirectory) -> RunConfig:
@@ -136,18 +148,6 @@ def first_with(critics: Sequence[KeptCritic], fingerprint: Fingerprint | None) -
     if fingerprint is None:
         return None
     return next((critic for critic in critics if critic.fingerprint == fingerprint), None)
-
-
-def _from_checkpoint(path: Path, config: RunConfig) -> OpenedCritic:
-    learner = CriticLearner(
-        config.critic,
-        seed=config.seed,
-        total_steps=1,
-        collective=LocalCollective(),
-        max_nonfinite_steps=0,
-    )
-    learner.load_state(*load_state(path / "critic" / STATE_FILE))
-    return OpenedCritic(model=learner.model, step=learner.version, temperature=learner.temperature)
 
 
 def _run_above(path: Path) -> RunDirectory:
