@@ -27,10 +27,11 @@ from gad_ray.dry_run_models import (
     describe_models,
     sizes_are_known,
 )
-from gad_ray.errors import ConfigError, DataError, GadError
+from gad_ray.errors import ConfigError, DataError, GadError, RolloutError
 from gad_ray.machine import GIB
 from gad_ray.memory_estimate import ActorMemory, estimate_fit_memory, estimate_memory
 from gad_ray.precision import resolve_precision
+from gad_ray.registry import import_object, is_import_path
 
 if TYPE_CHECKING:
     from gad_ray.data.dataset import LoadedData
@@ -73,7 +74,7 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     found = DryRun(config, sections={"precision": resolved.lines}, warnings=resolved.warnings)
     found.warnings.extend(config.accepted if fit is None else [])
     engine = _check_engine(config, found)
-    roles = POLICY_AND_CRITIC if fit is None else POLICY
+    roles = POLICY_AND_CRITIC if fit is None and config.trains_critic else POLICY
     facts = describe_models(config, roles, found)
     formats = {role: chat_format(role, of(config), facts, engine, found) for role, of in roles}
     check_lengths(config, facts, found)
@@ -90,14 +91,16 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
         if formats["policy"] is not None:
             check_teacher_texts(config, data, facts["policy"], formats["policy"], found)
         if fit is None:
-            _check_pairs(config, data, formats["critic"], found)
+            _check_pairs(config, data, formats.get("critic"), found)
         _check_batches(config, fit, data, found)
     _check_gpus(config, fit, found)
     if fit is None and config.serve.enabled:
         _check_endpoint(config.serve, found)
     if sizes_are_known(facts, found) and len(facts) == len(roles):
         if fit is None:
-            actors = estimate_memory(config, policy=facts["policy"], critic=facts["critic"], engine=engine)
+            actors = estimate_memory(
+                config, policy=facts["policy"], critic=facts.get("critic"), engine=engine
+            )
         else:
             actors = estimate_fit_memory(config, policy=facts["policy"], engine=engine)
         found.sections["memory, roughly"] = _compare_memory(actors, fit, found)
@@ -140,6 +143,11 @@ def _check_engine(config: RunConfig, found: DryRun) -> str:
             hint="install it (make setup), or use rollout.engine=auto",
         ),
     )
+    if is_import_path(wanted):
+        try:
+            import_object(wanted)
+        except ValueError as error:
+            found.problems.append(RolloutError(str(error), where="rollout.engine", hint="check the path"))
     engine = wanted if wanted != "auto" else "vllm" if has_vllm else "transformers"
     found.sections["engine"] = [
         f"rollout by {engine}" + (", which rollout.engine = auto comes to" if wanted == "auto" else "")

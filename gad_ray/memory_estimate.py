@@ -58,14 +58,14 @@ class ActorMemory:
 
 
 def estimate_memory(
-    config: RunConfig, *, policy: ModelFacts, critic: ModelFacts, engine: str
+    config: RunConfig, *, policy: ModelFacts, critic: ModelFacts | None, engine: str
 ) -> tuple[ActorMemory, ...]:
     """Estimate what each actor holds at its fullest.
 
     Args:
         config: The run's configuration.
         policy: Facts of the policy's model.
-        critic: Facts of the critic's model.
+        critic: Facts of the critic's model; None where none is trained.
         engine: The rollout engine, ``vllm`` or ``transformers``.
     """
     # A sequence longer than the budget, or a group of them for the critic, is passed in one piece.
@@ -79,8 +79,6 @@ def estimate_memory(
     with_entropy = config.policy.entropy_coefficient > 0
     entropy = policy_tokens * _known(policy.architecture.vocab_size) * 8 if with_entropy else 0
     reference = _reference(config, policy)
-    replay = _replay(config)
-    packing = _packing(config, critic, critic_tokens)
     return (
         ActorMemory(
             role="policy",
@@ -96,11 +94,7 @@ def estimate_memory(
             role="critic",
             num=config.critic.group.num_ranks,
             on_gpu=config.critic.group.gpus_per_rank > 0,
-            parts={
-                **_learner(critic, config.critic.model, critic_tokens, has_logits=False),
-                **({"packing": packing} if packing else {}),
-                **({"replay": replay} if replay else {}),
-            },
+            parts={"process": _PROCESS} if critic is None else _critic(config, critic, critic_tokens),
         ),
         ActorMemory(
             role="rollout",
@@ -108,8 +102,17 @@ def estimate_memory(
             on_gpu=config.rollout.gpus_per_worker > 0,
             parts=_engine(config, policy, engine),
         ),
-        *_endpoint(config, critic),
+        *(() if critic is None else _endpoint(config, critic)),
     )
+
+
+def _critic(config: RunConfig, facts: ModelFacts, tokens: int) -> dict[str, int]:
+    packing, replay = _packing(config, facts, tokens), _replay(config)
+    return {
+        **_learner(facts, config.critic.model, tokens, has_logits=False),
+        **({"packing": packing} if packing else {}),
+        **({"replay": replay} if replay else {}),
+    }
 
 
 def _endpoint(config: RunConfig, facts: ModelFacts) -> tuple[ActorMemory, ...]:

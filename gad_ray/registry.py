@@ -64,6 +64,22 @@ def is_import_path(name: object) -> bool:
     return isinstance(name, str) and ":" in name
 
 
+def import_object(path: str) -> Any:
+    """What ``module:name`` names.
+
+    Raises:
+        ValueError: If it cannot be imported.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be imported ({type(error).__name__}: {error}): put its directory on PYTHONPATH, "
+            "for the actors too"
+        ) from error
+
+
 def import_settings(path: str, base: type[C]) -> type[C]:
     """The class of settings that ``module:Class`` names. Its module is imported, which registers the variant.
 
@@ -74,14 +90,7 @@ def import_settings(path: str, base: type[C]) -> type[C]:
     Raises:
         ValueError: If it cannot be imported, or is of another kind.
     """
-    module_name, _, name = path.partition(":")
-    try:
-        found: Any = getattr(importlib.import_module(module_name), name)
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be imported ({type(error).__name__}: {error}): put its directory on PYTHONPATH, "
-            "for the actors too"
-        ) from error
+    found = import_object(path)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{path} is no {base.__name__}: derive its settings from that class")
     return found

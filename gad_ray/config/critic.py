@@ -8,32 +8,10 @@ from pydantic import Field, SerializeAsAny, Tag
 
 from gad_ray.config.backend import BackendConfig, LocalBackendSettings
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
-from gad_ray.core.discriminator import BradleyTerryLoss, CrossEntropyLoss, DiscriminatorSettings
-from gad_ray.core.pooling import BlendPooling, LastPooling, MeanPooling, MixPooling, PoolingSettings
+from gad_ray.core.discriminator import BradleyTerryLoss, DiscriminatorLoss
+from gad_ray.core.pooling import MeanPooling, Pooling
 from gad_ray.registry import BY_NAME, IMPORTED, imported
-from gad_ray.strict_model import StrictModel, Variant, unnamed_means
-
-Pooling = Annotated[
-    Annotated[MeanPooling, Tag("mean")]
-    | Annotated[LastPooling, Tag("last")]
-    | Annotated[BlendPooling, Tag("blend")]
-    | Annotated[MixPooling, Tag("mix")]
-    | Annotated[SerializeAsAny[PoolingSettings], imported(PoolingSettings), IMPORTED],
-    BY_NAME,
-    unnamed_means("mean"),
-]
-"""How the values of a response's tokens become one score; a way of your own by ``name: module:Class``
-(docs/extending/pooling.md)."""
-
-
-DiscriminatorLoss = Annotated[
-    Annotated[BradleyTerryLoss, Tag("bradley_terry")]
-    | Annotated[CrossEntropyLoss, Tag("cross_entropy")]
-    | Annotated[SerializeAsAny[DiscriminatorSettings], imported(DiscriminatorSettings), IMPORTED],
-    BY_NAME,
-    unnamed_means("bradley_terry"),
-]
-"""What the critic minimises; a loss of your own by ``name: module:Class`` (docs/extending/loss.md)."""
+from gad_ray.strict_model import StrictModel, Variant
 
 
 class ReplayConfig(StrictModel):

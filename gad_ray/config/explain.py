@@ -111,6 +111,10 @@ def _dropped(config: RunConfig) -> str:
 
 def _critic(config: RunConfig) -> str:
     critic, prompts = config.critic, config.prompts_per_step
+    if critic.frozen is not None:
+        return (
+            f"critic: {critic.frozen.variant}, which scores and does not learn{_ranks(critic.group, prompts)}"
+        )
     responses = prompts * config.rollout.responses_per_prompt
     learned_from = _count(responses, "policy response")
     if critic.truncated == "exclude":

@@ -4,46 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializeAsAny, Tag, model_validator
+from pydantic import Field, model_validator
 
 from gad_ray.config.backend import BackendConfig, LocalBackendSettings
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
-from gad_ray.core.advantages import (
-    DrGrpoAdvantage,
-    GroupAdvantage,
-    GrpoAdvantage,
-    OpoAdvantage,
-    RankAdvantage,
-    ReinforcePpAdvantage,
-    RlooAdvantage,
-)
-from gad_ray.core.policy_loss import CispoLoss, GspoLoss, PolicyLoss, PpoLoss, ReinforceLoss
-from gad_ray.registry import BY_NAME, IMPORTED, imported
+from gad_ray.core.advantages import AdvantageConfig, GrpoAdvantage
+from gad_ray.core.policy_loss import PolicyLossConfig, PpoLoss
 from gad_ray.strict_model import StrictModel, unnamed_means
-
-AdvantageConfig = Annotated[
-    Annotated[GrpoAdvantage, Tag("grpo")]
-    | Annotated[DrGrpoAdvantage, Tag("dr_grpo")]
-    | Annotated[RlooAdvantage, Tag("rloo")]
-    | Annotated[RankAdvantage, Tag("rank")]
-    | Annotated[ReinforcePpAdvantage, Tag("reinforce_pp")]
-    | Annotated[OpoAdvantage, Tag("opo")]
-    | Annotated[SerializeAsAny[GroupAdvantage], imported(GroupAdvantage), IMPORTED],
-    BY_NAME,
-    unnamed_means("grpo"),
-]
-"""Which advantage; one of your own by ``name: module:Class`` (docs/extending/advantage.md)."""
-
-PolicyLossConfig = Annotated[
-    Annotated[PpoLoss, Tag("ppo")]
-    | Annotated[GspoLoss, Tag("gspo")]
-    | Annotated[CispoLoss, Tag("cispo")]
-    | Annotated[ReinforceLoss, Tag("reinforce")]
-    | Annotated[SerializeAsAny[PolicyLoss], imported(PolicyLoss), IMPORTED],
-    BY_NAME,
-    unnamed_means("ppo"),
-]
-"""Which policy-gradient loss; one of your own by ``name: module:Class`` (docs/extending/loss.md)."""
 
 
 class AdaptiveKl(StrictModel):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gad_ray.config.base import Precision, PrecisionChoice, resolved
+from gad_ray.registry import is_import_path
 from gad_ray.strict_model import StrictModel
+
+ENGINES = {
+    "vllm": "gad_ray.rollout.vllm_engine:open_engine",
+    "transformers": "gad_ray.rollout.transformers_engine:open_engine",
+}
+"""Packaged engine → import path of what opens it."""
 
 
 class RolloutConfig(StrictModel):
     """Sampling settings, the engine, and the rollout workers."""
 
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    """``auto``: vLLM where it is installed, else transformers."""
+    engine: str = "auto"
+    """``vllm``, ``transformers``, or ``auto``: vLLM where it is installed, else transformers. One of your own by the import
+    path ``module:function`` of what opens it (docs/extending/engine.md)."""
 
     responses_per_prompt: int = Field(default=8, ge=1)
     """Responses drawn for each prompt: the group."""
@@ -61,6 +67,15 @@ class RolloutConfig(StrictModel):
 
     kv_cache_gib: int = Field(default=1, ge=1)
     """vLLM on CPU: GiB of key-value cache."""
+
+    @field_validator("engine")
+    @classmethod
+    def _is_an_engine(cls, value: str) -> str:
+        if value not in ("auto", *ENGINES) and not is_import_path(value):
+            raise ValueError(
+                f"no such engine; take auto, {', '.join(ENGINES)}, or module:function for your own"
+            )
+        return value
 
     @property
     def dtype(self) -> Precision:

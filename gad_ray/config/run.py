@@ -261,6 +261,20 @@ class RunConfig(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _what_is_served_learns(self) -> Self:
+        if self.serve.enabled and not self.trains_critic:
+            raise ValueError(
+                "serve.enabled goes without critic.frozen: the critic does not change with the run; serve it by itself, with "
+                "gad-ray serve"
+            )
+        return self
+
+    @property
+    def trains_critic(self) -> bool:
+        """Whether the critic learns: not where ``critic.frozen`` names one that does not."""
+        return self.critic.frozen is None
+
+    @model_validator(mode="after")
     def _refills_are_fresh(self) -> Self:
         if self.policy.advantage.refill is not None and self.max_staleness > 0:
             raise ValueError(

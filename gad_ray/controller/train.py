@@ -50,9 +50,11 @@ def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
         opened = open_run(config, resume, check=read_position)
         config, directory = opened.config, opened.directory
     # Converted once, here: the actors would all begin to at the same time.
-    resolve_model(config.critic.model.model)
-    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl, has_critic=True)
-    check_lengths(config, (*data.train, *data.heldout), has_critic=True, probe=probe_row)
+    if config.trains_critic:
+        resolve_model(config.critic.model.model)
+    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl, has_critic=config.trains_critic)
+    examples = (*data.train, *data.heldout)
+    check_lengths(config, examples, has_critic=config.trains_critic, probe=probe_row)
     try_reward_functions(config.reward, data.train[0])
     stop.abrupt = False
     with RaySession():

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import yaml
 
 from gad_ray.config import RunConfig
-from gad_ray.config.policy import GrpoAdvantage
 from gad_ray.config.reward import LengthWindow
+from gad_ray.core.advantages import GrpoAdvantage
 from gad_ray.core.discriminator import AdaptiveTemperature, BradleyTerryLoss, FixedTemperature
 from gad_ray.health.facts import NO_FACTS, RunFacts
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import TypeAdapter
 
-from gad_ray.config.critic import Pooling
-from gad_ray.core.pooling import PoolingSettings
+from gad_ray.core.pooling import Pooling, PoolingSettings
 
 _READER: TypeAdapter[PoolingSettings] = TypeAdapter(Pooling)
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -21,8 +20,9 @@ from gad_ray.errors import DataError, ModelError
 from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.pairs import Pair
 from gad_ray.models.source import describe_model, resolve_model
-from gad_ray.quality.settings import Engine, PolicySettings
-from gad_ray.rollout.worker import RolloutWorker, open_engine
+from gad_ray.quality.settings import PolicySettings
+from gad_ray.rollout.engine import open_engine
+from gad_ray.rollout.worker import RolloutWorker, engine_setup
 
 _logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class PolicySide:
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         on_gpu = torch.cuda.is_available()
         config = RolloutConfig(
-            engine=cast("Engine", self._settings.engine),
+            engine=self._settings.engine,
             temperature=self._settings.temperature,
             top_p=self._settings.top_p,
             max_response_tokens=self._settings.max_tokens,
@@ -136,10 +136,10 @@ class PolicySide:
             gpus_per_worker=1.0 if on_gpu else 0.0,
             batch_sequences=_AT_ONCE,
         )
-        engine = open_engine(
+        setup = engine_setup(
             self._directory, config, self._chat, max_prompt_tokens=max_prompt_tokens, seed=self._seed
         )
-        return RolloutWorker(engine, self._chat, config, LimitsConfig())
+        return RolloutWorker(open_engine(setup), self._chat, config, LimitsConfig())
 
 
 class CriticSide:

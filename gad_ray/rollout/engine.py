@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
-from gad_ray.config.rollout import RolloutConfig
+from gad_ray.config.rollout import ENGINES, RolloutConfig
 from gad_ray.errors import RolloutError
 from gad_ray.models.policy import SequenceRow
+from gad_ray.registry import import_object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +65,42 @@ class GeneratorEngine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSetup:
+    """What an engine is opened with.
+
+    Attributes:
+        model_dir: A Hugging Face directory: the policy's first weights.
+        config: Precision, memory and batch size.
+        stop_token_ids: Tokens that end a response.
+        max_prompt_tokens: Longest rendered prompt, the probe's included.
+        seed: Seed of the engine; every request carries its own besides.
+    """
+
+    model_dir: Path
+    config: RolloutConfig
+    stop_token_ids: Sequence[int]
+    max_prompt_tokens: int
+    seed: int
+
+
+def open_engine(setup: EngineSetup) -> GeneratorEngine:
+    """The engine that the settings name.
+
+    Raises:
+        ModelError: If the model cannot be loaded.
+        RolloutError: If the engine is not installed, or cannot be imported.
+    """
+    name = choose_engine(setup.config)
+    try:
+        opener = import_object(ENGINES.get(name, name))
+    except ValueError as error:
+        raise RolloutError(str(error), where="rollout.engine", hint="check the path") from error
+    return opener(setup)
+
+
 def choose_engine(config: RolloutConfig) -> str:
-    """``vllm`` or ``transformers``: what the config says, or what is installed.
+    """What the config says, or what is installed.
 
     Raises:
         RolloutError: If vLLM is asked for and not installed.

@@ -17,7 +17,19 @@ from gad_ray.models.architecture import check_keeps_cache
 from gad_ray.models.arrays import from_numpy
 from gad_ray.models.load import TORCH_DTYPES, load_causal_lm
 from gad_ray.models.policy import SequenceRow
-from gad_ray.rollout.engine import Generation, GenerationRequest
+from gad_ray.rollout.engine import EngineSetup, Generation, GenerationRequest
+
+
+def open_engine(setup: EngineSetup) -> TransformersEngine:
+    """The engine ``transformers``."""
+    config = setup.config
+    return TransformersEngine(
+        setup.model_dir,
+        precision=config.dtype,
+        stop_token_ids=setup.stop_token_ids,
+        batch_sequences=config.batch_sequences,
+        device=torch.device("cuda" if config.gpus_per_worker > 0 else "cpu"),
+    )
 
 
 class TransformersEngine:

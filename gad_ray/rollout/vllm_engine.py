@@ -15,7 +15,7 @@ from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.models.arrays import from_numpy
 from gad_ray.models.policy import SequenceRow
-from gad_ray.rollout.engine import Generation, GenerationRequest
+from gad_ray.rollout.engine import EngineSetup, Generation, GenerationRequest
 
 
 def prepare_environment(config: RolloutConfig) -> None:
@@ -29,6 +29,17 @@ def prepare_environment(config: RolloutConfig) -> None:
     # On a CPU: leave placement of threads to the operating system, several actors share the cores.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.kv_cache_gib))
+
+
+def open_engine(setup: EngineSetup) -> VllmEngine:
+    """The engine ``vllm``."""
+    return VllmEngine(
+        setup.model_dir,
+        setup.config,
+        stop_token_ids=setup.stop_token_ids,
+        max_prompt_tokens=setup.max_prompt_tokens,
+        seed=setup.seed,
+    )
 
 
 class VllmEngine:

@@ -25,7 +25,7 @@ from gad_ray.errors import RolloutError, SyncError
 from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.policy import SequenceRow
 from gad_ray.models.source import resolve_model
-from gad_ray.rollout.engine import Generation, GenerationRequest, GeneratorEngine, choose_engine
+from gad_ray.rollout.engine import EngineSetup, Generation, GenerationRequest, GeneratorEngine, open_engine
 
 _PROBE_PROMPT = (Message(role="user", content="Which three habits make a text easy to read, and why?"),)
 _PROBE_RESPONSE = "Short sentences, plain words and one idea at a time: 3 habits that let a reader follow without going back."
@@ -43,21 +43,10 @@ def response_seed(seed: int, step: int, example_id: str, index: int) -> int:
     return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
 
 
-def build_engine(config: RunConfig, chat: ChatFormat) -> GeneratorEngine:
-    """The engine that the config names, with the policy's pretrained weights."""
-    return open_engine(
-        resolve_model(config.policy.model.model),
-        config.rollout,
-        chat,
-        max_prompt_tokens=config.data.max_prompt_tokens,
-        seed=config.seed,
-    )
-
-
-def open_engine(
+def engine_setup(
     model_dir: Path, config: RolloutConfig, chat: ChatFormat, *, max_prompt_tokens: int, seed: int
-) -> GeneratorEngine:
-    """An engine with the weights of a directory.
+) -> EngineSetup:
+    """What an engine for a model is opened with.
 
     Args:
         model_dir: A Hugging Face directory.
@@ -65,32 +54,14 @@ def open_engine(
         chat: The model's tokenizer and template.
         max_prompt_tokens: Longest rendered prompt.
         seed: Seed of the engine.
-
-    Raises:
-        ModelError: If the model cannot be loaded.
-        RolloutError: If the engine is not installed.
     """
-    if choose_engine(config) == "vllm":
-        from gad_ray.rollout.vllm_engine import VllmEngine
-
-        return VllmEngine(
-            model_dir,
-            config,
-            stop_token_ids=chat.stop_token_ids,
-            # The probe is a prompt too.
-            max_prompt_tokens=max(max_prompt_tokens, len(probe_row(chat))),
-            seed=seed,
-        )
-    import torch
-
-    from gad_ray.rollout.transformers_engine import TransformersEngine
-
-    return TransformersEngine(
-        model_dir,
-        precision=config.dtype,
-        stop_token_ids=chat.stop_token_ids,
-        batch_sequences=config.batch_sequences,
-        device=torch.device("cuda" if config.gpus_per_worker > 0 else "cpu"),
+    return EngineSetup(
+        model_dir=model_dir,
+        config=config,
+        stop_token_ids=tuple(chat.stop_token_ids),
+        # The probe is a prompt too.
+        max_prompt_tokens=max(max_prompt_tokens, len(probe_row(chat))),
+        seed=seed,
     )
 
 
@@ -125,8 +96,11 @@ class RolloutWorker:
             RolloutError: If the engine is not installed.
         """
         model = config.policy.model
-        chat = configured_chat_format(resolve_model(model.model), model)
-        return cls(build_engine(config, chat), chat, config.rollout, config.limits)
+        directory = resolve_model(model.model)
+        chat = configured_chat_format(directory, model)
+        limit = config.data.max_prompt_tokens
+        setup = engine_setup(directory, config.rollout, chat, max_prompt_tokens=limit, seed=config.seed)
+        return cls(open_engine(setup), chat, config.rollout, config.limits)
 
     @property
     def version(self) -> int:

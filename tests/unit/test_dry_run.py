@@ -24,6 +24,7 @@ from gad_ray import machine
 from gad_ray.batch import Message
 from gad_ray.config import RunConfig, load_config
 from gad_ray.dry_run import DryRun, dry_run
+from gad_ray.errors import ConfigError
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.learners.kl_penalty import KlPenalty
@@ -568,3 +569,21 @@ def test_a_slow_precision_is_warned_of_by_the_dry_run(recipe: Path, monkeypatch:
     (warning,) = run(recipe, "policy.model.compute=float32", "rollout.precision=float32").warnings
     assert warning.startswith("critic.model.compute = bfloat16 is slow here: 12 GFLOP/s in bfloat16, 120 in")
     assert warning.endswith("set critic.model.compute=auto, or float32")
+
+
+def test_a_critic_that_does_not_learn_is_told_and_needs_no_model(recipe: Path) -> None:
+    found = run(
+        recipe, "critic.model.model=no/such-model", "critic.frozen={name: remote, url: 'http://127.0.0.1:1'}"
+    )
+    assert not found.problems
+    assert any(
+        "critic: remote, which scores and does not learn" in line for line in found.sections["batches"]
+    )
+    assert "weights" not in next(
+        line for line in found.sections["memory, roughly"] if line.startswith("critic")
+    )
+
+
+def test_a_critic_that_does_not_learn_is_not_served_by_its_run(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"serve\.enabled goes without critic\.frozen"):
+        load_config(str(recipe), ["critic.frozen={name: exported, path: somewhere}", "serve.enabled=true"])

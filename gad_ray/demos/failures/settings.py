@@ -5,9 +5,10 @@ from __future__ import annotations
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.data import DataConfig
 from gad_ray.config.models import ModelConfig, OptimizerConfig
-from gad_ray.config.policy import KlConfig, PolicyConfig, RankAdvantage
+from gad_ray.config.policy import KlConfig, PolicyConfig
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import AdversarialStage, RunConfig, StagesConfig, WarmupStage
+from gad_ray.core.advantages import RankAdvantage
 from gad_ray.core.discriminator import BradleyTerryLoss, FixedTemperature, ScoreReg
 
 POLICY_LR = 1e-4

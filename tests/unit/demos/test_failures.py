@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gad_ray.batch import ScoreBatch
-from gad_ray.config.policy import RankAdvantage
 from gad_ray.config.run import RunConfig
+from gad_ray.core.advantages import RankAdvantage
 from gad_ray.core.discriminator import bradley_terry_loss
 from gad_ray.core.pooling import LastPooling, MeanPooling
 from gad_ray.demos.failures import eos_asymmetry, last_pooling, saturation, standing_still

@@ -16,7 +16,8 @@ import torch
 from gad_ray.batch import Ragged, RolloutBatch
 from gad_ray.config import RunConfig
 from gad_ray.config.models import OptimizerConfig
-from gad_ray.config.policy import AdaptiveKl, DrGrpoAdvantage, KlConfig
+from gad_ray.config.policy import AdaptiveKl, KlConfig
+from gad_ray.core.advantages import DrGrpoAdvantage
 from gad_ray.core.policy_loss import PpoLoss
 from gad_ray.health import HealthMonitor
 from gad_ray.models.policy import rows_of

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from gad_ray.config.policy import KlConfig, PolicyLossConfig, RejectedImportance, TruncatedImportance
-from gad_ray.core.policy_loss import POLICY_LOSSES, CispoLoss, GspoLoss, LossBatch, PpoLoss, ReinforceLoss
+from gad_ray.config.policy import KlConfig, RejectedImportance, TruncatedImportance
+from gad_ray.core.policy_loss import (
+    POLICY_LOSSES,
+    CispoLoss,
+    GspoLoss,
+    LossBatch,
+    PolicyLossConfig,
+    PpoLoss,
+    ReinforceLoss,
+)
 from gad_ray.learners.kl_penalty import KlPenalty
 from gad_ray.learners.policy_loss import importance_weights
 from tests.unit.core.policy_loss_reference import CASES, HIGH, LENGTH, LOW, Batch, pad, reference

@@ -13,14 +13,8 @@ from torch import Tensor
 
 from gad_ray.batch import Ragged, RolloutBatch
 from gad_ray.config.models import OptimizerConfig
-from gad_ray.config.policy import (
-    AdaptiveKl,
-    DrGrpoAdvantage,
-    GrpoAdvantage,
-    KlConfig,
-    RankAdvantage,
-    RejectedImportance,
-)
+from gad_ray.config.policy import AdaptiveKl, KlConfig, RejectedImportance
+from gad_ray.core.advantages import DrGrpoAdvantage, GrpoAdvantage, RankAdvantage
 from gad_ray.core.policy_loss import ReinforceLoss
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.policy import rows_of

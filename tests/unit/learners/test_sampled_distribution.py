@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gad_ray.batch import Ragged, RolloutBatch
 from gad_ray.config.models import OptimizerConfig
-from gad_ray.config.policy import DrGrpoAdvantage, KlConfig, TruncatedImportance
+from gad_ray.config.policy import KlConfig, TruncatedImportance
+from gad_ray.core.advantages import DrGrpoAdvantage
 from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.sampling import processed_logits
 from gad_ray.models.policy import SequenceRow

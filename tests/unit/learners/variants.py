@@ -19,19 +19,16 @@ from gad_ray.batch import PromptBatch, Ragged, RolloutBatch, ScoreBatch, StopRea
 from gad_ray.config.critic import ReplayConfig
 from gad_ray.config.fit import SodaFit
 from gad_ray.config.models import OptimizerConfig
-from gad_ray.config.policy import (
-    AdaptiveKl,
+from gad_ray.config.policy import AdaptiveKl, KlConfig, RejectedImportance, TruncatedImportance
+from gad_ray.config.reward import LengthWindow, NoRepetition, RewardConfig
+from gad_ray.core.advantages import (
     DrGrpoAdvantage,
     GrpoAdvantage,
-    KlConfig,
     OpoAdvantage,
     RankAdvantage,
     ReinforcePpAdvantage,
-    RejectedImportance,
     RlooAdvantage,
-    TruncatedImportance,
 )
-from gad_ray.config.reward import LengthWindow, NoRepetition, RewardConfig
 from gad_ray.core.discriminator import (
     AdaptiveTemperature,
     BradleyTerryLoss,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gad_ray.batch import Ragged, StopReason
-from gad_ray.config.policy import (
+from gad_ray.config.reward import NoRepetition, RewardConfig
+from gad_ray.core.advantages import (
     AdvantageConfig,
     DrGrpoAdvantage,
     GrpoAdvantage,
@@ -13,7 +14,6 @@ from gad_ray.config.policy import (
     ReinforcePpAdvantage,
     RlooAdvantage,
 )
-from gad_ray.config.reward import NoRepetition, RewardConfig
 from gad_ray.models.chat import ChatFormat
 from gad_ray.rewards.format_terms import FormatTerms
 from gad_ray.rewards.stage import (
