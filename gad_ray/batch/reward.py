@@ -87,7 +87,7 @@ class TrainBatch:
         group: [R] int64 index of each response's group, from 0 on; those of one group are adjacent.
         advantages: [R] float32; 0 for responses that are not trained on.
         kept: [R] the responses that are trained on.
-        policy_version: Version of the weights that drew the samples.
+        policy_versions: [R] int64 version of the weights that drew each sample.
         sampling: The settings they were drawn with.
         penalty: [R] float32 KL penalty that was taken from the rewards; None where there is none.
         num_alone: Responses left out as the only ones of their group.
@@ -102,7 +102,7 @@ class TrainBatch:
     group: Int64
     advantages: Float32
     kept: NDArray[np.bool_]
-    policy_version: int
+    policy_versions: Int64
     sampling: SamplingSettings
     penalty: Float32 | None = None
     num_alone: int = 0
@@ -111,7 +111,7 @@ class TrainBatch:
 
     def __post_init__(self) -> None:
         n = len(self.advantages)
-        for name in ("prompt_tokens", "response_tokens", "logprobs", "group", "kept"):
+        for name in ("prompt_tokens", "response_tokens", "logprobs", "group", "kept", "policy_versions"):
             check(
                 len(getattr(self, name)) == n, f"{name} has {len(getattr(self, name))} rows, advantages {n}"
             )

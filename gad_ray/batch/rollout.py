@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
@@ -36,7 +36,7 @@ class RolloutBatch:
         logprobs: R rows of float32, log-probability (nats) of each response token under the distribution that it was
             drawn from (after penalty, temperature and top-p), as the engine computed it.
         stop_reasons: [R] why each generation ended.
-        policy_version: Version of the weights that drew these samples.
+        policy_versions: [R] int64 version of the weights that drew each sample.
         sampling: The settings they were drawn with.
         teacher_lengths: [R] int32 length of the teacher's response to the same prompt, in the policy's tokens and
             without an end-of-turn token: compare it with ``text_lengths``.
@@ -52,7 +52,7 @@ class RolloutBatch:
     response_tokens: Ragged
     logprobs: Ragged
     stop_reasons: tuple[StopReason, ...]
-    policy_version: int
+    policy_versions: Int64
     sampling: SamplingSettings
     teacher_lengths: Int32
     num_failed: int = 0
@@ -67,6 +67,7 @@ class RolloutBatch:
             "response_tokens",
             "logprobs",
             "stop_reasons",
+            "policy_versions",
             "teacher_lengths",
         ):
             check(
@@ -94,6 +95,11 @@ class RolloutBatch:
         """Response tokens in the batch, with the end-of-turn tokens."""
         return len(self.response_tokens.values)
 
+    @property
+    def oldest_version(self) -> int:
+        """Version of the oldest weights that drew one of the samples; at least one must be there."""
+        return int(self.policy_versions.min())
+
     def groups(self) -> list[tuple[int, int]]:
         """[start, stop) of each run of responses that answer the same prompt."""
         bounds: list[tuple[int, int]] = []
@@ -119,23 +125,20 @@ class RolloutBatch:
             response_tokens=self.response_tokens.take(indices),
             logprobs=self.logprobs.take(indices),
             stop_reasons=tuple(self.stop_reasons[i] for i in indices),
+            policy_versions=self.policy_versions[list(indices)],
             teacher_lengths=self.teacher_lengths[list(indices)],
         )
 
     @classmethod
     def concat(cls, parts: Sequence[RolloutBatch]) -> RolloutBatch:
-        """Join the shards of one step.
+        """Join the shards of one step, of whatever policy versions.
 
         Raises:
-            ValueError: If the parts differ in step, policy version or sampling settings.
+            ValueError: If the parts differ in step or sampling settings.
         """
         first = parts[0]
         for part in parts[1:]:
             check(part.step == first.step, f"steps differ: {part.step} and {first.step}")
-            check(
-                part.policy_version == first.policy_version,
-                f"policy versions differ: {part.policy_version} and {first.policy_version}",
-            )
             check(part.sampling == first.sampling, "sampling settings differ")
         return cls(
             step=first.step,
@@ -145,7 +148,7 @@ class RolloutBatch:
             response_tokens=Ragged.concat([p.response_tokens for p in parts]),
             logprobs=Ragged.concat([p.logprobs for p in parts]),
             stop_reasons=tuple(s for p in parts for s in p.stop_reasons),
-            policy_version=first.policy_version,
+            policy_versions=np.concatenate([p.policy_versions for p in parts]),
             sampling=first.sampling,
             teacher_lengths=np.concatenate([p.teacher_lengths for p in parts]),
             num_failed=sum(p.num_failed for p in parts),
@@ -160,7 +163,9 @@ class RolloutReceipt:
 
     num_responses: int
     num_tokens: int
-    policy_version: int
+    versions: Mapping[str, int]
+    """Id of each prompt that was answered → oldest policy version that drew one of its responses."""
+
     seconds: float
 
     @classmethod
@@ -169,6 +174,9 @@ class RolloutReceipt:
         return cls(
             num_responses=len(batch),
             num_tokens=batch.num_tokens,
-            policy_version=batch.policy_version,
+            versions={
+                batch.example_ids[start]: int(batch.policy_versions[start:stop].min())
+                for start, stop in batch.groups()
+            },
             seconds=batch.seconds,
         )

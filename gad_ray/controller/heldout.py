@@ -203,7 +203,7 @@ class HeldOut:
         """The policy's answers at a version of its weights: the same settings and seed, so drawn once for each."""
         assert self._prompts is not None
         for known in (self._before, self._current):
-            if known is not None and known.rollouts.policy_version == policy_version:
+            if known is not None and known.rollouts.oldest_version == policy_version:
                 return known
         self._current = self._answer(self._prompts)
         return self._current
@@ -271,7 +271,7 @@ class GreedyAnswers:
         if self._prompts is None or not self._file.is_file():
             return None
         before = load_rollouts(self._file)
-        if before.policy_version == policy_version:
+        if before.oldest_version == policy_version:
             return 1.0
         return share_unchanged(before, answer(self._config, groups, self._prompts, greedy=True))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -29,15 +29,15 @@ from gad_ray.controller.timing import Stopwatch
 from gad_ray.core.advantages import RefillConfig
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.prompt_sampler import PromptSampler
-from gad_ray.errors import TrainingError
+from gad_ray.rollout.work_buffer import Slot, SlotState, WorkBuffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """Prompts whose responses were asked for, and where the data stood before they were drawn."""
+    """A step's prompts whose responses were asked for, and where the data stood before they were drawn."""
 
     step: int
-    rows: tuple[int, ...]
+    slots: tuple[Slot, ...]
     prompts: ObjectRef[PromptBatch]
     responses: PendingRollouts
     position_before: dict[str, JsonValue]
@@ -92,22 +92,22 @@ class RolloutQueue:
             curriculum=config.data.curriculum,
             difficulty=data.difficulty,
         )
+        self._buffer = WorkBuffer(max_staleness=config.max_staleness)
         self._queue: deque[_Asked] = deque()
-        self._last_asked = 0
 
     def fill(self) -> None:
         """Ask for responses until ``max_staleness`` steps are under way besides the one to be trained."""
-        while len(self._queue) <= self._config.max_staleness and self._last_asked < self._stages.total_steps:
-            self._last_asked += 1
-            step = self._last_asked
+        while self._buffer.has_room and self._buffer.next_step <= self._stages.total_steps:
+            step = self._buffer.next_step
             game_step = step - self._stages.warmup_steps
             position = self._sampler.position()
             rows = self._sampler.next_batch(game_step)
-            prompts, responses = self._ask(step, rows)
+            slots = self._buffer.open(self._prompts_at(rows))
+            prompts, responses = self._ask(slots)
             self._queue.append(
                 _Asked(
                     step=step,
-                    rows=rows,
+                    slots=tuple(slots),
                     prompts=prompts,
                     responses=responses,
                     position_before=position,
@@ -126,11 +126,10 @@ class RolloutQueue:
             TrainingError: If a sample is older than it may be.
         """
         sampled = self._sampled()
-        staleness = policy_version - min(receipt.policy_version for receipt in sampled.receipts)
-        if staleness > self._config.max_staleness:
-            raise TrainingError(
-                f"step {sampled.step} holds samples {staleness} versions old; max_staleness = {self._config.max_staleness}"
-            )
+        groups = self._buffer.take(policy_version=policy_version)
+        staleness = policy_version - min(
+            (slot.policy_version or 0 for slot in groups), default=policy_version
+        )
         num_tokens = sum(receipt.num_tokens for receipt in sampled.receipts)
         told = {
             "rollout/staleness": float(staleness),
@@ -142,7 +141,7 @@ class RolloutQueue:
     def _sampled(self) -> StepRollouts:
         started = time.perf_counter()
         asked = self._queue.popleft()
-        receipts = self._receipts(asked.step, asked.responses)
+        receipts = self._receipts(asked.slots, asked.responses)
         metrics = {"data/epoch": asked.epoch}
         if self._config.data.curriculum is not None:
             metrics["data/admitted_prompts"] = float(asked.num_admitted)
@@ -160,7 +159,7 @@ class RolloutQueue:
         refill = self._config.policy.advantage.refill
         if refill is None or asked.step <= self._stages.warmup_steps:
             return sampled
-        return self._refilled(sampled, asked.rows, refill)
+        return self._refilled(sampled, asked.slots, refill)
 
     def observe(self, figures: PromptFigures) -> None:
         """Let the curriculum learn from what a step has shown."""
@@ -177,24 +176,26 @@ class RolloutQueue:
             CheckpointError: If it was taken with other data, or is damaged.
         """
         self._sampler.load_state(state)
-        self._last_asked = step
+        self._buffer.begin_after(step)
 
-    def _refilled(self, sampled: StepRollouts, rows: tuple[int, ...], refill: RefillConfig) -> StepRollouts:
+    def _refilled(self, sampled: StepRollouts, slots: tuple[Slot, ...], refill: RefillConfig) -> StepRollouts:
         """The step with new prompts in place of those whose responses are all alike to critic and format rewards.
 
         Those stay in the step: the critic learns from them, and the policy's update leaves them out by itself.
         """
         step, wanted = sampled.step, self._config.prompts_per_step
-        parts, drawn, rounds, watch = [sampled], rows, 0, Stopwatch()
+        parts, drawn, rounds, watch = [sampled], slots, 0, Stopwatch()
         found = self._num_with_spread(sampled, watch)
         while found < wanted and rounds < refill.max_rounds:
             count = math.ceil((wanted - found) * refill.oversample)
-            more = self._sampler.more(count, held=drawn, game_step=step - self._stages.warmup_steps)
-            if not more:
+            held = [slot.row for slot in drawn]
+            rows = self._sampler.more(count, held=held, game_step=step - self._stages.warmup_steps)
+            if not rows:
                 break
+            more = tuple(self._buffer.open(self._prompts_at(rows), step=step))
             with watch("rollout"):
-                prompts, responses = self._ask(step, more)
-                told = self._receipts(step, responses)
+                prompts, responses = self._ask(more)
+                told = self._receipts(more, responses)
             form = (self._groups.rewards.format(prompts, responses.rollouts),)
             parts.append(
                 replace(sampled, prompts=prompts, rollouts=responses.rollouts, form=form, receipts=told)
@@ -204,14 +205,14 @@ class RolloutQueue:
             rounds += 1
         metrics = {
             "rollout/refill_rounds": float(rounds),
-            "rollout/refilled_groups": float(len(drawn) - len(rows)),
+            "rollout/refilled_groups": float(len(drawn) - len(slots)),
             "rollout/unfilled_groups": float(max(0, wanted - found)),
             "data/epoch": self._sampler.epoch,
         }
         watch.add(sampled.timing)
         return StepRollouts(
             step=step,
-            prompts=share(self._batch(step, drawn)) if rounds else sampled.prompts,
+            prompts=share(self._batch(drawn)) if rounds else sampled.prompts,
             rollouts=Rollouts(tuple(part for one in parts for part in one.rollouts.parts)),
             form=tuple(form for one in parts for form in one.form),
             receipts=tuple(receipt for one in parts for receipt in one.receipts),
@@ -228,15 +229,24 @@ class RolloutQueue:
             (form,) = part.form
             return self._groups.rewards.spread(part.rollouts, scores, form, step=part.step).num_with_spread
 
-    def _ask(self, step: int, rows: Sequence[int]) -> tuple[ObjectRef[PromptBatch], PendingRollouts]:
-        prompts = self._batch(step, rows)
+    def _prompts_at(self, rows: Sequence[int]) -> list[tuple[int, str]]:
+        return [(row, self._data.train[row].id) for row in rows]
+
+    def _ask(self, slots: Sequence[Slot]) -> tuple[ObjectRef[PromptBatch], PendingRollouts]:
+        prompts = self._batch(slots)
+        for slot in slots:
+            slot.move(SlotState.ASKED)
         return share(prompts), self._groups.rollout.generate(prompts, self._sampling())
 
-    def _batch(self, step: int, rows: Sequence[int]) -> PromptBatch:
-        return PromptBatch(step=step, examples=tuple(self._data.train[row] for row in rows))
+    def _batch(self, slots: Sequence[Slot]) -> PromptBatch:
+        return PromptBatch(step=slots[0].step, examples=tuple(self._data.train[slot.row] for slot in slots))
 
-    def _receipts(self, step: int, responses: PendingRollouts) -> tuple[RolloutReceipt, ...]:
-        return tuple(self._groups.rollout.receipts(responses, what=f"the responses of step {step}"))
+    def _receipts(self, slots: Sequence[Slot], responses: PendingRollouts) -> tuple[RolloutReceipt, ...]:
+        """Wait for the responses of groups, and note what came of each."""
+        what = f"the responses of step {slots[0].step}"
+        receipts = tuple(self._groups.rollout.receipts(responses, what=what))
+        self._buffer.answered(slots, dict(ChainMap(*(dict(receipt.versions) for receipt in receipts))))
+        return receipts
 
     def _sampling(self) -> SamplingSettings:
         rollout = self._config.rollout

@@ -50,12 +50,12 @@ def save_rollouts(path: Path, rollouts: RolloutBatch, prompts: PromptBatch | Non
             "response_tokens": [row.tolist() for row in rollouts.response_tokens],
             "logprobs": pa.array([row.tolist() for row in rollouts.logprobs], pa.list_(pa.float32())),
             "stop_reason": [reason.value for reason in rollouts.stop_reasons],
+            "policy_version": rollouts.policy_versions,
             "teacher_length": rollouts.teacher_lengths,
         }
     )
     meta = {
         "step": rollouts.step,
-        "policy_version": rollouts.policy_version,
         "sampling": asdict(rollouts.sampling),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +116,8 @@ def _read(path: Path) -> tuple[RolloutBatch, dict[str, list[Any]]]:
             hint="put the file back, or start a new run",
         ) from None
     columns = cast("dict[str, list[Any]]", table.to_pydict())
+    # Files of earlier releases name one version for all.
+    versions = columns.get("policy_version") or [meta["policy_version"]] * len(table)
     rollouts = RolloutBatch(
         step=meta["step"],
         example_ids=tuple(columns["example_id"]),
@@ -124,7 +126,7 @@ def _read(path: Path) -> tuple[RolloutBatch, dict[str, list[Any]]]:
         response_tokens=Ragged.from_rows(columns["response_tokens"], np.int32),
         logprobs=Ragged.from_rows(columns["logprobs"], np.float32),
         stop_reasons=tuple(StopReason(reason) for reason in columns["stop_reason"]),
-        policy_version=meta["policy_version"],
+        policy_versions=np.asarray(versions, dtype=np.int64),
         sampling=SamplingSettings(**meta["sampling"]),
         teacher_lengths=np.asarray(columns["teacher_length"], dtype=np.int32),
     )

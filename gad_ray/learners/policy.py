@@ -46,6 +46,8 @@ class _Sample:
     row: SequenceRow
     advantage: float
     rollout_logprobs: Float32
+    is_stale: bool
+    """Drawn by an older policy, with no importance weights to correct for it: π_old is the engine's."""
 
 
 class PolicyLearner:
@@ -133,9 +135,12 @@ class PolicyLearner:
         metrics: Metrics = {}
         if batch.penalty is None:
             self._kl.begin_step(self.model.trainable())
+        stale = (batch.policy_versions != self.version) & (self.config.importance is None)
         samples = [
-            _Sample(row, float(advantage), logprobs)
-            for row, advantage, logprobs in zip(rows, batch.advantages, batch.logprobs, strict=True)
+            _Sample(row, float(advantage), logprobs, bool(is_stale))
+            for row, advantage, logprobs, is_stale in zip(
+                rows, batch.advantages, batch.logprobs, stale, strict=True
+            )
         ]
         groups = [[samples[i] for i in members] for members in _members(batch)]
         size = self._mini_batch_prompts
@@ -143,7 +148,6 @@ class PolicyLearner:
             [groups[i : i + size] for i in range(0, len(groups), size)],
             sums,
             temperature=batch.sampling.temperature,
-            stale=batch.policy_version != self.version and self.config.importance is None,
         )
         self.version += 1
         metrics |= sums.metrics(self.collective, kl=self._kl, importance=self.config.importance)
@@ -170,13 +174,12 @@ class PolicyLearner:
         sums: PolicySums,
         *,
         temperature: float,
-        stale: bool,
     ) -> None:
         """All optimiser steps of one batch.
 
         The first step on fresh samples needs no pass for π_old: it is the policy itself, so that ρ is exactly 1.
         Later steps are over a policy that has moved, and take π_old from a pass made before the first. For stale
-        samples π_old is the engine's.
+        samples π_old is the engine's; a batch may hold both.
         """
         own = [
             [sample for group in own_share(batch, self.collective) for sample in group]
@@ -184,37 +187,40 @@ class PolicyLearner:
         ]
         totals = [_totals(batch) for batch in mini_batches]
         epochs = self.config.epochs_per_step
-        if stale:
-            old: list[list[Tensor] | None] = [[_tensor(s.rollout_logprobs) for s in batch] for batch in own]
-        else:
-            # The first mini-batch's own first pass is its π_old; only further epochs come back to it.
-            old = [
-                self._logprobs(batch, temperature=temperature) if i > 0 or epochs > 1 else None
-                for i, batch in enumerate(own)
-            ]
+        # The first mini-batch's own first pass is its π_old; only further epochs come back to it.
+        passes = [
+            self._logprobs(batch, temperature=temperature)
+            if (i > 0 or epochs > 1) and not all(s.is_stale for s in batch)
+            else [None] * len(batch)
+            for i, batch in enumerate(own)
+        ]
         for epoch in range(epochs):
             for i, (batch, total) in enumerate(zip(own, totals, strict=True)):
-                on_policy = epoch == 0 and i == 0 and not stale
-                self._step(
-                    batch,
-                    total,
-                    None if on_policy else old[i],
-                    sums,
-                    temperature=temperature,
-                    stale=stale,
-                )
+                fresh = [None] * len(batch) if epoch == 0 and i == 0 else passes[i]
+                old = [
+                    _tensor(s.rollout_logprobs) if s.is_stale else logprobs
+                    for s, logprobs in zip(batch, fresh, strict=True)
+                ]
+                self._step(batch, total, old, sums, temperature=temperature)
 
     def _step(
         self,
         samples: Sequence[_Sample],
         totals: Totals,
-        old: Sequence[Tensor] | None,
+        old: Sequence[Tensor | None],
         sums: PolicySums,
         *,
         temperature: float,
-        stale: bool,
     ) -> None:
-        """Accumulate the gradient of one mini-batch over micro-batches, and take the optimiser step."""
+        """Accumulate the gradient of one mini-batch over micro-batches, and take the optimiser step.
+
+        Args:
+            samples: This rank's.
+            totals: Sizes of the mini-batch over all ranks.
+            old: log π_old of each sample's tokens; None where it is the policy as it is in this very pass.
+            sums: Where the figures go.
+            temperature: At which the responses were sampled.
+        """
         config, loss_value = self.config, 0.0
         for index in self._micro_batches([s.row for s in samples]):
             part = [samples[i] for i in index]
@@ -223,7 +229,14 @@ class PolicyLearner:
                 rows, temperature=temperature, entropy_gradient=config.entropy_coefficient > 0.0
             )
             now = out.logprobs.detach()
-            before = now if old is None else _pad([old[i] for i in index], out.mask)
+            given = [old[i] for i in index]
+            before = _pad(
+                [
+                    row[mask] if before is None else before
+                    for row, mask, before in zip(now, out.mask, given, strict=True)
+                ],
+                out.mask,
+            )
             sampled = _pad([_tensor(s.rollout_logprobs) for s in part], out.mask)
             weights = importance_weights(config.importance, before, rollout_logprobs=sampled, mask=out.mask)
             batch = LossBatch(
@@ -251,7 +264,8 @@ class PolicyLearner:
             loss_value += float(loss.detach())
             sums.add_loss(stats)
             sums.entropy += float(entropy.detach()) / totals.tokens
-            sums.add_mismatch(now if stale else before, sampled, out.mask, num_tokens=totals.tokens)
+            stale = torch.tensor([s.is_stale for s in part], device=now.device)[:, None]
+            sums.add_mismatch(torch.where(stale, now, before), sampled, out.mask, num_tokens=totals.tokens)
             if weights is not None and config.importance is not None:
                 sums.add_weights(weights, out.mask, config.importance, num_tokens=totals.tokens)
         sums.results.append(self.backend.clip_and_step(loss_value))

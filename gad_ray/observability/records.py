@@ -120,7 +120,7 @@ class ScoreRecordWriter:
                 "reward": None if rewards is None or not rewards.usable[i] else float(rewards.total[i]),
                 "response_tokens": int(lengths[i]),
                 "stop_reason": rollouts.stop_reasons[i].value,
-                "policy_version": rollouts.policy_version,
+                "policy_version": int(rollouts.policy_versions[i]),
                 "critic_version": scores.critic_version,
                 "fingerprint": "" if scores.fingerprint is None else scores.fingerprint.digest,
                 "temperature": sampling.temperature,

@@ -211,7 +211,7 @@ def train_batch(
         group=rollouts.group_index(),
         advantages=advantages_of(rollouts, rewards, config, kept=rows.kept, penalty=penalty),
         kept=rows.kept,
-        policy_version=rollouts.policy_version,
+        policy_versions=rollouts.policy_versions,
         sampling=rollouts.sampling,
         penalty=penalty,
         num_alone=int(rows.alone.sum()),

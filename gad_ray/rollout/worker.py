@@ -222,7 +222,7 @@ class RolloutWorker:
             response_tokens=Ragged.from_rows([result.token_ids for _, _, result in kept], np.int32),
             logprobs=Ragged.from_rows([result.logprobs for _, _, result in kept], np.float32),
             stop_reasons=tuple(result.stop_reason for _, _, result in kept),
-            policy_version=self._version,
+            policy_versions=np.full(len(kept), self._version, dtype=np.int64),
             sampling=sampling,
             teacher_lengths=np.asarray([teacher[owner.id] for owner, _, _ in kept], dtype=np.int32),
             num_failed=num_failed,

@@ -64,7 +64,7 @@ def test_the_students_responses_were_drawn_once_for_the_prompts_that_are_trained
     responses = load_responses(soda.root / "responses")
     assert len(set(responses.example_ids)) == STEPS * 4
     assert len(responses) == 2 * STEPS * 4
-    assert responses.policy_version == 0
+    assert responses.oldest_version == 0
     assert "the base policy has answered 24 of 24 training prompts" in soda.out
 
 

@@ -79,7 +79,7 @@ def sampling(**changed: Any) -> SamplingSettings:
 
 def drawn_by(learner: PolicyLearner, rollouts: RolloutBatch) -> RolloutBatch:
     """The same responses, drawn by the policy as it is."""
-    return replace(rollouts, policy_version=learner.version)
+    return replace(rollouts, policy_versions=np.full(len(rollouts), learner.version))
 
 
 def prompt_batch(
@@ -108,7 +108,7 @@ def rollout_batch(
         "response_tokens": Ragged.from_rows(responses, np.int32),
         "logprobs": Ragged.from_rows([[-1.5] * len(r) for r in responses], np.float32),
         "stop_reasons": (StopReason.STOP,) * len(rows),
-        "policy_version": 0,
+        "policy_versions": np.zeros(len(rows), dtype=np.int64),
         "sampling": sampling(),
         "teacher_lengths": np.asarray(
             [len(chat.response_ids(e.teacher_response)) for e, _ in rows], dtype=np.int32

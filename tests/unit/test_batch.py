@@ -162,7 +162,6 @@ def test_shards_of_a_step_are_joined_row_by_row(chat: ChatFormat):
     ("changed", "message"),
     [
         ({"step": 9}, "steps differ"),
-        ({"policy_version": 3}, "policy versions differ"),
         ({"sampling": sampling(temperature=0.5)}, "sampling settings differ"),
     ],
 )
@@ -173,6 +172,21 @@ def test_shards_drawn_in_different_ways_are_not_joined(
     first, second = (PromptBatch(step=1, examples=(example,)) for example in whole.examples)
     with pytest.raises(ValueError, match=message):
         RolloutBatch.concat([rollout_batch(chat, first), rollout_batch(chat, second, **changed)])
+
+
+def test_shards_of_several_policy_versions_are_joined_and_each_sample_keeps_its_own(chat: ChatFormat):
+    whole = prompt_batch(2)
+    first, second = (PromptBatch(step=1, examples=(example,)) for example in whole.examples)
+    joined = RolloutBatch.concat(
+        [
+            rollout_batch(chat, first),
+            rollout_batch(chat, second, texts=[["a", "b"]], policy_versions=np.asarray([3, 2])),
+        ]
+    )
+    assert joined.policy_versions.tolist() == [0, 0, 0, 3, 2]
+    assert joined.oldest_version == 0
+    assert joined.take([3, 4]).policy_versions.tolist() == [3, 2]
+    assert RolloutReceipt.of(joined).versions == {"e0": 0, "e1": 2}
 
 
 def test_a_receipt_counts_responses_and_tokens(rollouts: RolloutBatch):

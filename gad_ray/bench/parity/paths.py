@@ -197,7 +197,7 @@ def _as_step(pairs: Sequence[Pair]) -> tuple[PromptBatch, RolloutBatch]:
         response_tokens=tokens,
         logprobs=Ragged.from_rows([[0.0]] * len(pairs), np.float32),
         stop_reasons=(StopReason.STOP,) * len(pairs),
-        policy_version=0,
+        policy_versions=np.zeros(len(pairs), dtype=np.int64),
         sampling=SamplingSettings(
             num_responses=1, temperature=1.0, top_p=1.0, repetition_penalty=1.0, max_tokens=1, seed=0
         ),

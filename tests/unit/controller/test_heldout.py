@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -123,7 +123,8 @@ class Answerers:
     def generate(self, prompts: PromptBatch, settings: SamplingSettings) -> Any:
         self.asked.append(settings)
         texts = [(text,) for text in self.texts[self.version][: len(prompts)]]
-        batch = rollout_batch(self.chat, prompts, texts=texts, sampling=settings, policy_version=self.version)
+        batch = rollout_batch(self.chat, prompts, texts=texts, sampling=settings)
+        batch = replace(batch, policy_versions=np.full(len(batch), self.version))
         return SimpleNamespace(rollouts=SimpleNamespace(join=lambda: batch))
 
     @property

@@ -59,7 +59,12 @@ class FakeGroups:
     def receipts(self, pending: PendingRollouts, *, what: str) -> list[RolloutReceipt]:
         assert what.startswith("the responses of step ")
         return [
-            RolloutReceipt(num_responses=2 * len(cast(Any, ids)), num_tokens=9, policy_version=0, seconds=1.5)
+            RolloutReceipt(
+                num_responses=2 * len(cast(Any, ids)),
+                num_tokens=9,
+                versions=dict.fromkeys(cast(Any, ids), 0),
+                seconds=1.5,
+            )
             for ids in pending.receipts
         ]
 

@@ -33,7 +33,7 @@ def answered(rows: list[Example], *texts: str) -> tuple[list[Example], RolloutBa
         response_tokens=tokens,
         logprobs=Ragged.from_rows([[-1.0, -1.0]] * len(answers), np.float32),
         stop_reasons=(StopReason.STOP,) * len(answers),
-        policy_version=0,
+        policy_versions=np.zeros(len(answers), dtype=np.int64),
         sampling=sampling(),
         teacher_lengths=np.full(len(answers), 5, dtype=np.int32),
     )

@@ -47,15 +47,16 @@ def test_answers_come_back_from_disk_as_they_were_with_their_sampling_settings(
     rollouts = answers_of(
         chat,
         step=12,
-        policy_version=5,
+        policy_versions=np.asarray([5, 5, 6, 5]),
         sampling=sampling(temperature=0.6, top_p=0.9, seed=1234),
         stop_reasons=(StopReason.LENGTH, *[StopReason.STOP] * 3),
     )
     path = tmp_path / "heldout" / "before.parquet"
     save_rollouts(path, rollouts)
     found = load_rollouts(path)
-    for name in ("step", "policy_version", "sampling", "example_ids", "texts", "stop_reasons"):
+    for name in ("step", "sampling", "example_ids", "texts", "stop_reasons"):
         assert getattr(found, name) == getattr(rollouts, name)
+    assert found.policy_versions.tolist() == [5, 5, 6, 5]
     for name in ("prompt_tokens", "response_tokens", "logprobs"):
         one, other = getattr(found, name), getattr(rollouts, name)
         assert one.values.dtype == other.values.dtype

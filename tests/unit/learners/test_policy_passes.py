@@ -86,7 +86,7 @@ def test_samples_of_an_older_policy_are_trained_on_against_the_policy_as_it_is(
     learner = game_policy(tied_model, importance=TruncatedImportance(cap=1e9), micro_batch_tokens=WHOLE)
     update(learner, chat)
     batch = batch_of(chat)
-    assert learner.version > batch.rollouts.policy_version
+    assert learner.version > batch.rollouts.oldest_version
     with torch.no_grad():
         out = learner.model.token_logprobs(rows_of(batch.rollouts))
     weights = (out.logprobs + 5.5).exp()[out.mask]

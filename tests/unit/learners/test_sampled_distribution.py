@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gad_ray.batch import Ragged, RolloutBatch
@@ -24,6 +25,7 @@ from gad_ray.models.policy import SequenceRow
 from tests.unit.builders import (
     SMOOTH,
     GamePolicy,
+    assert_gradients_close,
     drawn_by,
     gradients_of,
     policy_config,
@@ -226,8 +228,32 @@ def stale(learner: GamePolicy, shift: float) -> RolloutBatch:
         now = learner.model.token_logprobs(rows)
     values = [(row[mask] - shift).numpy() for row, mask in zip(now.logprobs, now.mask, strict=True)]
     return replace(
-        rollouts, logprobs=Ragged.from_rows(values, np.float32), policy_version=learner.version - 1
+        rollouts,
+        logprobs=Ragged.from_rows(values, np.float32),
+        policy_versions=np.full(len(rollouts), learner.version - 1),
     )
+
+
+def test_in_a_batch_of_several_versions_each_sample_is_held_against_the_policy_that_drew_it(
+    learner: GamePolicy,
+):
+    older, own = stale(learner, shift=0.3), stale(learner, shift=0.0)
+    fresh = np.arange(len(older)) % 3 == 1
+
+    def gradient(rollouts: RolloutBatch, *, fresh: NDArray[np.bool_]) -> dict[str, Tensor]:
+        versions = np.where(fresh, learner.version, -1)
+        return gradients_of(
+            learner, lambda: learner.play(replace(rollouts, policy_versions=versions), score_batch(SCORES))
+        )
+
+    # The same ratios as the engine would tell them: of fresh samples, the policy's own log-probabilities.
+    rows = [(own if use else older).logprobs[i] for i, use in enumerate(fresh)]
+    told = replace(older, logprobs=Ragged.from_rows(rows, np.float32))
+    nothing = np.zeros_like(fresh)
+    found = gradient(older, fresh=fresh)
+    assert_gradients_close(found, gradient(told, fresh=nothing))
+    with pytest.raises(AssertionError):
+        assert_gradients_close(found, gradient(older, fresh=nothing))
 
 
 def test_the_ratio_of_stale_samples_is_to_the_policy_that_drew_them_and_the_clip_acts(learner: GamePolicy):

@@ -49,7 +49,7 @@ def rollouts(*, ids: tuple[str, ...] = ("b", "b", "a", "a")) -> RolloutBatch:
         response_tokens=tokens,
         logprobs=Ragged(values=np.full(len(tokens.values), -1.0, dtype=np.float32), offsets=tokens.offsets),
         stop_reasons=tuple(StopReason.STOP if n % 2 else StopReason.LENGTH for n in lengths),
-        policy_version=3,
+        policy_versions=np.full(len(ids), 3),
         sampling=SamplingSettings(
             num_responses=2, temperature=0.6, top_p=0.9, repetition_penalty=1.2, max_tokens=64, seed=99
         ),

@@ -130,7 +130,7 @@ def add_records(
         response_tokens=tokens,
         logprobs=Ragged(values=np.full(len(tokens.values), -1.0, dtype=np.float32), offsets=tokens.offsets),
         stop_reasons=(StopReason.LENGTH,) + (StopReason.STOP,) * (count - 1),
-        policy_version=3,
+        policy_versions=np.full(count, 3),
         sampling=SamplingSettings(
             num_responses=count, temperature=0.6, top_p=0.9, repetition_penalty=1.2, max_tokens=64, seed=99
         ),

@@ -113,7 +113,7 @@ def test_every_prompt_gets_its_responses_side_by_side(worker_of, chat: ChatForma
         assert batch.prompt_tokens[i].tolist() == chat.prompt_ids(example.messages)
         assert batch.logprobs[i].tolist() == [-0.5, -0.5]
         assert batch.teacher_lengths[i] == len(chat.response_ids(TEACHER[i // 3]))
-    assert (batch.step, batch.num_failed, batch.num_retried, batch.policy_version) == (1, 0, 0, 0)
+    assert (batch.step, batch.num_failed, batch.num_retried, batch.oldest_version) == (1, 0, 0, 0)
 
 
 def test_seeds_differ_by_run_step_prompt_and_place_and_nothing_else():
@@ -236,7 +236,7 @@ def test_new_weights_are_taken_over_with_their_version_and_gap(worker_of):
     worker = worker_of(ScriptedEngine())
     assert worker.load_weights(snapshot()) == pytest.approx(1e-4, rel=0.01)
     assert worker.version == 3
-    assert worker.generate(prompt_batch(1), sampling()).policy_version == 3
+    assert worker.generate(prompt_batch(1), sampling()).oldest_version == 3
 
 
 def test_an_engine_that_ignores_new_weights_is_found_out(worker_of):
