@@ -24,10 +24,12 @@ from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary, SummaryRow
 
 
-def fit(config: RunConfig, method: FitMethod, *, resume: str | None) -> int:
+@interruptible
+def fit(stop: StopRequest, config: RunConfig, method: FitMethod, *, resume: str | None) -> int:
     """Fit the policy to fixed text, from the start or going on with an earlier fit.
 
     Args:
+        stop: Given by the decorator: tells when a signal asks for the end.
         config: The run.
         method: How to fit.
         resume: None for a new fit, ``auto`` for the newest of the config's name, or its name or path.
@@ -38,7 +40,23 @@ def fit(config: RunConfig, method: FitMethod, *, resume: str | None) -> int:
     Raises:
         GadError: If anything needed cannot be used, or training cannot go on.
     """
-    return interruptible(lambda stop: _fit(config, method, resume, stop))
+    with activity("checking the configuration"):
+        opened = open_run(config, resume, check=partial(read_position, method=method))
+        config, directory = opened.config, opened.directory
+    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
+    check_lengths(config, (*data.train, *data.heldout), has_critic=False)
+    # Too few rows are told before Ray is touched.
+    prompt_cursor(config, method, data)
+    stop.abrupt = False
+    with RaySession():
+        # Ray handles SIGTERM by leaving at once.
+        stop.listen()
+        summary = _run(config, method, directory, data, stop, precision=opened.precision)
+    if summary is None:
+        assert stop.signal_number is not None
+        return 128 + stop.signal_number
+    print_summary(summary)
+    return 0
 
 
 def warm_start(
@@ -67,26 +85,6 @@ def warm_start(
             return None
     model = config.policy.model.model_copy(update={"model": str(exported)})
     return config.model_copy(update={"policy": config.policy.model_copy(update={"model": model})})
-
-
-def _fit(config: RunConfig, method: FitMethod, resume: str | None, stop: StopRequest) -> int:
-    with activity("checking the configuration"):
-        opened = open_run(config, resume, check=partial(read_position, method=method))
-        config, directory = opened.config, opened.directory
-    data = load_run_data(config, quarantine_path=directory.quarantine_jsonl)
-    check_lengths(config, (*data.train, *data.heldout), has_critic=False)
-    # Too few rows are told before Ray is touched.
-    prompt_cursor(config, method, data)
-    stop.abrupt = False
-    with RaySession():
-        # Ray handles SIGTERM by leaving at once.
-        stop.listen()
-        summary = _run(config, method, directory, data, stop, precision=opened.precision)
-    if summary is None:
-        assert stop.signal_number is not None
-        return 128 + stop.signal_number
-    print_summary(summary)
-    return 0
 
 
 def _run(

@@ -7,7 +7,9 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from ray.exceptions import RayError
 
@@ -19,41 +21,46 @@ from gad_ray.errors import CheckpointError, GadError
 from gad_ray.observability.run_dir import RunDirectory, find_run, latest_run
 from gad_ray.precision import resolve_precision
 
+P = ParamSpec("P")
+
 _logger = logging.getLogger(__name__)
 
 
-def interruptible(work: Callable[[StopRequest], int]) -> int:
-    """Run something that SIGINT and SIGTERM may end.
+def interruptible(work: Callable[Concatenate[StopRequest, P], int]) -> Callable[P, int]:
+    """Let SIGINT and SIGTERM end what is decorated: it is given the request to stop, which callers do not see.
 
-    Returns:
-        What it returns, or 130 after SIGINT and 143 after SIGTERM.
-
-    Raises:
-        GadError: Where Ray failed.
+    The function then returns what it returned, or 130 after SIGINT and 143 after SIGTERM, and raises a ``GadError`` where
+    Ray failed.
     """
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    logging.getLogger("gad_ray").setLevel(logging.WARNING)
-    with telling("stdout") as teller, StopRequest(teller.say_soon) as stop:
-        # Until Ray is started there is nothing to stop in good order.
-        stop.abrupt = True
-        try:
-            return work(stop)
-        except Interrupted as interrupted:
-            name = signal.Signals(interrupted.signal_number).name
-            teller.say_soon(
-                f"stopped by {name}; --resume auto goes on from the last checkpoint, if there is one"
-            )
-            return interrupted.exit_code
-        except SystemExit as left:
-            # What Ray makes of SIGTERM while it starts.
-            if left.code != signal.SIGTERM:
-                raise
-            return 128 + signal.SIGTERM
-        except RayError as error:
-            # What no wait was there to explain, as the loss of the cluster itself.
-            raise GadError(
-                f"Ray failed: {error}", hint="see ray status and Ray's own logs; continue with --resume auto"
-            ) from error
+
+    @wraps(work)
+    def run(*arguments: P.args, **named: P.kwargs) -> int:
+        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+        logging.getLogger("gad_ray").setLevel(logging.WARNING)
+        with telling("stdout") as teller, StopRequest(teller.say_soon) as stop:
+            # Until Ray is started there is nothing to stop in good order.
+            stop.abrupt = True
+            try:
+                return work(stop, *arguments, **named)
+            except Interrupted as interrupted:
+                name = signal.Signals(interrupted.signal_number).name
+                teller.say_soon(
+                    f"stopped by {name}; --resume auto goes on from the last checkpoint, if there is one"
+                )
+                return interrupted.exit_code
+            except SystemExit as left:
+                # What Ray makes of SIGTERM while it starts.
+                if left.code != signal.SIGTERM:
+                    raise
+                return 128 + signal.SIGTERM
+            except RayError as error:
+                # What no wait was there to explain, as the loss of the cluster itself.
+                raise GadError(
+                    f"Ray failed: {error}",
+                    hint="see ray status and Ray's own logs; continue with --resume auto",
+                ) from error
+
+    return run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

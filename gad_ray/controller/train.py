@@ -26,10 +26,12 @@ from gad_ray.rewards.format_terms import check_reward_functions, try_reward_func
 from gad_ray.rollout.worker import probe_row
 
 
-def train(config: RunConfig, *, resume: str | None) -> int:
-    """Train from the start, or go on with an earlier run.
+@interruptible
+def train(stop: StopRequest, config: RunConfig, *, resume: str | None) -> int:
+    """Train from the start, or go on with an earlier run. From here, ``Controller.step`` is three calls away.
 
     Args:
+        stop: Given by the decorator: tells when a signal asks for the end.
         config: The run.
         resume: None for a new run, ``auto`` for the newest run of the config's name, or a run's name or path.
 
@@ -39,10 +41,6 @@ def train(config: RunConfig, *, resume: str | None) -> int:
     Raises:
         GadError: If anything needed cannot be used, or training cannot go on.
     """
-    return interruptible(lambda stop: _train(config, resume, stop))
-
-
-def _train(config: RunConfig, resume: str | None, stop: StopRequest) -> int:
     with activity("checking the configuration"):
         check_reward_functions(config.reward)
         check_endpoint(config)
