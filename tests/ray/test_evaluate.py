@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gad_ray.batch import Float32, Metrics
+from gad_ray.batch import Metrics
 from gad_ray.cli import main
+from gad_ray.critics import Critic, ValueHeadCritic
 from gad_ray.errors import GadError
 from gad_ray.evaluation.reevaluate import evaluate_again
 from gad_ray.evaluation.replay import replay
-from gad_ray.models.critic_export import load_critic
-from gad_ray.models.pairs import Pair
 from gad_ray.observability.records import find_records
 from tests.game import Outcome
 
@@ -100,28 +99,19 @@ def test_scores_of_another_critic_are_told_with_what_it_differs_in(
     assert found["worst"]["recorded"] != found["worst"]["again"]
 
 
-class Elsewhere:
+def elsewhere(directory: Path) -> Critic:
     """An exported critic in place of one behind an endpoint."""
-
-    where = "http://critic:8000"
-    dtype = "float32"
-
-    def __init__(self, directory: Path) -> None:
-        self._model = load_critic(directory)
-        self.fingerprint = self._model.fingerprint()
-
-    def score(self, pairs: Sequence[Pair]) -> Float32:
-        return self._model.score(pairs, micro_batch_tokens=512)
+    return replace(ValueHeadCritic.exported(directory, micro_batch_tokens=512), where="http://critic:8000")
 
 
 def test_a_critic_elsewhere_gives_its_own_scores_again_and_not_anothers(whole_run: Outcome) -> None:
     exports = whole_run.root / "exports"
     # Without a step: records that are of this critic, which are older than the newest ones.
-    mine = replay(str(whole_run.root), output_dir="", via=Elsewhere(exports / "critic-warmup"))
+    mine = replay(str(whole_run.root), output_dir="", via=elsewhere(exports / "critic-warmup"))
     assert mine.same_scores
     assert (mine.critic, mine.differing) == ("http://critic:8000", ())
     assert mine.step < TOTAL
-    other = replay(str(whole_run.root), output_dir="", via=Elsewhere(exports / "critic"), step=mine.step)
+    other = replay(str(whole_run.root), output_dir="", via=elsewhere(exports / "critic"), step=mine.step)
     assert not other.same_scores
     assert other.differing == ("weights", "head")
 
