@@ -14,6 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ class Game:
 
     def __init__(self, model: str, *, policy_lr: float, critic_lr: float, max_tokens: int) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        self.policy: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         self.critic = Critic(model).eval()
         self.max_tokens = max_tokens
         self.policy_optimizer = torch.optim.AdamW(self.policy.parameters(), lr=policy_lr, weight_decay=0.0)

@@ -37,7 +37,7 @@ class LengthCritic:
         """[N] float32 scores."""
         wanted = self._settings.words
         words = np.asarray([len(pair.response.split()) for pair in pairs], dtype=np.float32)
-        return -np.abs(words - wanted) / np.float32(wanted)
+        return (-np.abs(words - wanted) / wanted).astype(np.float32)
 
     def fingerprint(self) -> Fingerprint:
         """All that a score depends on is the settings."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gad_ray import __version__
-from gad_ray.cli import bench_and_examples, data, results, serving, training
+from gad_ray.cli import bench, data, results, serving, training
 from gad_ray.errors import GadError
 
 if TYPE_CHECKING:
@@ -35,10 +35,8 @@ recipes_app = typer.Typer(help="Show and copy the recipes that come with GAD-Ray
 data_app = typer.Typer(help="Make training data, and say what is wrong with them.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
 bench_app = typer.Typer(help="Measurements that anyone can repeat.", no_args_is_help=True)
-demo_app = typer.Typer(help="Show what the game does and how it fails, without Ray.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
-app.add_typer(demo_app, name="demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,12 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What follows the program's name; the process's own when None.
     """
+    run(app, "gad-ray", arguments)
+
+
+def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a command line, show its errors as errors, and leave the process with its exit code.
+
+    Args:
+        app: The command line.
+        name: How it is called.
+        arguments: What follows the program's name; the process's own when None.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that is not UTF-8 gets escapes in place of what it cannot show.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="gad-ray")
+        app(args=None if arguments is None else list(arguments), prog_name=name)
     except GadError as error:
         if os.environ.get(TRACEBACK_VARIABLE) == "1":
             raise
@@ -66,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = write_report(error, sys.argv[1:] if arguments is None else arguments)
         _show(
             GadError(
-                f"gad-ray met something that it does not handle: {type(error).__name__}: {error}",
+                f"{name} met something that it does not handle: {type(error).__name__}: {error}",
                 hint=f"all that is known of it is in {report}; please report it with that file",
             )
         )
@@ -109,17 +118,13 @@ recipes_app.command("show")(training.recipes_show)
 recipes_app.command("copy")(training.recipes_copy)
 data_app.command("collect")(data.data_collect)
 data_app.command("report")(data.data_report)
-bench_app.command("methods")(bench_and_examples.bench_methods)
-bench_app.command("faults")(bench_and_examples.bench_faults)
-bench_app.command("serve")(bench_and_examples.bench_serve)
-bench_app.command("parity")(bench_and_examples.bench_parity)
+bench_app.command("methods")(bench.bench_methods)
+bench_app.command("serve")(bench.bench_serve)
 app.command("evaluate")(results.evaluate)
 app.command("replay")(results.replay)
 app.command("compare")(results.compare)
 app.command("score")(results.score)
 app.command("serve")(serving.serve)
 app.command("report")(results.report)
-demo_app.command("toy")(bench_and_examples.demo_toy)
-demo_app.command("failures")(bench_and_examples.demo_failures)
 app.command("diagnose")(results.diagnose)
-app.command("doctor")(bench_and_examples.doctor)
+app.command("doctor")(bench.doctor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,5 +26,3 @@ EndpointKey = Annotated[
 RecipeName = Annotated[
     str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
 ]
-DemoDirectory = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where figures and pictures go.")]
-DemoSeed = Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of everything that is drawn.")]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import Cluster, ray_environment
-from tests.game import DEADLINE_S, Game, write_rows
+from tests.game import DEADLINE_S, REPOSITORY, Game, write_rows
 
 SICK, HEALTHY = "bfloat16-head", "seed-0"
 NUM_ROWS = 60
@@ -34,10 +35,21 @@ def test_an_injected_fault_is_named_and_a_healthy_run_is_tabled_beside_it(
     )
     base.write_text(text, encoding="utf-8")
     page = tmp_path / "page.md"
-    command = ["gad-ray", "bench", "faults", SICK, HEALTHY, "--base", str(base), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.faults",
+        SICK,
+        HEALTHY,
+        "--base",
+        str(base),
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(
         [*command, "--docs", str(page)],
         env={**ray_environment(), "COLUMNS": "200", "RAY_ADDRESS": ray_cluster.address},
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=2 * DEADLINE_S,

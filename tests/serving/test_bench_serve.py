@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import ray_environment
-from tests.game import DEADLINE_S
+from tests.game import DEADLINE_S, REPOSITORY
 from tests.tiny import make_tiny_model
 
 
 @pytest.mark.study
 def test_new_critics_and_a_killed_replica_cost_no_request_and_no_wrong_score(tmp_path: Path) -> None:
     model, out, page = make_tiny_model(tmp_path / "model"), tmp_path / "out", tmp_path / "page.md"
-    command = ["gad-ray", "bench", "serve", "swaps", "--model", str(model), "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.serve", "swaps", "--model", str(model), "--out", str(out)]
     sizes = ["--minutes", "0.25", "--swap-every", "2", "--kill-every", "4", "--threads", "1"]
     done = subprocess.run(
         [*command, *sizes, "--docs", str(page)],
         env={**ray_environment(), "COLUMNS": "200"},
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,

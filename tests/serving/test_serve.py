@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.parity.__main__ import app as parity
+from gad_ray import cli
 from gad_ray.cli import main
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic_export import load_critic
@@ -189,7 +191,9 @@ def test_all_ways_to_a_score_give_the_same(
 ) -> None:
     monkeypatch.setenv("GAD_RAY_SERVE_KEY", KEY)
     monkeypatch.setenv("COLUMNS", "200")
-    main_done(["bench", "parity", "--critic", str(critic_dir), "--count", "24", "--endpoint", served.url])
+    with pytest.raises(SystemExit) as left:
+        cli.run(parity, "parity", ["--critic", str(critic_dir), "--count", "24", "--endpoint", served.url])
+    assert not left.value.code
     assert "the scores are the same" in capsys.readouterr().out
 
 

@@ -52,7 +52,7 @@ def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
 def test_help_and_version_import_nothing_that_takes_time() -> None:
     code = (
         "import sys\nimport gad_ray\nfrom gad_ray.cli import main\n"
-        "for arguments in (['--help'], ['train', '--help'], ['demo', 'failures', '--help'], ['--version']):\n"
+        "for arguments in (['--help'], ['train', '--help'], ['bench', 'serve', '--help'], ['--version']):\n"
         "    try: main(arguments)\n"
         "    except SystemExit as left: assert not left.code\n"
         "heavy = {'torch', 'ray', 'transformers', 'yaml', 'pyarrow', 'numpy', 'rich', 'httpx'}\n"

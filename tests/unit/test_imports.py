@@ -39,7 +39,6 @@ FLOORS: dict[str, int] = {
     "evaluation": 5,
     "report": 5,
     "actors": 6,
-    "demos": 6,
     "quality": 6,
     "fitting": 7,
     "controller": 8,
@@ -178,6 +177,12 @@ def test_core_knows_nothing_of_ours_but_containers_and_the_base_of_settings(modu
         room_of(name) for name in imports(parsed(module), only_at_import=False) if name.startswith("gad_ray.")
     }
     assert used <= {"core", "batch", "errors", "strict_model", "registry"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_package_needs_nothing_that_stands_beside_it(module: str) -> None:
+    used = {name.partition(".")[0] for name in imports(parsed(module), only_at_import=False)}
+    assert not {"benchmarks", "examples", "tests"} & used
 
 
 @pytest.mark.parametrize("module", MODULES)

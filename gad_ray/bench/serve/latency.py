@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from gad_ray.bench.serve.load import Answer, Load, Request, arrivals, closed_loop, open_loop, percentiles
 from gad_ray.bench.serve.servers import Server, endpoint
 from gad_ray.bench.serve.setting import Setting
 from gad_ray.bench.serve.shapes import OwnShape, requests_for
+from gad_ray.bench.serve.study import Part
+from gad_ray.bench.serve.tables import NONE, Table
+from gad_ray.bench.serve.tables import times as shown_times
 from gad_ray.bench.serve.texts import draw_pairs
 from gad_ray.bench.serve.throughput import SHORTEST
 from gad_ray.errors import GadError
@@ -85,3 +89,31 @@ def statuses(answers: list[Answer]) -> dict[str, int]:
 def times(answers: list[Answer]) -> list[float]:
     """Seconds to the answers with scores."""
     return [answer.seconds for answer in answers if answer.status == 200]
+
+
+def _table(figures: Mapping[str, Any]) -> Table:
+    head = ["requests", "a second", "answered", "p50 ms", "p90 ms", "p99 ms", "longest ms"]
+    answered, count = figures["statuses"].get("200", 0), figures["requests"]
+    return [
+        head,
+        ["one after the other, idle", NONE, NONE, *shown_times(figures["alone_ms"])],
+        [
+            "at random",
+            f"{figures['per_s']:.2f}",
+            f"{answered} of {count}",
+            *shown_times(figures["latency_ms"]),
+        ],
+    ]
+
+
+def _notes(figures: Mapping[str, Any]) -> list[str]:
+    return [f"Saturation: {figures['saturation_per_s']:.2f} requests a second."]
+
+
+LATENCY = Part(
+    measure=measure_latency,
+    settings=("pairs", "longest", "concurrency", "seconds"),
+    title="latency at 70 % of saturation",
+    table=_table,
+    notes=_notes,
+)

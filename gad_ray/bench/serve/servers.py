@@ -1,4 +1,4 @@
-"""Servers in processes of their own: our endpoint by the command that a user types, and those it is compared with."""
+"""Servers in processes of their own: our endpoint by the command that a user types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from gad_ray.actors.process import log_tail, runtime_env
+from gad_ray.actors.process import log_tail
 from gad_ray.errors import GadError
 
 _START_S = 600.0
@@ -152,49 +152,6 @@ def endpoint(
         ],
         ready="/ready",
         is_ray=True,
-    )
-
-
-def reward_server(critic: Path, *, threads: int) -> Command:
-    """The plain FastAPI loop."""
-    module = "gad_ray.bench.serve.reward_server"
-    return Command(
-        name="FastAPI loop",
-        arguments=[sys.executable, "-m", module, "--critic", str(critic), "--threads", str(threads)],
-        ready="/health",
-        environment=runtime_env(threads=threads)["env_vars"],
-    )
-
-
-def vllm_server(classifier: Path, *, threads: int, dtype: str, max_tokens: int, name: str) -> Command:
-    """vLLM's own server of pooling models, with its defaults but for precision, threads, memory and its cache of prefixes.
-
-    Args:
-        classifier: A sequence classifier's directory.
-        threads: That it computes with.
-        dtype: Precision.
-        max_tokens: Longest text.
-        name: What clients call the model.
-    """
-    return Command(
-        name="vLLM /classify",
-        arguments=[
-            *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(classifier)),
-            *("--runner", "pooling", "--dtype", dtype, "--max-model-len", str(max_tokens)),
-            *("--host", "127.0.0.1", "--served-model-name", name),
-            *("--pooler-config", '{"use_activation": false}'),
-            # The rounds repeat their texts: with it all but the first would measure the cache.
-            "--no-enable-prefix-caching",
-        ],
-        ready="/health",
-        environment={
-            "OMP_NUM_THREADS": str(threads),
-            # Placement of threads is the operating system's business, as for all others here.
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "HF_HUB_OFFLINE": "1",
-        },
     )
 
 

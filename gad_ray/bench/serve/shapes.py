@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gad_ray.bench.serve.load import Request
-from gad_ray.models.chat import ChatFormat
 from gad_ray.models.pairs import Pair
 
 
@@ -36,54 +34,11 @@ class OwnShape:
         """As :class:`Shape` says."""
         queries = [pairs[i].messages[0].content for i in places]
         documents = [pairs[i].response for i in places]
-        return _request("/v1/score", {"queries": queries, "documents": documents}, places)
+        return json_request("/v1/score", {"queries": queries, "documents": documents}, places)
 
     def scores(self, content: bytes) -> list[float]:
         """As :class:`Shape` says."""
         return [float(item["score"]) for item in json.loads(content)["data"]]
-
-
-@dataclass(frozen=True)
-class RewardShape:
-    """``POST /get_reward`` of a reward server such as OpenRLHF's: rendered text.
-
-    Attributes:
-        chat: Renders it.
-    """
-
-    chat: ChatFormat
-
-    def request(self, pairs: Sequence[Pair], places: Sequence[int]) -> Request:
-        """As :class:`Shape` says."""
-        prompts = [self.chat.prompt_text(pairs[i].messages) for i in places]
-        queries = [prompt + pairs[i].response for prompt, i in zip(prompts, places, strict=True)]
-        return _request("/get_reward", {"query": queries, "prompts": prompts}, places)
-
-    def scores(self, content: bytes) -> list[float]:
-        """As :class:`Shape` says."""
-        return [float(reward) for reward in json.loads(content)["rewards"]]
-
-
-@dataclass(frozen=True)
-class ClassifyShape:
-    """``POST /classify`` of vLLM: rendered text, one label.
-
-    Attributes:
-        chat: Renders it.
-        model: Name of the served model.
-    """
-
-    chat: ChatFormat
-    model: str
-
-    def request(self, pairs: Sequence[Pair], places: Sequence[int]) -> Request:
-        """As :class:`Shape` says."""
-        texts = [self.chat.prompt_text(pairs[i].messages) + pairs[i].response for i in places]
-        return _request("/classify", {"model": self.model, "input": texts}, places)
-
-    def scores(self, content: bytes) -> list[float]:
-        """As :class:`Shape` says."""
-        return [float(item["probs"][0]) for item in json.loads(content)["data"]]
 
 
 def requests_for(shape: Shape, pairs: Sequence[Pair], *, each: int) -> list[Request]:
@@ -100,5 +55,6 @@ def requests_for(shape: Shape, pairs: Sequence[Pair], *, each: int) -> list[Requ
     ]
 
 
-def _request(path: str, body: dict[str, Any], places: Sequence[int]) -> Request:
+def json_request(path: str, body: dict[str, Any], places: Sequence[int]) -> Request:
+    """A request with a body in JSON, about the pairs at some places."""
     return Request(path, json.dumps(body).encode(), tuple(places))

@@ -1,36 +1,24 @@
-"""How much of a bare forward's speed is left behind HTTP, and who is faster: our endpoint, a plain loop, vLLM."""
+"""How much of a bare forward's speed is left behind HTTP."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from gad_ray.bench.serve.bare import BareForward
-from gad_ray.bench.serve.contest import (
-    Scored,
-    Way,
-    saturating,
-    score_gap,
-    score_gap_but_constant,
-    shares,
-    speeds,
-    take_turns,
-)
-from gad_ray.bench.serve.critics import as_classifier
-from gad_ray.bench.serve.servers import Command, Server, endpoint, reward_server, vllm_server
+from gad_ray.bench.serve.contest import Scored, Way, saturating, score_gap, shares, speeds, take_turns
+from gad_ray.bench.serve.servers import Server, endpoint
 from gad_ray.bench.serve.setting import Setting
-from gad_ray.bench.serve.shapes import ClassifyShape, OwnShape, RewardShape, Shape, requests_for
+from gad_ray.bench.serve.shapes import OwnShape, Shape, requests_for
+from gad_ray.bench.serve.study import Part
+from gad_ray.bench.serve.tables import NONE, Table, share
 from gad_ray.bench.serve.texts import draw_pairs
-from gad_ray.errors import GadError
 from gad_ray.models.pairs import Pair
 
 BARE = "bare forward"
 _AS_SERVED = f"{BARE}, as a replica makes it"
 SHORTEST = 4
-_MODEL = "critic"
 
 
 def measure_throughput(setting: Setting) -> dict[str, Any]:
@@ -56,7 +44,7 @@ def measure_throughput(setting: Setting) -> dict[str, Any]:
             BARE: partial(score_bare, as_served=False),
             _AS_SERVED: partial(score_bare, as_served=True),
         }
-        ways |= _ways(server, OwnShape(), pairs, setting)
+        ways |= ways_of(server, OwnShape(), pairs, setting)
         played = take_turns(ways, rounds=setting.rounds, tell=setting.tell)
     figures = speeds(played, pairs=len(pairs), tokens=bare.tokens)
     for name in ways:
@@ -71,50 +59,6 @@ def measure_throughput(setting: Setting) -> dict[str, Any]:
     }
 
 
-def measure_peers(setting: Setting) -> dict[str, Any]:
-    """The endpoint beside a plain FastAPI loop and vLLM, in turns over the same pairs.
-
-    Raises:
-        GadError: If our endpoint or the plain loop fails. If vLLM does, the figures say why it is not among them.
-    """
-    pairs = draw_pairs(setting.pairs, seed=setting.seed + 1, shortest=SHORTEST, longest=setting.longest)
-    chat = setting.chat
-    missing: dict[str, str] = {}
-    ways: dict[str, Way] = {}
-    own = endpoint(critic=setting.critic, threads=setting.threads, batch_tokens=setting.batch_tokens)
-    entrants: list[tuple[Command, Shape]] = [
-        (own, OwnShape()),
-        (reward_server(setting.critic, threads=setting.threads), RewardShape(chat)),
-    ]
-    with ExitStack() as running:
-        for number, (command, shape) in enumerate(entrants):
-            server = running.enter_context(command.running(setting.out / f"peers-{number}.log"))
-            ways |= _named(server, shape, pairs, setting)
-        try:
-            server = running.enter_context(_vllm(setting).running(setting.out / "peers-vllm.log"))
-            _try(server, ClassifyShape(chat, _MODEL), pairs)
-            ways |= _named(server, ClassifyShape(chat, _MODEL), pairs, setting)
-        except GadError as error:
-            missing["vLLM"] = str(error)
-            setting.tell(f"vLLM is not among them: {error}")
-        played = take_turns(ways, rounds=setting.rounds, tell=setting.tell)
-    tokens = _count_tokens(setting, pairs)
-    figures = speeds(played, pairs=len(pairs), tokens=tokens)
-    for name, row in figures.items():
-        first = f"{own.name}, {name.partition(', ')[2]}"
-        row["ours_is_faster"] = shares(played, first, of=name)
-    # Ours are by the critic's own pooling; these two are by the last token, and have to be the same.
-    loop, *others = [name for name in figures if not name.startswith(own.name)]
-    gaps = [score_gap_but_constant(played, name, of=loop) for name in others]
-    return {
-        "pairs": len(pairs),
-        "tokens": tokens,
-        "ways": figures,
-        "missing": missing,
-        "peers_gap": max(gaps, default=0.0),
-    }
-
-
 def _bare(setting: Setting, pairs: Sequence[Pair]) -> Any:
     return BareForward.running(
         setting.critic,
@@ -125,7 +69,7 @@ def _bare(setting: Setting, pairs: Sequence[Pair]) -> Any:
     )
 
 
-def _ways(server: Server, shape: Shape, pairs: Sequence[Pair], setting: Setting) -> dict[str, Way]:
+def ways_of(server: Server, shape: Shape, pairs: Sequence[Pair], setting: Setting) -> dict[str, Way]:
     """Large requests, and one for every pair, with as many pairs under way."""
     ways: dict[str, Way] = {}
     for each in (setting.each, 1):
@@ -135,27 +79,33 @@ def _ways(server: Server, shape: Shape, pairs: Sequence[Pair], setting: Setting)
     return ways
 
 
-def _named(server: Server, shape: Shape, pairs: Sequence[Pair], setting: Setting) -> dict[str, Way]:
-    return {f"{server.name}, {name}": way for name, way in _ways(server, shape, pairs, setting).items()}
+def _table(figures: Mapping[str, Any]) -> Table:
+    rows = [["way", "pairs/s", "tokens/s", "share of bare forward", "largest score difference"]]
+    for name, way in figures["ways"].items():
+        rows.append(
+            [
+                name,
+                f"{way['pairs_per_s']:.2f}",
+                f"{way['tokens_per_s']:.0f}",
+                share(way["share"]) if "share" in way else NONE,
+                f"{way['score_gap']:.1e}" if "score_gap" in way else NONE,
+            ]
+        )
+    return rows
 
 
-def _vllm(setting: Setting) -> Command:
-    if importlib.util.find_spec("vllm") is None:
-        raise GadError("vLLM is not installed", hint="install the extra cpu or gpu")
-    classifier = as_classifier(setting.critic, setting.out / "classifier")
-    return vllm_server(
-        classifier,
-        threads=setting.threads,
-        dtype=setting.dtype,
-        max_tokens=setting.max_tokens,
-        name=_MODEL,
-    )
+def _notes(figures: Mapping[str, Any]) -> list[str]:
+    mean = figures["tokens"] / figures["pairs"]
+    return [
+        f"{figures['pairs']} pairs with {figures['tokens']} tokens a round, {mean:.0f} a pair on average.",
+        f"The bare forward's tokenising took {figures['bare_tokenising_s']:.2f} s a round.",
+    ]
 
 
-def _try(server: Server, shape: Shape, pairs: Sequence[Pair]) -> None:
-    saturating(server, shape, [shape.request(pairs, [0])], concurrency=1)()
-
-
-def _count_tokens(setting: Setting, pairs: Sequence[Pair]) -> int:
-    chat = setting.chat
-    return sum(len(chat.prompt_ids(p.messages)) + len(chat.response_ids(p.response)) for p in pairs)
+THROUGHPUT = Part(
+    measure=measure_throughput,
+    settings=("pairs", "longest", "each", "concurrency", "rounds"),
+    title="throughput at saturation",
+    table=_table,
+    notes=_notes,
+)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.faults import injections
+from benchmarks.faults.case import NAN_FROM, OTHER_TEMPERATURE, SLEEP_AT, SLEEP_S
+from benchmarks.faults.injections import INJECTIONS
 from gad_ray.actors.critic import CriticActor
 from gad_ray.batch import PromptBatch, RolloutBatch, SamplingSettings, WeightsSnapshot
-from gad_ray.bench.faults import injections
-from gad_ray.bench.faults.case import NAN_FROM, OTHER_TEMPERATURE, SLEEP_AT, SLEEP_S
-from gad_ray.bench.faults.injections import INJECTIONS
 from gad_ray.config import load_config
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig
@@ -136,7 +136,7 @@ def identical_diff(critic: CriticLearner, prompts: PromptBatch, rollouts: Rollou
     """As an evaluation measures it, of answers as they are given."""
     own = teacher_answers(prompts, rollouts)
     batch = list(zip(own.example_ids, own.texts, strict=True))
-    (scores,) = score_texts(critic.model, prompts, [batch], micro_batch_tokens=16384)
+    (scores,) = score_texts(critic, prompts, [batch])
     return identical_text_metrics(scores)["eval/identical_text_diff"]
 
 
@@ -159,7 +159,7 @@ def test_an_end_on_one_side_moves_the_students_scores_alone_and_identical_text_s
     assert np.abs(sick.student - healthy.student).min() > 1e-4
     marked = injections.marked(own)
     batch = list(zip(marked.example_ids, marked.texts, strict=True))
-    (scores,) = score_texts(critic.model, prompts, [batch], micro_batch_tokens=16384)
+    (scores,) = score_texts(critic, prompts, [batch])
     assert identical_text_metrics(scores)["eval/identical_text_diff"] > 1e-4
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gad_ray.bench.faults import rows as changes
-from gad_ray.bench.faults import study as study_module
-from gad_ray.bench.faults.case import Case, Row
-from gad_ray.bench.faults.catalogue import CASES
-from gad_ray.bench.faults.injections import INJECTIONS
-from gad_ray.bench.faults.study import FaultStudy
-from gad_ray.cli import main
+from benchmarks.faults import rows as changes
+from benchmarks.faults import study as study_module
+from benchmarks.faults.__main__ import app
+from benchmarks.faults.case import Case, Row
+from benchmarks.faults.catalogue import CASES
+from benchmarks.faults.injections import INJECTIONS
+from benchmarks.faults.study import FaultStudy
+from gad_ray.cli import run
 from gad_ray.config import RunConfig, load_config
 from gad_ray.config.load import to_yaml
 from gad_ray.data.dataset import load_dataset
@@ -91,7 +92,7 @@ def test_a_case_is_the_ordinary_command_with_its_settings_and_its_data(
     found = study(tmp_path / "out", base, SICK, INJECTED).run()
     plain, sick = commands
     assert plain[:4] == [sys.executable, "-m", "gad_ray", "train"]
-    assert sick[:5] == [sys.executable, "-m", "gad_ray.bench.faults.inject", "rounded-scores", "train"]
+    assert sick[:5] == [sys.executable, "-m", "benchmarks.faults.inject", "rounded-scores", "train"]
     config = config_of(plain)
     assert (config.name, config.stages.warmup.steps) == ("numb", 4)
     assert "value: 0.05" in to_yaml(config)
@@ -206,9 +207,9 @@ def test_the_command_tables_what_is_there_and_writes_the_page(
     tmp_path: Path, base: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.md"
-    arguments = ["bench", "faults", "temperature-too-low", "seed-0", "--out", str(tmp_path / "out")]
+    arguments = ["temperature-too-low", "seed-0", "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as left:
-        main([*arguments, "--base", str(base), "--docs", str(page)])
+        run(app, "faults", [*arguments, "--base", str(base), "--docs", str(page)])
     assert left.value.code == 0
     assert len(commands) == 2
     told = capsys.readouterr().out
@@ -221,12 +222,12 @@ def test_the_command_lists_all_cases_without_running_one(
     commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main(["bench", "faults", "--list"])
+        run(app, "faults", ["--list"])
     told = capsys.readouterr().out
     assert all(name[:20] in told for name in CASES)
     assert commands == []
     with pytest.raises(SystemExit) as left:
-        main(["bench", "faults", "flat-battery"])
+        run(app, "faults", ["flat-battery"])
     assert left.value.code == 2
 
 

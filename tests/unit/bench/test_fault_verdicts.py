@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gad_ray.bench.faults.case import Case
-from gad_ray.bench.faults.catalogue import CASES, choose
-from gad_ray.bench.faults.evidence import Alarm, Evidence
-from gad_ray.bench.faults.page import study_page, summary
-from gad_ray.bench.faults.study import BASE
-from gad_ray.bench.faults.tables import fault_table, healthy_table, rule_table
-from gad_ray.bench.faults.verdict import AN_ERROR, THE_QUARANTINE, Verdict, judge
+from benchmarks.faults.case import Case
+from benchmarks.faults.catalogue import CASES, choose
+from benchmarks.faults.evidence import Alarm, Evidence
+from benchmarks.faults.page import study_page, summary
+from benchmarks.faults.study import BASE
+from benchmarks.faults.tables import fault_table, healthy_table, rule_table
+from benchmarks.faults.verdict import AN_ERROR, THE_QUARANTINE, Verdict, judge
 from gad_ray.config import load_config
 from gad_ray.errors import ConfigError
 from gad_ray.health import RULES

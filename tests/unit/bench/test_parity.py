@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from gad_ray.bench.parity.pairs import default_pairs, read_pairs
-from gad_ray.bench.parity.paths import Scored, in_batches
-from gad_ray.bench.parity.study import Parity, ParityStudy
-from gad_ray.cli import main
+from benchmarks.parity.__main__ import app
+from benchmarks.parity.pairs import default_pairs, read_pairs
+from benchmarks.parity.paths import Scored, in_batches
+from benchmarks.parity.study import Parity, ParityStudy
+from gad_ray.cli import run
 from gad_ray.critics.store import open_critic
 from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.errors import DataError, GadError
@@ -98,7 +99,7 @@ def test_all_ways_give_the_same_scores_and_the_command_says_so(
         listening(served, limits=Limits(), batching=BatchSettings(max_batch_tokens=2000)) as url,
         pytest.raises(SystemExit) as left,
     ):
-        main(["bench", "parity", "--critic", str(directory), "--count", "40", "--endpoint", url])
+        run(app, "parity", ["--critic", str(directory), "--count", "40", "--endpoint", url])
     told = " ".join(capsys.readouterr().out.split())
     assert left.value.code == 0, told
     assert "the scores are the same" in told
@@ -109,7 +110,7 @@ def test_all_ways_give_the_same_scores_and_the_command_says_so(
 def test_scores_that_are_apart_are_told_and_are_a_failure(
     directory: Path, opened: ValueHeadCritic, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("gad_ray.bench.parity.study.by_command", lambda critic, pairs, scratch: reference)
+    monkeypatch.setattr("benchmarks.parity.study.by_command", lambda critic, pairs, scratch: reference)
     with listening(Off(opened), limits=Limits(), batching=BatchSettings()) as url:
         with torch.no_grad():
             pairs = default_pairs(opened.model.encoder, 40, seed=0)
@@ -165,7 +166,7 @@ def test_another_critic_at_the_endpoint_is_refused(
     directory: Path, served_other: ServedCritic, monkeypatch: pytest.MonkeyPatch, opened: ValueHeadCritic
 ):
     monkeypatch.setattr(
-        "gad_ray.bench.parity.study.by_command", lambda critic, pairs, scratch: study_of(opened.model, pairs)
+        "benchmarks.parity.study.by_command", lambda critic, pairs, scratch: study_of(opened.model, pairs)
     )
     with (
         listening(served_other, limits=Limits(), batching=BatchSettings()) as url,

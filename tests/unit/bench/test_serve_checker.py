@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gad_ray.bench.serve.checker import Checker
+from benchmarks.serve.checker import Checker
 
 OFFLINE = {"first": [0.0, 1.0, 2.0], "second": [10.0, 11.5, 12.0]}
 

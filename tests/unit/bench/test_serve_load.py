@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.serve.overload import AttemptLog, PoliteClients, retry_after
 from gad_ray.bench.serve.load import Request, arrivals, closed_loop, open_loop, percentiles
-from gad_ray.bench.serve.overload import AttemptLog, PoliteClients, retry_after
 from gad_ray.bench.serve.texts import KINDS, draw_pairs, own_sources
 from tests.processes import wait_until
 from tests.unit.bench.serving import listening

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from gad_ray.bench.serve import study as study_module
+from benchmarks.serve.overload import overload
+from benchmarks.serve.page import PARTS, load_page
+from benchmarks.serve.peers import RewardShape, as_classifier
+from benchmarks.serve.reward_server import build_app
+from benchmarks.serve.swaps import SWAPS, FollowedRun, Trial, make_versions, offline_scores
 from gad_ray.bench.serve.bare import BareForward
 from gad_ray.bench.serve.contest import (
     Scored,
@@ -25,17 +30,12 @@ from gad_ray.bench.serve.contest import (
     speeds,
     take_turns,
 )
-from gad_ray.bench.serve.critics import as_classifier, make_critic, make_versions, offline_scores
+from gad_ray.bench.serve.critics import make_critic
 from gad_ray.bench.serve.latency import time_answers
-from gad_ray.bench.serve.overload import overload
-from gad_ray.bench.serve.page import load_page
-from gad_ray.bench.serve.reward_server import build_app
 from gad_ray.bench.serve.servers import Command
 from gad_ray.bench.serve.setting import Setting, surroundings
-from gad_ray.bench.serve.shapes import OwnShape, RewardShape, requests_for
-from gad_ray.bench.serve.study import PARTS, ServeStudy
-from gad_ray.bench.serve.swaps import FollowedRun, Trial
-from gad_ray.bench.serve.tables import tables
+from gad_ray.bench.serve.shapes import OwnShape, requests_for
+from gad_ray.bench.serve.study import ServeStudy
 from gad_ray.bench.serve.texts import draw_pairs
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.models.critic_export import load_critic
@@ -331,9 +331,7 @@ FIGURES: dict[str, dict[str, Any]] = {
 }
 
 
-def study_of(
-    critic_dir: Path, out: Path, *parts: str, monkeypatch: pytest.MonkeyPatch, **changed: Any
-) -> tuple[dict[str, Any], list[str]]:
+def study_of(critic_dir: Path, out: Path, *parts: str, **changed: Any) -> tuple[dict[str, Any], list[str]]:
     measured: list[str] = []
 
     def measure(name: str) -> Callable[[Setting], dict[str, Any]]:
@@ -343,24 +341,22 @@ def study_of(
 
         return run
 
-    monkeypatch.setattr(study_module, "PARTS", {name: measure(name) for name in PARTS})
-    found = ServeStudy(parts=parts, setting=toy_setting(critic_dir, out, **changed)).run()
+    known = {name: replace(part, measure=measure(name)) for name, part in PARTS.items()}
+    found = ServeStudy(known=known, parts=parts, setting=toy_setting(critic_dir, out, **changed)).run()
     return found, measured
 
 
 def test_a_part_is_measured_once_with_one_setting_and_tabled_with_the_others(
-    critic_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    critic_dir: Path, tmp_path: Path
 ) -> None:
-    _, measured = study_of(critic_dir, tmp_path, "throughput", monkeypatch=monkeypatch)
+    _, measured = study_of(critic_dir, tmp_path, "throughput")
     assert measured == ["throughput"]
     # What a part does not depend on changes nothing for it.
-    figures, measured = study_of(
-        critic_dir, tmp_path, "throughput", "peers", monkeypatch=monkeypatch, minutes=3.0
-    )
+    figures, measured = study_of(critic_dir, tmp_path, "throughput", "peers", minutes=3.0)
     assert measured == ["peers"]
     assert list(figures) == ["throughput", "peers"]
     assert json.loads((tmp_path / "serve.json").read_text()) == figures
-    _, measured = study_of(critic_dir, tmp_path, "throughput", monkeypatch=monkeypatch, pairs=13)
+    _, measured = study_of(critic_dir, tmp_path, "throughput", pairs=13)
     assert measured == ["throughput"]
     page = load_page(figures)
     assert "| 1 pair a request | 8.00 | 800 | 0.80 (0.70 to 0.90) | 2.0e-06 |" in page
@@ -384,7 +380,7 @@ def test_swaps_are_tabled_with_what_went_wrong() -> None:
         "latency_ms": {"p50": 12.4, "p90": 20.0, "p99": None, "max": 30.0},
     }
     figures = {"swaps": {"figures": {"with_retries": client, "without_retries": {**client, "wrong": 0}}}}
-    _, (head, *rows) = tables(figures)["swaps"]
+    head, *rows = SWAPS.table(figures["swaps"]["figures"])
     assert head[1:] == ["client with retries", "client without"]
     assert ["wrong scores for the named version", "2", "0"] in rows
     assert ["of these ended in 5xx", "1", "1"] in rows

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from examples.failures.bench import Bench
+from examples.failures.settings import default_settings
 from gad_ray.config.data import DataConfig
 from gad_ray.config.models import ModelConfig
 from gad_ray.config.run import AdversarialStage, RunConfig, StagesConfig, WarmupStage
-from gad_ray.demos.failures.bench import Bench
-from gad_ray.demos.failures.settings import default_settings
 from tests.game import make_rows, write_rows
 from tests.tiny import make_tiny_model
 

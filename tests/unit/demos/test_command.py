@@ -1,4 +1,4 @@
-"""``gad-ray demo``: what is printed and written, and how it fails."""
+"""``python -m examples.toy`` and ``examples.failures``: what is printed and written, and how they fail."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 
-from gad_ray.cli import main
-from gad_ray.commands.demo import finding_table, verdict_line
+from examples.failures import settings
+from examples.failures.__main__ import app as failures
+from examples.failures.__main__ import finding_table, verdict_line
+from examples.failures.catalogue import FAILURES
+from examples.failures.finding import Figure, Finding
+from examples.toy.__main__ import app as toy
+from gad_ray import cli
 from gad_ray.config.run import RunConfig
-from gad_ray.demos.failures import settings
-from gad_ray.demos.failures.catalogue import FAILURES
-from gad_ray.demos.failures.finding import Figure, Finding
 
 
-def run(*arguments: str) -> int:
+def run(app: typer.Typer, *arguments: str) -> int:
     with pytest.raises(SystemExit) as left:
-        main(arguments)
+        cli.run(app, "example", arguments)
     return int(left.value.code or 0)
 
 
@@ -25,7 +28,7 @@ def test_the_toy_prints_its_table_and_writes_figures_and_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "place"
-    assert run("demo", "toy", "--out", str(out), "--seed", "2") == 0
+    assert run(toy, "--out", str(out), "--seed", "2") == 0
     shown = capsys.readouterr().out
     assert "KL(student‖teacher)" in shown
     figures = json.loads((out / "toy.json").read_text(encoding="utf-8"))
@@ -48,7 +51,7 @@ def test_a_failure_is_printed_and_written(
 
     monkeypatch.setattr(settings, "default_settings", tiny)
     monkeypatch.setenv("COLUMNS", "200")
-    assert run("demo", "failures", "eos-asymmetry", "--out", str(tmp_path), "--seed", "5") == 0
+    assert run(failures, "eos-asymmetry", "--out", str(tmp_path), "--seed", "5") == 0
     shown = capsys.readouterr()
     assert seeds == [5]
     assert "d_acc on identical held-out answers" in shown.out
@@ -60,11 +63,11 @@ def test_a_failure_is_printed_and_written(
 def test_an_unknown_failure_and_an_unusable_directory_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("demo", "failures", "saturaton", "--out", str(tmp_path)) == 2
+    assert run(failures, "saturaton", "--out", str(tmp_path)) == 2
     shown = capsys.readouterr().err
     assert all(name in shown for name in FAILURES)
     (tmp_path / "file").write_text("")
-    assert run("demo", "toy", "--out", str(tmp_path / "file")) == 2
+    assert run(toy, "--out", str(tmp_path / "file")) == 2
     assert "cannot be written to" in capsys.readouterr().err
 
 

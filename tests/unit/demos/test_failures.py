@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from examples.failures import eos_asymmetry, last_pooling, saturation, standing_still
+from examples.failures.bench import Bench, Verdict, scores_of
+from examples.failures.catalogue import FAILURES, choose, reproduce
+from examples.failures.settings import default_settings, field_policy, field_temperature
 from gad_ray.batch import ScoreBatch
 from gad_ray.config.run import RunConfig
 from gad_ray.core.advantages import RankAdvantage
 from gad_ray.core.discriminator import bradley_terry_loss
 from gad_ray.core.pooling import LastPooling, MeanPooling
-from gad_ray.demos.failures import eos_asymmetry, last_pooling, saturation, standing_still
-from gad_ray.demos.failures.bench import Bench, Verdict, scores_of
-from gad_ray.demos.failures.catalogue import FAILURES, choose, reproduce
-from gad_ray.demos.failures.settings import default_settings, field_policy, field_temperature
 from gad_ray.errors import ConfigError
 from gad_ray.models.pairs import Pair
 from tests.unit.builders import weights_of

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gad_ray.demos.toy import (
+from examples.toy.game import (
     MODES,
     GaussianStudent,
     ToyResult,

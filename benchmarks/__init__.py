@@ -1,0 +1,1 @@
+"""Studies: what we measured, for anyone to measure again. Outside the package, and tested with it."""

@@ -1,1 +1,0 @@
-"""Small experiments that show what the game does, and how it fails."""
