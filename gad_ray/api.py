@@ -128,7 +128,7 @@ def serve(
         follow: Name or path of a run whose newest critic is served; either this or ``critic``.
         host: Address to listen on; other than loopback only with keys.
         port: Port to listen on.
-        settings: Fields of :class:`gad_ray.serving.settings.ServeSettings`.
+        settings: Fields of :class:`gad_ray.serving.deployment.settings.ServeSettings`.
 
     Returns:
         The exit code of the command.

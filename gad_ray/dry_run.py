@@ -277,7 +277,7 @@ def _check_pairs(config: RunConfig, data: LoadedData, chat: ChatFormat | None, f
 
 def _check_endpoint(serve: ServeConfig, found: DryRun) -> None:
     """Whether the critic may and can be served where it is to be."""
-    from gad_ray.serving.address import settings_of_run, url_of
+    from gad_ray.serving.deployment.address import settings_of_run, url_of
 
     try:
         settings_of_run(serve, environment=os.environ)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gad_ray.serving.proxy import CLUSTER_VARIABLES
+from gad_ray.serving.deployment.proxy import CLUSTER_VARIABLES
 from tests.processes import wait_until, wait_until_gone
 
 _START_S = 300.0

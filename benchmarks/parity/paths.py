@@ -22,6 +22,9 @@ from gad_ray.batch import (
     StopReason,
 )
 from gad_ray.bench.process import exit_code
+from gad_ray.client.request_split import Part, parts_of
+from gad_ray.client.retry import TooMuchError
+from gad_ray.client.score_client import ScoreClient
 from gad_ray.config.critic import CriticConfig
 from gad_ray.config.models import ModelConfig
 from gad_ray.errors import GadError, ModelError
@@ -30,9 +33,6 @@ from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
 from gad_ray.observability.jsonl import read_lines
-from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.request_split import Part, parts_of
-from gad_ray.serving.retry import TooMuchError
 
 _REPEATED = 0.2
 """Share of the pairs that are asked for once more in the same request."""

@@ -22,10 +22,10 @@ from benchmarks.parity.paths import (
     one_by_one,
 )
 from gad_ray.bench.serve.servers import endpoint
+from gad_ray.client.score_client import ScoreClient
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_export import load_critic
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.client import ScoreClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,10 +21,10 @@ from gad_ray.bench.serve.study import Part
 from gad_ray.bench.serve.tables import Table, number
 from gad_ray.bench.serve.texts import draw_pairs
 from gad_ray.bench.serve.throughput import SHORTEST
+from gad_ray.client.retry import ClientSettings, EndpointError
+from gad_ray.client.score_client import ScoreClient
+from gad_ray.config.endpoint import Limits
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.retry import ClientSettings, EndpointError
 
 TIMES = 5.0
 _POLITE_CLIENTS = 4

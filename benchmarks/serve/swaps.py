@@ -26,12 +26,12 @@ from gad_ray.bench.serve.setting import Setting
 from gad_ray.bench.serve.shapes import OwnShape
 from gad_ray.bench.serve.study import Part
 from gad_ray.bench.serve.texts import draw_pairs
+from gad_ray.client.retry import EndpointError
+from gad_ray.client.score_client import ScoreClient
 from gad_ray.critics.store import open_value_head
 from gad_ray.errors import GadError
 from gad_ray.models.critic_export import export_critic
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.retry import EndpointError
 
 VERSIONS = 4
 REPLICAS = 2

@@ -10,13 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from gad_ray.batch import Fingerprint, Float32
-from gad_ray.config.critic import FrozenCritic
+from gad_ray.config.critic import FrozenCriticSettings
 from gad_ray.critics import CRITICS
 from gad_ray.critics.base import export_settings
 from gad_ray.models.pairs import Pair
 
 
-class LengthCriticSettings(FrozenCritic):
+class LengthCriticSettings(FrozenCriticSettings):
     """−|words − wanted| / wanted."""
 
     name: str = "examples.extending.length_critic:LengthCriticSettings"

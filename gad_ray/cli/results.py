@@ -82,6 +82,10 @@ def compare(
     api_key_env: Annotated[
         str, typer.Option(metavar="VARIABLE", help="Environment variable that holds the judge's key.")
     ] = "OPENAI_API_KEY",
+    critic: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="A critic that scores the answers too: exported or served."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the fresh critics.")] = 0,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers and figures go.")] = Path(
         "runs/comparison"
@@ -105,14 +109,15 @@ def compare(
         seed=seed,
         judge=None if judge is None or judge_model is None else (judge, judge_model),
         judge_key=api_key_env,
+        critic=critic,
     )
 
 
 def score(
-    critic: Annotated[Path | None, typer.Option(metavar="DIR", help="An exported critic.")] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="A served critic in place of one here.")
+    critic: Annotated[
+        str | None, typer.Option(metavar="DIR|URL", help="An exported critic, or one that is served.")
     ] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="The same as --critic URL.")] = None,
     source: Annotated[
         str,
         typer.Option("--in", metavar="FILE|-", help="JSONL with content (or prompt, messages) and response."),
@@ -123,9 +128,10 @@ def score(
     """Score responses with an exported critic, or a served one. Scores compare only within one prompt."""
     from gad_ray.commands.score import score_file
 
-    if (critic is None) == (endpoint is None):
+    chosen = critic or endpoint
+    if chosen is None or (critic is not None and endpoint is not None):
         raise typer.BadParameter("give either --critic or --endpoint")
-    score_file(critic, source, out, endpoint=endpoint, key_variable=key_env)
+    score_file(chosen, source, out, key_variable=key_env)
 
 
 def report(

@@ -31,6 +31,7 @@ def compare(
     seed: int,
     judge: tuple[str, str] | None,
     judge_key: str,
+    critic: str | None,
 ) -> None:
     """Compare, print the tables, and write ``comparison.json``.
 
@@ -43,9 +44,10 @@ def compare(
         seed: Of the samples and of the fresh critics.
         judge: Endpoint and model of a judge, if one is to be asked.
         judge_key: Environment variable with its key.
+        critic: Directory or URL of a critic that scores the answers too.
 
     Raises:
-        GadError: If a run, its policy, the prompts or the judge cannot be used.
+        GadError: If a run, its policy, the prompts, the judge or the critic cannot be used.
     """
     from rich.console import Console
 
@@ -63,6 +65,7 @@ def compare(
         overrides=overrides,
         seed=seed,
         judge=None if judge is None else _asked(judge, judge_key, out),
+        critic=critic,
     )
     write_text(out / "comparison.json", json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n")
     console = Console(highlight=False)
@@ -93,6 +96,10 @@ def _print_measures(found: Comparison, console: Console) -> None:
     table = Table("measure", *policies, title=f"{num_prompts} prompts, the same settings and seed for all")
     for label, cells in _rows(list(policies.values())):
         table.add_row(label, *cells)
+    if found.verdicts:
+        verdicts = [found.verdicts[name] for name in policies]
+        table.add_row("given critic's d_acc", *[_interval(one.d_acc) for one in verdicts])
+        table.add_row("given critic's score difference", *[_interval(one.score_diff) for one in verdicts])
     console.print(table)
 
 

@@ -12,6 +12,7 @@ import typer
 from gad_ray.activity import tells
 
 if TYPE_CHECKING:
+    from gad_ray.critics import Critic
     from gad_ray.evaluation.intervals import Interval
     from gad_ray.evaluation.reevaluate import Evaluation
     from gad_ray.evaluation.replay import Replay
@@ -67,16 +68,13 @@ def report_replay(
     Raises:
         GadError: If there are no such records, or no critic.
     """
+    from gad_ray.critics.store import is_url, open_critic
     from gad_ray.evaluation.replay import replay
 
-    if via is not None and via.startswith(("http://", "https://")):
-        from gad_ray.serving.remote import RemoteCritic
-
-        with RemoteCritic.at(via, key_variable=key_variable) as critic:
-            found = replay(target, output_dir=output_dir, step=step, via=critic, tolerance=tolerance)
-    else:
-        place = None if via is None else Path(via)
-        found = replay(target, output_dir=output_dir, step=step, via=place, tolerance=tolerance)
+    critic: Path | Critic | None = None if via is None else Path(via)
+    if via is not None and is_url(via):
+        critic = open_critic(via, key_env=key_variable)
+    found = replay(target, output_dir=output_dir, step=step, via=critic, tolerance=tolerance)
     if as_json:
         typer.echo(json.dumps(_replay_json(found), indent=1, ensure_ascii=False))
     else:

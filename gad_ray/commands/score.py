@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, cast
 
-from gad_ray.activity import activity, tells
+from gad_ray.activity import tells
 from gad_ray.data.jsonl import rows_of
 from gad_ray.errors import DataError
 
@@ -17,18 +16,15 @@ _STANDARD = "-"
 
 
 @tells
-def score_file(
-    critic: Path | None, source: str, out: str, *, endpoint: str | None = None, key_variable: str = ""
-) -> None:
+def score_file(critic: str, source: str, out: str, *, key_variable: str) -> None:
     """Score the rows of a file.
 
     Args:
-        critic: Directory of an exported critic; None where an endpoint scores.
+        critic: Directory of an exported critic, or URL of an endpoint.
         source: JSONL file with ``content`` (or ``prompt``, ``messages``) and ``response`` (or
             ``teacher_response``); ``-`` for standard input.
         out: JSONL file to write; ``-`` for standard output.
-        endpoint: URL of a served critic.
-        key_variable: Environment variable with its key.
+        key_variable: Environment variable with the endpoint's key.
 
     Raises:
         DataError: If a row cannot be used, or a file cannot be opened.
@@ -37,29 +33,12 @@ def score_file(
     """
     with _open(source, "r") as lines:
         rows = list(rows_of(lines, name="standard input" if source == _STANDARD else source))
-    if endpoint is not None:
-        scored = _scored_by(endpoint, rows, key_variable=key_variable)
-    else:
-        from gad_ray.evaluation.scoring import score_rows
+    from gad_ray.evaluation.scoring import score_rows
 
-        assert critic is not None
-        scored = score_rows(critic, rows)
+    scored = score_rows(critic, rows, key_env=key_variable)
     with _open(out, "w") as file:
         for row in scored:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _scored_by(
-    endpoint: str, rows: Sequence[Mapping[str, object]], *, key_variable: str
-) -> Iterator[Mapping[str, object]]:
-    from gad_ray.evaluation.scoring import pairs_of
-    from gad_ray.serving.remote import RemoteCritic
-
-    pairs = pairs_of(rows)
-    with activity(f"asking {endpoint}"), RemoteCritic.at(endpoint, key_variable=key_variable) as critic:
-        scores = critic.score(pairs)
-    for row, score in zip(rows, scores, strict=True):
-        yield {**row, "score": float(score), "fingerprint": critic.fingerprint.digest}
 
 
 def _open(name: str, mode: str) -> AbstractContextManager[IO[str]]:

@@ -31,8 +31,8 @@ def serve_critic(
     """
     from gad_ray.observability.run_dir import find_run
     from gad_ray.precision import warn_of_slow_critic
-    from gad_ray.serving.serve_command import serve_until_signal
-    from gad_ray.serving.settings import settings_from
+    from gad_ray.serving.deployment.serve_command import serve_until_signal
+    from gad_ray.serving.deployment.settings import settings_from
 
     if critic is not None and not critic.is_dir():
         raise ConfigError(

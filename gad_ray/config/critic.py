@@ -31,11 +31,11 @@ class ReplayConfig(StrictModel):
         return round(num_fresh * self.ratio / (1.0 - self.ratio))
 
 
-class FrozenCritic(Variant):
+class FrozenCriticSettings(Variant):
     """The settings of a critic that scores and does not learn."""
 
 
-class ExportedCritic(FrozenCritic):
+class ExportedCriticSettings(FrozenCriticSettings):
     """A critic that an earlier run exported."""
 
     name: Literal["exported"] = "exported"
@@ -43,21 +43,21 @@ class ExportedCritic(FrozenCritic):
     """Its directory, at the same path on every node."""
 
 
-class RemoteCritic(FrozenCritic):
+class RemoteCriticSettings(FrozenCriticSettings):
     """A critic behind an endpoint such as ``gad-ray serve``; scores of another than it served at first are refused."""
 
     name: Literal["remote"] = "remote"
     url: str = Field(pattern=r"^https?://")
     """Where the service listens, e.g. ``http://127.0.0.1:8000``."""
 
-    key_env: str = "GAD_RAY_API_KEY"
+    key_env: str = "GAD_RAY_SERVE_KEY"
     """Environment variable with its key, where it wants one; in the critic's actors."""
 
 
 FrozenCriticConfig = Annotated[
-    Annotated[ExportedCritic, Tag("exported")]
-    | Annotated[RemoteCritic, Tag("remote")]
-    | Annotated[SerializeAsAny[FrozenCritic], imported(FrozenCritic), IMPORTED],
+    Annotated[ExportedCriticSettings, Tag("exported")]
+    | Annotated[RemoteCriticSettings, Tag("remote")]
+    | Annotated[SerializeAsAny[FrozenCriticSettings], imported(FrozenCriticSettings), IMPORTED],
     BY_NAME,
 ]
 """Which critic that does not learn; one of your own by ``name: module:Class`` (docs/extending/critic.md)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
 
-from gad_ray.strict_model import StrictModel
+from pydantic import Field, model_validator
+
+from gad_ray.config.endpoint import EndpointConfig
 
 
-class ServeConfig(StrictModel):
+class ServeConfig(EndpointConfig):
     """A run's own endpoint: it scores with the critic of the moment, by the path of training; see docs/serving.md."""
 
     enabled: bool = False
@@ -23,33 +25,28 @@ class ServeConfig(StrictModel):
     port: int = Field(default=8000, ge=1, le=65535)
     """Port to listen on."""
 
-    name: str = Field(default="critic", min_length=1, max_length=128)
-    """What clients call the model."""
-
-    key_file: str | None = None
-    """File with one key a line, at the same path on every node; read again when it changes."""
-
-    allowed_hosts: list[str] = Field(default_factory=list[str])
-    """Names that requests may be addressed to besides loopback's, as behind a proxy; see docs/serving.md."""
-
-    num_replicas: int = Field(default=1, ge=1)
-    """Processes that each hold the critic and share the requests."""
-
     cpus_per_replica: float = Field(default=0.25, gt=0.0)
     """Cores that are reserved for a replica, beside those of the run's actors. A fraction will do: it computes when it is
     asked, and when it takes a new critic."""
 
-    gpus_per_replica: float = Field(default=0.0, ge=0.0)
-    """GPUs of a replica; it computes on the CPU without."""
-
     threads: int = Field(default=1, ge=1)
     """Threads of a replica; each is taken from the training where cores are few."""
 
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Tokens of one forward pass of a replica."""
-
     drain_s: float = Field(default=5.0, gt=0.0, le=3600.0)
     """Longest time that the run's end waits for requests under way."""
+
+    keep_versions: int = Field(default=0, ge=0)
+    """Earlier critics that stay in a replica's memory, which is taken from the run's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_batch_tokens(cls, value: Any) -> Any:
+        """``batch_tokens`` is the short name of ``batching.max_batch_tokens``."""
+        if not isinstance(value, dict) or "batch_tokens" not in value:
+            return value
+        settings: dict[str, Any] = dict(value)
+        tokens = settings.pop("batch_tokens")
+        return {**settings, "batching": {**settings.get("batching", {}), "max_batch_tokens": tokens}}
 
     @property
     def bundles(self) -> list[dict[str, float]]:

@@ -30,7 +30,6 @@ from gad_ray.controller.adaptive_settings import AdaptiveSettings
 from gad_ray.controller.checkpointing import Checkpointing, read_position
 from gad_ray.controller.critic_publisher import CriticPublisher
 from gad_ray.controller.heldout import WARMUP_CRITIC, HeldOut
-from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.on_critical import on_critical
 from gad_ray.controller.progress import Progress
 from gad_ray.controller.rollout_queue import RolloutQueue, StepRollouts
@@ -39,6 +38,7 @@ from gad_ray.controller.timing import Stopwatch
 from gad_ray.data.dataset import LoadedData
 from gad_ray.errors import HealthError
 from gad_ray.health import Finding
+from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 
 # Large enough that one stale kind of tensor shows above the rounding of bfloat16: on SmolLM2-135M the mean gap is

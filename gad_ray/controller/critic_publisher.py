@@ -26,8 +26,8 @@ from gad_ray.batch import Metrics, PublishedCritic
 from gad_ray.config import RunConfig
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import GadError
-from gad_ray.serving.address import settings_of_run, url_of
-from gad_ray.serving.channel import ChannelStatus
+from gad_ray.serving.deployment.address import settings_of_run, url_of
+from gad_ray.serving.deployment.channel import ChannelStatus
 
 # What needs Ray Serve is imported where it is used: that takes over a second, and most runs serve nothing.
 
@@ -72,8 +72,8 @@ class CriticPublisher:
         serve = self._config.serve
         if not serve.enabled:
             return
-        from gad_ray.serving import ray_serve
-        from gad_ray.serving.run_channel import open_channel
+        from gad_ray.serving.deployment import ray_serve
+        from gad_ray.serving.deployment.run_channel import open_channel
 
         with activity("opening the critic's endpoint"):
             ray_serve.refuse_second_serve()
@@ -291,7 +291,7 @@ class _Ending(threading.Thread):
         self.trouble: str | None = "it took too long"
 
     def run(self) -> None:
-        from gad_ray.serving import ray_serve
+        from gad_ray.serving.deployment import ray_serve
 
         try:
             ray_serve.end()
@@ -320,7 +320,7 @@ def check_endpoint(config: RunConfig) -> None:
         ConfigError: With the reason.
     """
     if config.serve.enabled:
-        from gad_ray.serving import ray_serve
+        from gad_ray.serving.deployment import ray_serve
 
         settings_of_run(config.serve, environment=os.environ)
         ray_serve.prepare_cluster()

@@ -10,12 +10,12 @@ from gad_ray.activity import activity
 from gad_ray.actors.session import RaySession
 from gad_ray.config import FitMethod, RunConfig, fit_hash, load_config
 from gad_ray.controller.fitting import Fitting, prompt_cursor, read_position
-from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.controller.run_setup import interruptible, open_run
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
 from gad_ray.errors import CheckpointError
+from gad_ray.interrupt import StopRequest
 from gad_ray.models.checks import check_lengths
 from gad_ray.models.run_data import load_run_data
 from gad_ray.observability.console import print_summary

@@ -29,7 +29,6 @@ from gad_ray.controller.heldout import (
     save_samples,
     spread_out,
 )
-from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.data.cursor import PromptCursor
 from gad_ray.data.dataset import LoadedData
@@ -59,6 +58,7 @@ from gad_ray.fitting.mailbox import (
 )
 from gad_ray.fitting.responses import draw_responses, open_responses
 from gad_ray.fitting.trainer import FitTrainer
+from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary, SampleRow, SummaryRow
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import HealthError
 from gad_ray.health import Finding, Severity
+from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 
 _POLL_S = 1.0

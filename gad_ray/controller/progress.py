@@ -16,7 +16,6 @@ import psutil
 from gad_ray.activity import activity
 from gad_ray.batch import Metrics, SamplingSettings
 from gad_ray.config import RunConfig
-from gad_ray.controller.interrupt import Interrupted
 from gad_ray.controller.live_report import LiveReport
 from gad_ray.controller.stall_watchdog import StallWatchdog
 from gad_ray.errors import HealthError
@@ -24,6 +23,7 @@ from gad_ray.health import Finding, HealthMonitor, Severity
 from gad_ray.health.course import READY, READY_OVER
 from gad_ray.health.facts import SamplingFacts, facts_of
 from gad_ray.health.monitor import STEP_TIME_RATIO
+from gad_ray.interrupt import Interrupted
 from gad_ray.observability.console import LiveLine
 from gad_ray.observability.records import ScoreRecordWriter
 from gad_ray.observability.run_dir import RunDirectory

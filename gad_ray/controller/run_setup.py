@@ -16,8 +16,8 @@ from ray.exceptions import RayError
 from gad_ray.activity import telling
 from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.config import RunConfig, load_config
-from gad_ray.controller.interrupt import Interrupted, StopRequest
 from gad_ray.errors import CheckpointError, GadError
+from gad_ray.interrupt import Interrupted, StopRequest
 from gad_ray.observability.run_dir import RunDirectory, find_run, latest_run
 from gad_ray.precision import resolve_precision
 

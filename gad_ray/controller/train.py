@@ -10,11 +10,11 @@ from gad_ray.controller.checkpointing import read_position
 from gad_ray.controller.controller import Controller
 from gad_ray.controller.critic_publisher import CriticPublisher, check_endpoint
 from gad_ray.controller.heldout import WARMUP_CRITIC
-from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.progress import Progress
 from gad_ray.controller.run_setup import Opened, interruptible, open_run
 from gad_ray.data.dataset import LoadedData
 from gad_ray.data.stats import describe
+from gad_ray.interrupt import StopRequest
 from gad_ray.models.checks import check_lengths
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from gad_ray.batch import Fingerprint, Float32
-from gad_ray.config.critic import FrozenCritic, FrozenCriticConfig
+from gad_ray.config.critic import FrozenCriticConfig, FrozenCriticSettings
 from gad_ray.errors import ModelError
 from gad_ray.models.pairs import Pair
 from gad_ray.registry import Registry
@@ -54,11 +54,11 @@ class Critic(Protocol):
         ...
 
 
-CRITICS: Registry[FrozenCritic, Callable[[Any], Critic]] = Registry("critic")
+CRITICS: Registry[FrozenCriticSettings, Callable[[Any], Critic]] = Registry("critic")
 """Settings of a critic that does not learn → (settings) → the critic, open."""
 
 
-def export_settings(critic: Critic, settings: FrozenCritic, out_dir: Path) -> Fingerprint:
+def export_settings(critic: Critic, settings: FrozenCriticSettings, out_dir: Path) -> Fingerprint:
     """Export a critic that is known by its settings, such as one behind an endpoint.
 
     Args:
@@ -88,7 +88,7 @@ def open_settings(directory: Path) -> Critic:
     """
     try:
         told = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
-        adapter: TypeAdapter[FrozenCritic] = TypeAdapter(FrozenCriticConfig)
+        adapter: TypeAdapter[FrozenCriticSettings] = TypeAdapter(FrozenCriticConfig)
         settings = adapter.validate_python(told["settings"])
         recorded = Fingerprint(**told["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:

@@ -12,7 +12,7 @@ from gad_ray.batch import Fingerprint
 from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.checkpoint.tensors import STATE_FILE
 from gad_ray.config import RunConfig, load_config
-from gad_ray.config.critic import RemoteCritic as RemoteCriticSettings
+from gad_ray.config.critic import RemoteCriticSettings
 from gad_ray.critics.base import CRITICS, SETTINGS_FILE, Critic, open_settings
 from gad_ray.critics.value_head import MICRO_BATCH_TOKENS, ValueHeadCritic
 from gad_ray.errors import CheckpointError, ConfigError
@@ -86,6 +86,11 @@ def find_target(target: str, output_dir: str) -> tuple[RunDirectory, KeptCritic 
     return find_run(target, output_dir), None
 
 
+def is_url(source: str | Path) -> bool:
+    """Whether a critic is named by where it is served, and not by where it lies."""
+    return str(source).startswith(("http://", "https://"))
+
+
 def open_critic(
     source: str | Path, *, micro_batch_tokens: int | None = None, key_env: str = KEY_VARIABLE
 ) -> Critic:
@@ -99,7 +104,7 @@ def open_critic(
     Raises:
         GadError: If there is none, or it cannot be opened.
     """
-    if str(source).startswith(("http://", "https://")):
+    if is_url(source):
         settings = RemoteCriticSettings(url=str(source), key_env=key_env)
         return CRITICS.of(settings)(settings)
     directory = Path(source)

@@ -13,7 +13,7 @@ from torch import Tensor
 from gad_ray.batch import Fingerprint, Float32
 from gad_ray.checkpoint.tensors import STATE_FILE, load_state
 from gad_ray.config import RunConfig
-from gad_ray.config.critic import ExportedCritic
+from gad_ray.config.critic import ExportedCriticSettings
 from gad_ray.critics.base import CRITICS
 from gad_ray.errors import CheckpointError
 from gad_ray.learners.optim import MASTER
@@ -117,8 +117,8 @@ class ValueHeadCritic:
         return export_critic(self.model, out_dir, step=self.step, temperature=self.temperature)
 
 
-@CRITICS.register(ExportedCritic)
-def _open(settings: ExportedCritic) -> ValueHeadCritic:
+@CRITICS.register(ExportedCriticSettings)
+def _open(settings: ExportedCriticSettings) -> ValueHeadCritic:
     """On the GPU where the process has one."""
     on_gpu = torch.cuda.is_available()
     opened = ValueHeadCritic.exported(Path(settings.path), on_gpu=on_gpu)

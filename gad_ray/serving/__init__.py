@@ -1,1 +1,1 @@
-"""The critic over HTTP: scores by the path of training, behind a Ray Serve application that is safe to expose."""
+"""The critic over HTTP: an application that scores, and its deployment on Ray Serve. Clients are in ``gad_ray.client``."""

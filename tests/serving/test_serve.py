@@ -21,9 +21,9 @@ import torch
 from benchmarks.parity.__main__ import app as parity
 from gad_ray import cli
 from gad_ray.cli import main
+from gad_ray.client.score_client import ScoreClient
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic_export import load_critic
-from gad_ray.serving.client import ScoreClient
 from tests.cluster import ray_environment
 from tests.game import REPOSITORY
 from tests.processes import titled, wait_until, wait_until_gone

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gad_ray.activity import Teller, activity, current, doing, telling, waiting
-from gad_ray.controller.interrupt import StopRequest
+from gad_ray.interrupt import StopRequest
 from tests.processes import wait_until
 
 

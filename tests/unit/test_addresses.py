@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from gad_ray.addresses import is_loopback, is_own_name, warn_of_plain_key
+from gad_ray.client.score_client import ScoreClient
 from gad_ray.errors import GadError, printable
-from gad_ray.serving.client import ScoreClient
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,9 @@ def test_a_collection_from_no_url_exits_2(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.fixture
 def scorer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def score_rows(critic_dir: Path, rows: Iterable[Mapping[str, object]]) -> list[dict[str, Any]]:
+    def score_rows(
+        critic: str, rows: Iterable[Mapping[str, object]], *, key_env: str
+    ) -> list[dict[str, Any]]:
         return [{**row, "score": float(len(str(row["response"])))} for row in rows]
 
     module = ModuleType("gad_ray.evaluation.scoring")
@@ -260,7 +262,7 @@ def test_rows_come_from_standard_input_and_go_to_standard_output(tmp_path: Path)
     scoring.write_text(
         "import sys, types\n"
         "module = types.ModuleType('gad_ray.evaluation.scoring')\n"
-        "module.score_rows = lambda critic, rows: [{**row, 'score': 1.5} for row in rows]\n"
+        "module.score_rows = lambda critic, rows, key_env: [{**row, 'score': 1.5} for row in rows]\n"
         "sys.modules[module.__name__] = module\n"
         "from gad_ray.cli import main\n"
         f"main(['score', '--critic', {str(tmp_path)!r}])\n"

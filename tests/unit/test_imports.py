@@ -6,7 +6,8 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ FLOORS: dict[str, int] = {
     "strict_model": 0,
     "registry": 1,
     "failure": 1,
+    "interrupt": 0,
     "addresses": 0,
     "activity": 1,
     "batch": 1,
@@ -30,6 +32,7 @@ FLOORS: dict[str, int] = {
     "memory_estimate": 4,
     "precision": 4,
     "learners": 4,
+    "client": 4,
     "critics": 5,
     "rewards": 4,
     "rollout": 4,
@@ -41,8 +44,8 @@ FLOORS: dict[str, int] = {
     "actors": 6,
     "quality": 6,
     "fitting": 7,
+    "serving": 7,
     "controller": 8,
-    "serving": 8,
     "bench": 9,
     "doctor": 9,
     "dry_run": 9,
@@ -64,7 +67,9 @@ MAY_IMPORT_RAY = {
     "__main__",
     "observability",
 }
-SERVING_WITH_RAY = {f"gad_ray.serving.{name}" for name in ("ray_serve", "serve_command", "run_channel")}
+SERVING_WITH_RAY = {
+    f"gad_ray.serving.deployment.{name}" for name in ("ray_serve", "serve_command", "run_channel")
+}
 WITHOUT_TORCH = {
     "errors",
     "addresses",
@@ -149,6 +154,26 @@ def test_a_module_imports_only_from_its_own_floor_and_below(module: str) -> None
     assert not above, f"{module} imports from {', '.join(above)}"
 
 
+def graph_of(names: Callable[[str], str | None]) -> dict[str, set[str]]:
+    """Who needs whom as soon as it is imported, by module or by room."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES:
+        used = list(imports(parsed(module), only_at_import=True))
+        # `from gad_ray.health import rules` is of a module alone: the package has been imported before either.
+        packages = {name.rpartition(".")[0] for name in used if name in MODULES}
+        for name in used:
+            here, there = names(module), names(name)
+            if name in MODULES and name not in packages and here and there and here != there:
+                found.setdefault(here, set()).add(there)
+    return found
+
+
+@pytest.mark.parametrize("names", [lambda module: module, room_of], ids=["files", "rooms"])
+def test_there_is_no_circle(names: Callable[[str], str | None]) -> None:
+    graph = graph_of(names)
+    list(TopologicalSorter(graph).static_order())  # raises where there is one, and names it
+
+
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) not in MAY_IMPORT_RAY])
 def test_only_the_shells_around_the_work_import_ray(module: str) -> None:
     used = {name.partition(".")[0] for name in imports(parsed(module), only_at_import=False)}
@@ -161,9 +186,23 @@ def test_of_serving_only_the_application_and_its_command_know_ray(module: str) -
     assert ("ray" in used) is (module in SERVING_WITH_RAY)
 
 
-@pytest.mark.parametrize("name", ["client", "channel"])
+@pytest.mark.parametrize("name", ["client", "serving.deployment.channel"])
 def test_a_client_of_the_endpoint_and_a_runs_channel_load_neither_torch_nor_ray(name: str) -> None:
-    assert not {"torch", "ray", "transformers", "fastapi"} & loaded_by(f"gad_ray.serving.{name}")
+    assert not {"torch", "ray", "transformers", "fastapi"} & loaded_by(f"gad_ray.{name}")
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("gad_ray.serving.application")])
+def test_the_application_knows_nothing_of_its_deployment(module: str) -> None:
+    used = set(imports(parsed(module), only_at_import=False))
+    assert not [name for name in used if name.startswith("gad_ray.serving.deployment")]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) == "client"])
+def test_a_client_knows_nothing_of_the_server(module: str) -> None:
+    used = {
+        room_of(name) for name in imports(parsed(module), only_at_import=False) if name.startswith("gad_ray.")
+    }
+    assert "serving" not in used
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) in {None, *WITHOUT_TORCH}])

@@ -119,7 +119,7 @@ def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -
 
     from gad_ray.core.packing import plan_even_batches, plan_micro_batches
     from gad_ray.models.critic_export import load_critic
-    from gad_ray.serving.forward_pool import passes_at_once
+    from gad_ray.serving.application.forward_pool import passes_at_once
 
     critic = load_critic(Path(critic_dir))
     packed = load_critic(Path(critic_dir)).pack()

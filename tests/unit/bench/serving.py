@@ -11,9 +11,8 @@ import psutil
 
 from gad_ray.bench.serve.servers import Server
 from gad_ray.bench.serve.setting import Setting
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import ServedCritic
+from gad_ray.config.endpoint import BatchSettings, Limits
+from gad_ray.serving.application.loaded_critic import ServedCritic
 from tests.unit.serving.listening import listening as served_at
 from tests.unit.serving.listening import running
 

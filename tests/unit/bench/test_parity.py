@@ -16,15 +16,14 @@ from benchmarks.parity.pairs import default_pairs, read_pairs
 from benchmarks.parity.paths import Scored, in_batches
 from benchmarks.parity.study import Parity, ParityStudy
 from gad_ray.cli import run
+from gad_ray.client.score_client import ScoreClient
+from gad_ray.config.endpoint import BatchSettings, Limits
 from gad_ray.critics.store import open_critic
 from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.errors import DataError, GadError
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import RowScore, ServedCritic
+from gad_ray.serving.application.loaded_critic import RowScore, ServedCritic
 from tests.unit.builders import critic_config, critic_learner, pair
 from tests.unit.serving.listening import listening
 

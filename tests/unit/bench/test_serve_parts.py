@@ -39,8 +39,8 @@ from gad_ray.bench.serve.study import ServeStudy
 from gad_ray.bench.serve.texts import draw_pairs
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.models.critic_export import load_critic
-from gad_ray.serving.follow import critics_of
-from gad_ray.serving.loaded_critic import ServedCritic
+from gad_ray.serving.application.follow import critics_of
+from gad_ray.serving.application.loaded_critic import ServedCritic
 from tests.unit.bench.serving import listening, serving, toy_setting
 
 pytestmark = pytest.mark.study

@@ -18,9 +18,9 @@ from gad_ray.controller import critic_publisher as module
 from gad_ray.controller.critic_publisher import CriticPublisher, check_endpoint
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import ConfigError, GadError
-from gad_ray.serving import ray_serve, run_channel
-from gad_ray.serving.channel import ChannelStatus, ReplicaReport
-from gad_ray.serving.settings import ServeSettings
+from gad_ray.serving.deployment import ray_serve, run_channel
+from gad_ray.serving.deployment.channel import ChannelStatus, ReplicaReport
+from gad_ray.serving.deployment.settings import ServeSettings
 
 
 class Method:

@@ -7,7 +7,7 @@ import pytest
 from gad_ray.batch import PublishedCritic
 from gad_ray.controller.critic_publisher import EndpointWatch
 from gad_ray.errors import ModelError
-from gad_ray.serving.channel import ChannelStatus, ReplicaReport
+from gad_ray.serving.deployment.channel import ChannelStatus, ReplicaReport
 
 CRITIC = PublishedCritic(fingerprint="ab" * 32, step=3, seconds=0.5, num_bytes=100, state=None)
 NOBODY = ChannelStatus(newest=CRITIC, replicas=(), troubles=())

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from gad_ray.controller.interrupt import Interrupted, StopRequest
+from gad_ray.interrupt import Interrupted, StopRequest
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 

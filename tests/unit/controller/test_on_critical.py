@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from gad_ray.controller.interrupt import StopRequest
 from gad_ray.controller.on_critical import on_critical
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import HealthError
 from gad_ray.health import Finding, Severity
+from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 
 

@@ -10,9 +10,9 @@ import pytest
 from gad_ray.config import RunConfig
 from gad_ray.config.load import validate
 from gad_ray.controller.fit import warm_start
-from gad_ray.controller.interrupt import StopRequest
 from gad_ray.data.dataset import LoadedData
 from gad_ray.errors import CheckpointError
+from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 
 

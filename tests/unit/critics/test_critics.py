@@ -10,7 +10,7 @@ import pytest
 
 from examples.extending.length_critic import LengthCritic, LengthCriticSettings
 from gad_ray.batch import Fingerprint
-from gad_ray.config.critic import ExportedCritic
+from gad_ray.config.critic import ExportedCriticSettings
 from gad_ray.critics import CRITICS, Critic, ValueHeadCritic
 from gad_ray.critics.base import SETTINGS_FILE
 from gad_ray.critics.frozen import FrozenCriticLearner
@@ -71,7 +71,7 @@ def test_an_export_by_settings_that_opens_another_critic_is_refused(tmp_path: Pa
 def test_an_exported_critic_stands_in_for_the_one_that_learns(chat, tied_model: Path, exported: Path) -> None:
     prompts = prompt_batch(3)
     rollouts = rollout_batch(chat, prompts)
-    config = critic_config(tied_model, frozen=ExportedCritic(path=str(exported)))
+    config = critic_config(tied_model, frozen=ExportedCriticSettings(path=str(exported)))
     frozen, learner = (
         FrozenCriticLearner(config, collective=LocalCollective()),
         critic_learner(critic_config(tied_model)),
@@ -109,7 +109,7 @@ def test_scores_that_are_not_finite_end_the_run(
 
 
 def test_settings_that_nobody_opens_are_named() -> None:
-    class Nobody(ExportedCritic):
+    class Nobody(ExportedCriticSettings):
         pass
 
     with pytest.raises(ConfigError, match="Nobody is the settings of no registered critic"):

@@ -11,7 +11,7 @@ from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_export import load_critic
-from gad_ray.serving.loaded_critic import ServedCritic
+from gad_ray.serving.application.loaded_critic import ServedCritic
 from tests.unit.builders import critic_config, critic_learner
 
 MAX_TOKENS = 200

@@ -9,14 +9,13 @@ from typing import Any
 
 import uvicorn
 
-from gad_ray.serving.app import build_app
-from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.keys import KeyRing
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import ServedCritic
-from gad_ray.serving.metrics import ServingMetrics
-from gad_ray.serving.service import ScoringService
+from gad_ray.config.endpoint import BatchSettings, Limits
+from gad_ray.serving.application.app import build_app
+from gad_ray.serving.application.batcher import Batcher
+from gad_ray.serving.application.keys import KeyRing
+from gad_ray.serving.application.loaded_critic import ServedCritic
+from gad_ray.serving.application.metrics import ServingMetrics
+from gad_ray.serving.application.service import ScoringService
 from tests.processes import wait_until
 from tests.unit.serving.metric_library import MetricLibrary
 

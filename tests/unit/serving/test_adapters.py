@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gad_ray.client.schema import ScoreRequest
+from gad_ray.config.endpoint import BatchSettings, Limits
 from gad_ray.errors import GadError
 from gad_ray.learners.critic import CriticLearner
 from gad_ray.models.adapter import adapter_in, load_adapter
@@ -19,15 +21,12 @@ from gad_ray.models.critic_export import load_critic
 from gad_ray.models.fingerprint import hash_tensors
 from gad_ray.models.load import load_backbone
 from gad_ray.models.lora import SharedBackbone
-from gad_ray.serving.adapters import AdapterPool
-from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.errors import ApiError
-from gad_ray.serving.forward_pool import Passes
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import ServedCritic
-from gad_ray.serving.schema import ScoreRequest
-from gad_ray.serving.service import ScoringService
+from gad_ray.serving.application.adapters import AdapterPool
+from gad_ray.serving.application.batcher import Batcher
+from gad_ray.serving.application.errors import ApiError
+from gad_ray.serving.application.forward_pool import Passes
+from gad_ray.serving.application.loaded_critic import ServedCritic
+from gad_ray.serving.application.service import ScoringService
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair
 from tests.unit.serving.damage import SPOILED
 from tests.unit.serving.lora import make_lora_learner

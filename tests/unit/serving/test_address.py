@@ -1,13 +1,19 @@
+import re
 import socket
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gad_ray.config import ServeConfig
 from gad_ray.errors import ConfigError
-from gad_ray.serving.address import settings_of_run
-from gad_ray.serving.keys import KEYS_VARIABLE
+from gad_ray.serving.application.batcher import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
+from gad_ray.serving.application.keys import KEYS_VARIABLE
+from gad_ray.serving.deployment.address import settings_of_run
+from gad_ray.serving.deployment.settings import ServeSettings
 
+ROOT = Path(__file__).resolve().parents[3]
 KEY = "key-" + "k" * 30
 
 
@@ -34,6 +40,23 @@ def test_a_run_serves_its_critic_with_its_own_settings(port: int, tmp_path: Path
     assert settings.key_file == str(tmp_path / "keys")
     assert len(settings.key_digests) == 1
     assert KEY not in settings.model_dump_json()
+
+
+def test_a_runs_endpoint_differs_from_the_application_in_what_it_says_and_in_nothing_else(port: int):
+    run = settings_of_run(ServeConfig(enabled=True, port=port), environment={}).model_dump(
+        exclude={"channel"}
+    )
+    alone = ServeSettings(critic="x").model_dump(exclude={"critic"})
+    differing = {name for name, value in alone.items() if name in run and run[name] != value}
+    assert differing == {"cpus_per_replica", "threads", "drain_s", "keep_versions"}
+    # What the documentation says of a pass where nothing is set, on either endpoint.
+    assert run["batching"]["max_batch_tokens"] is None
+    assert (CPU_BATCH_TOKENS, GPU_BATCH_TOKENS) == (1024, 4096)
+    told = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    assert "1024 on a CPU, where larger passes are slower, and 4096 on a GPU, if left out" in told
+    (block,) = re.findall(r"^    serve:\n(?:      .*\n)+", told, flags=re.MULTILINE)
+    shown = yaml.safe_load(textwrap.dedent(block))["serve"]
+    assert ServeConfig(**{**shown, "enabled": False}) == ServeConfig()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.200", "::"])

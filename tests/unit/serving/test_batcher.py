@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
+from gad_ray.config.endpoint import BatchSettings
 from gad_ray.models.pairs import TokenRow
-from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.errors import ApiError
-from gad_ray.serving.forward_pool import Passes, passes_at_once
-from gad_ray.serving.loaded_critic import PreparedPair, RowScore
-from gad_ray.serving.throughput_estimate import ArrivalPace, ScoringPace
+from gad_ray.serving.application.batcher import Batcher
+from gad_ray.serving.application.errors import ApiError
+from gad_ray.serving.application.forward_pool import Passes, passes_at_once
+from gad_ray.serving.application.loaded_critic import PreparedPair, RowScore
+from gad_ray.serving.application.throughput_estimate import ArrivalPace, ScoringPace
 
 T = TypeVar("T")
 

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 
 from gad_ray.batch import PublishedCritic
+from gad_ray.config.endpoint import BatchSettings, Limits
 from gad_ray.errors import ModelError
 from gad_ray.models.critic_state import CriticState, frame_of
-from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.channel import Channel, ReplicaReport
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import ServedCritic
-from gad_ray.serving.service import ScoringService
-from gad_ray.serving.subscriber import ChannelGoneError, Subscriber
-from gad_ray.serving.versions import Versions
+from gad_ray.serving.application.batcher import Batcher
+from gad_ray.serving.application.loaded_critic import ServedCritic
+from gad_ray.serving.application.service import ScoringService
+from gad_ray.serving.application.versions import Versions
+from gad_ray.serving.deployment.channel import Channel, ReplicaReport
+from gad_ray.serving.deployment.subscriber import ChannelGoneError, Subscriber
 from tests.unit.serving.conftest import make_learner
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from gad_ray.batch import Message
+from gad_ray.client.retry import ClientSettings, EndpointError
+from gad_ray.client.score_client import ScoreClient
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.retry import ClientSettings, EndpointError
 from tests.unit.builders import pair
 
 TALK = (Message(role="system", content="Be short."), Message(role="user", content="Hi"))
@@ -73,8 +73,8 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def pause(seconds: float) -> None:
         made.append(seconds)
 
-    monkeypatch.setattr("gad_ray.serving.client.time.sleep", made.append)
-    monkeypatch.setattr("gad_ray.serving.client.asyncio.sleep", pause)
+    monkeypatch.setattr("gad_ray.client.score_client.time.sleep", made.append)
+    monkeypatch.setattr("gad_ray.client.score_client.asyncio.sleep", pause)
     return made
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from gad_ray.errors import ConfigError
-from gad_ray.serving.keys import KEYS_VARIABLE, KeyRing, digests_from, require_key
+from gad_ray.serving.application.keys import KEYS_VARIABLE, KeyRing, digests_from, require_key
 
 ONE, TWO, THREE = ("one-" + "k" * 20, "two-" + "k" * 20, "three-" + "k" * 20)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gad_ray.serving.proxy import ProxyGuard, middlewares
+from gad_ray.serving.deployment.proxy import ProxyGuard, middlewares
 
 Sent = list[dict[str, Any]]
 

@@ -4,9 +4,10 @@ import httpx
 import pytest
 
 from gad_ray.batch import Fingerprint
-from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.remote import RemoteCritic
-from gad_ray.serving.retry import EndpointError
+from gad_ray.client.retry import EndpointError
+from gad_ray.client.score_client import ScoreClient
+from gad_ray.config.critic import RemoteCriticSettings
+from gad_ray.critics.remote import RemoteCritic
 from tests.unit.builders import pair
 from tests.unit.serving.test_client import answer
 
@@ -30,15 +31,14 @@ def remote(*, parts: dict[str, str] | None = None, scored_by: str = PARTS.digest
             return httpx.Response(200, json={"data": [card]})
         return answer({"documents": ["one", "three"]}, scored_by)
 
-    return RemoteCritic(
-        ScoreClient("http://critic:1", transport=httpx.MockTransport(handle)), "http://critic:1"
-    )
+    client = ScoreClient("http://critic:1", transport=httpx.MockTransport(handle))
+    return RemoteCritic(client, RemoteCriticSettings(url="http://critic:1"))
 
 
 def test_a_served_critic_says_who_it_is_part_by_part_and_scores():
     critic = remote()
-    assert critic.fingerprint == PARTS
-    assert critic.dtype == "float32"
+    assert critic.fingerprint() == PARTS
+    assert (critic.step, critic.where) == (3, "http://critic:1")
     assert critic.score([pair("q", "one"), pair("q", "three")]).tolist() == [3.0, 5.0]
 
 

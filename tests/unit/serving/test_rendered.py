@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 from gad_ray.batch import Message
 from gad_ray.models.chat import ChatFormat, load_chat_format
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.errors import ApiError
-from gad_ray.serving.rendered import RenderedPrompts
+from gad_ray.serving.application.errors import ApiError
+from gad_ray.serving.application.rendered import RenderedPrompts
 from tests.tiny import make_tiny_tokenizer
 
 USER = (Message(role="user", content="Why is the sky blue?"),)

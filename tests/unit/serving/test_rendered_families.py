@@ -13,7 +13,7 @@ from gad_ray.config.models import ModelConfig
 from gad_ray.core.pooling import MeanPooling
 from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.models.critic import CriticModel
-from gad_ray.serving.loaded_critic import ServedCritic
+from gad_ray.serving.application.loaded_critic import ServedCritic
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 from tests.unit.serving.families import FAMILIES, OPEN, Family
 from tests.unit.serving.test_app import use

@@ -9,11 +9,11 @@ import pytest
 from gad_ray.batch import PublishedCritic
 from gad_ray.errors import GadError
 from gad_ray.models.critic_state import CriticState, frame_of
-from gad_ray.serving import ray_serve
-from gad_ray.serving.channel import ReplicaReport
-from gad_ray.serving.ray_serve import CriticReplica, build
-from gad_ray.serving.settings import settings_from
-from gad_ray.serving.subscriber import ChannelGoneError
+from gad_ray.serving.deployment import ray_serve
+from gad_ray.serving.deployment.channel import ReplicaReport
+from gad_ray.serving.deployment.ray_serve import CriticReplica, build
+from gad_ray.serving.deployment.settings import settings_from
+from gad_ray.serving.deployment.subscriber import ChannelGoneError
 from tests.unit.serving.conftest import make_learner
 from tests.unit.serving.lora import make_lora_learner
 

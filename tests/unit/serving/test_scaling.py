@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 from ray.serve.config import AutoscalingPolicy
 
-from gad_ray.serving.scaling import BUSY, WAITING_S, WaitingWork
-from gad_ray.serving.throughput_estimate import ScoringPace
+from gad_ray.serving.application.throughput_estimate import ScoringPace
+from gad_ray.serving.deployment.scaling import BUSY, WAITING_S, WaitingWork
 
 
 @dataclass

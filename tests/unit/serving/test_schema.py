@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gad_ray.serving.schema import CompareRequest, RerankRequest, RewardRequest, ScoreRequest
+from gad_ray.client.schema import CompareRequest, RerankRequest, RewardRequest, ScoreRequest
 
 TALK = [{"role": "user", "content": "Hi"}]
 

@@ -9,19 +9,18 @@ import pytest
 import torch
 
 from gad_ray.batch import Message
+from gad_ray.client.schema import CompareRequest, RerankRequest, RewardRequest, ScoreRequest
+from gad_ray.config.endpoint import BatchSettings, Limits
 from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.errors import GadError, ModelError
 from gad_ray.evaluation.scoring import score_rows
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_export import load_critic
 from gad_ray.models.pairs import Pair
-from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.errors import ApiError
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import ServedCritic
-from gad_ray.serving.schema import CompareRequest, RerankRequest, RewardRequest, ScoreRequest
-from gad_ray.serving.service import ScoringService
+from gad_ray.serving.application.batcher import Batcher
+from gad_ray.serving.application.errors import ApiError
+from gad_ray.serving.application.loaded_critic import ServedCritic
+from gad_ray.serving.application.service import ScoringService
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, pair
 
 T = TypeVar("T")

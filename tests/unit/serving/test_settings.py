@@ -7,9 +7,9 @@ import yaml
 from gad_ray.checkpoint.tensors import STATE_FILE
 from gad_ray.commands.serve import adapters_of
 from gad_ray.errors import ConfigError
-from gad_ray.serving.follow import critics_of
-from gad_ray.serving.proxy import IMPORT_PATH
-from gad_ray.serving.settings import ServedSource, settings_from
+from gad_ray.serving.application.follow import critics_of
+from gad_ray.serving.deployment.proxy import IMPORT_PATH
+from gad_ray.serving.deployment.settings import ServedSource, settings_from
 from tests.game import REPOSITORY
 
 
@@ -17,7 +17,7 @@ def test_the_published_yaml_is_of_settings_that_there_are():
     text = (REPOSITORY / "deployments" / "serve.yaml").read_text()
     [application] = yaml.safe_load(text)["applications"]
     settings = settings_from(application["args"])
-    assert application["import_path"] == "gad_ray.serving.ray_serve:build"
+    assert application["import_path"] == "gad_ray.serving.deployment.ray_serve:build"
     assert settings.critic == "/srv/gad-ray/critic"
     assert IMPORT_PATH in text
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from gad_ray.client.retry import ClientSettings
+from gad_ray.client.score_client import ScoreClient
+from gad_ray.config.endpoint import BatchSettings, Limits
 from gad_ray.critics.value_head import ValueHeadCritic
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.client import ScoreClient
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import RowScore, ServedCritic
-from gad_ray.serving.retry import ClientSettings
+from gad_ray.serving.application.loaded_critic import RowScore, ServedCritic
 from tests.unit.builders import pair
 from tests.unit.serving.listening import listening
 from tests.unit.serving.metric_library import MetricLibrary

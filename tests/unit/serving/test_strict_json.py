@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gad_ray.serving.errors import ApiError
-from gad_ray.serving.strict_json import parse_json
+from gad_ray.serving.application.errors import ApiError
+from gad_ray.serving.application.strict_json import parse_json
 
 
 def refusal(body: bytes) -> str:

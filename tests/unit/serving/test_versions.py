@@ -9,14 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gad_ray.client.schema import ScoreRequest
+from gad_ray.config.endpoint import BatchSettings, Limits
 from gad_ray.models.critic_export import load_critic
-from gad_ray.serving.batcher import Batcher
-from gad_ray.serving.batching import BatchSettings
-from gad_ray.serving.limits import Limits
-from gad_ray.serving.loaded_critic import ServedCritic
-from gad_ray.serving.schema import ScoreRequest
-from gad_ray.serving.service import ScoringService
-from gad_ray.serving.versions import Versions
+from gad_ray.serving.application.batcher import Batcher
+from gad_ray.serving.application.loaded_critic import ServedCritic
+from gad_ray.serving.application.service import ScoringService
+from gad_ray.serving.application.versions import Versions
 from tests.unit.builders import PROMPTS, TEACHER, pair
 from tests.unit.serving.conftest import make_learner
 from tests.unit.serving.damage import SPOILED

@@ -1,0 +1,210 @@
+"""One request of a client with all its attempts, told apart from how it is sent: waiting or asynchronous."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from gad_ray.client.schema import (
+    BODY_TOO_LONG,
+    DEADLINE_EXCEEDED,
+    DEADLINE_UNREACHABLE,
+    TOO_MANY_PAIRS,
+    TOO_MANY_TOKENS,
+)
+from gad_ray.errors import GadError
+
+_RETRIED = (408, 429, 500, 502, 503, 504)
+_TOO_MUCH = (DEADLINE_EXCEEDED, DEADLINE_UNREACHABLE, TOO_MANY_TOKENS, TOO_MANY_PAIRS, BODY_TOO_LONG)
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+
+
+class EndpointError(GadError):
+    """The endpoint refused a request, or could not be reached.
+
+    Attributes:
+        status: HTTP status; None if there was no answer.
+        code: The cause's name in the error envelope.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.status = status
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.message, self.where, self.hint, self.status, self.code)
+
+
+class TooMuchError(Exception):
+    """A request could not be answered whole; its halves may be."""
+
+
+def _rebuild(
+    message: str, where: str | None, hint: str | None, status: int | None, code: str | None
+) -> EndpointError:
+    return EndpointError(message, where=where, hint=hint, status=status, code=code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """How a client behaves.
+
+    Attributes:
+        timeout_s: Longest wait for one answer.
+        deadline_s: Longest time for one part, with all its attempts.
+        max_attempts: Attempts at one part. Being told to come later (429) is none.
+        part_pairs: Most pairs in one request.
+        part_characters: About the most characters in one request; a longer pair goes alone.
+        concurrency: Requests under way at once, of the asynchronous methods.
+    """
+
+    timeout_s: float = 90.0
+    deadline_s: float = 600.0
+    max_attempts: int = 6
+    part_pairs: int = 128
+    part_characters: int = 200_000
+    concurrency: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is to be done next: after a pause, send this.
+
+    Attributes:
+        method: Of HTTP.
+        path: Of the URL.
+        content: The body, if any.
+        headers: The same for all attempts, with the request's id.
+        pause_s: How long to wait before.
+    """
+
+    method: str
+    path: str
+    content: bytes | None
+    headers: dict[str, str]
+    pause_s: float
+
+
+Reply = httpx.Response | httpx.TransportError
+"""What came of it."""
+
+Exchange = Generator[Ask, Reply, httpx.Response]
+"""Yields what is to be done, is given what came of it, and returns the answer that counts."""
+
+
+def exchange(
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None,
+    *,
+    url: str,
+    settings: ClientSettings,
+    jitter: Callable[[], float],
+    divisible: bool = False,
+) -> Exchange:
+    """One request, repeated as long as there is hope.
+
+    Args:
+        method: Of HTTP.
+        path: Of the URL.
+        body: To be sent as JSON.
+        url: The service, for errors.
+        settings: How many attempts there are, and how long they may take.
+        jitter: Gives the share of a pause that is made, 0 to 1.
+        divisible: The same can be asked for in smaller requests.
+
+    Raises:
+        EndpointError: If the service refuses, or the last attempt has failed.
+        TooMuchError: If a divisible request is too large for the service, or for the time that it gives: to repeat
+            it as it is would be in vain.
+    """
+    headers = {"x-request-id": secrets.token_hex(16)}
+    content = None
+    if body is not None:
+        # As ASCII, so that text which is no Unicode is refused by the service and not by the encoder.
+        content = json.dumps(body, allow_nan=False).encode()
+        headers["content-type"] = "application/json"
+    ends = time.monotonic() + settings.deadline_s
+    pause_s = 0.0
+    attempt = failures = 0
+    while True:
+        attempt += 1
+        reply = yield Ask(method, path, content, headers, pause_s)
+        if divisible and _is_too_much(reply):
+            raise TooMuchError
+        if isinstance(reply, httpx.Response) and reply.status_code not in _RETRIED:
+            if reply.status_code >= 400:
+                raise _refused(reply, url)
+            return reply
+        pause_s = _pause_s(reply, attempt, jitter)
+        # Who is told to come later is in a queue, and has not failed: a slow machine answers everybody in the end.
+        failures += not (isinstance(reply, httpx.Response) and reply.status_code == 429)
+        if failures >= settings.max_attempts or time.monotonic() + pause_s > ends:
+            raise _given_up(reply, attempt, url)
+
+
+def _is_too_much(reply: Reply) -> bool:
+    """Whether a smaller request may succeed where this one has not."""
+    if not isinstance(reply, httpx.Response) or reply.status_code not in (400, 408, 413):
+        return False
+    return _told(reply)[1] in _TOO_MUCH
+
+
+def _pause_s(reply: Reply, attempt: int, jitter: Callable[[], float]) -> float:
+    """At least what the service asks for; else up to twice as long each time, at random within the second half."""
+    longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
+    pause = longest * (0.5 + 0.5 * jitter())
+    asked = reply.headers.get("retry-after", "") if isinstance(reply, httpx.Response) else ""
+    return max(pause, float(asked) * (1.0 + 0.5 * jitter())) if asked.isdecimal() else pause
+
+
+def _refused(reply: httpx.Response, url: str) -> EndpointError:
+    message, code = _told(reply)
+    hints = {401: "give the right key", 404: "check the URL and the model's name"}
+    return EndpointError(
+        f"refused with {reply.status_code}: {message}",
+        where=url,
+        hint=hints.get(reply.status_code),
+        status=reply.status_code,
+        code=code,
+    )
+
+
+def _given_up(reply: Reply, attempts: int, url: str) -> EndpointError:
+    if isinstance(reply, httpx.Response):
+        message, code = _told(reply)
+        told, status = f"{reply.status_code}: {message}", reply.status_code
+    else:
+        told, status, code = f"{type(reply).__name__}: {reply}", None, None
+    return EndpointError(
+        f"no answer after {attempts} attempts; the last: {told}",
+        where=url,
+        hint="check that gad-ray serve runs there, and its load",
+        status=status,
+        code=code,
+    )
+
+
+def _told(reply: httpx.Response) -> tuple[str, str | None]:
+    """Message and code of an error envelope, or the beginning of whatever else came."""
+    try:
+        error: Any = reply.json()["error"]
+        return str(error["message"]), None if error["code"] is None else str(error["code"])
+    except (ValueError, KeyError, TypeError):
+        return reply.text[:200] or "without a word", None
