@@ -66,7 +66,7 @@ def train(config: RunConfig, *, resume: str | None = None) -> Run:
     Raises:
         GadError: If anything needed cannot be used, or training cannot go on.
     """
-    from gad_ray.controller import train as play
+    from gad_ray.controller.train import train as play
     from gad_ray.observability.run_dir import find_run, latest_run
 
     code = play(config, resume=resume)

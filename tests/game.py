@@ -18,6 +18,7 @@ import psutil
 import yaml
 from filelock import FileLock
 
+from gad_ray.observability.metrics import METRICS
 from tests.cluster import ray_environment
 from tests.processes import process_writing_to, wait_until, wait_until_gone
 from tests.tiny import make_tiny_model
@@ -73,6 +74,9 @@ SLOW_ROLLOUT = (
 )
 """Overrides with which the first rollout takes many minutes."""
 
+
+OF_AN_ENDPOINT = frozenset({name for name in METRICS if name.startswith("serve/")} | {"timing_s/publish"})
+"""Metrics that a run logs where its critic is served."""
 
 REFILLED = (
     # A reward of 0 or 1 alone, so that a group's rewards are often all equal.

@@ -30,6 +30,6 @@ def run_training(recipe: str, overrides: Sequence[str], *, dry_run: bool, resume
         from gad_ray.commands.dry_run import report
 
         return report(config)
-    from gad_ray.controller import train
+    from gad_ray.controller.train import train
 
     return train(config, resume=resume)

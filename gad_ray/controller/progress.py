@@ -101,6 +101,7 @@ class Progress:
         logged = {
             **metrics,
             "perf/memory_bytes": float(memory),
+            "perf/memory_peak_bytes": max(float(memory), self.peak_memory_gib * _GIB),
             "health/findings": float(len(findings)),
             "health/active_rules": float(len(held)),
             "health/critical_rules": float(sum(finding.severity is Severity.CRITICAL for finding in held)),

@@ -9,78 +9,64 @@ from gad_ray.health.texts import Language, RuleText
 CRITIC_TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     "critic-not-finite": {
         "en": RuleText(
-            condition="a score or a token's value is not a finite number",
             meaning="The critic has lost its numbers: no score of it means anything. Take an earlier checkpoint, and find the "
             "step with gad-ray diagnose RUN.",
         ),
         "zh": RuleText(
-            condition="某个分数或 token 值不是有限数",
             meaning="判别器的数值已损坏：它的任何分数都没有意义。请退回更早的检查点，并用 gad-ray diagnose RUN 找到出错的步。",
         ),
     },
     "token-values-collapsed": {
         "en": RuleText(
-            condition="standard deviation of the tokens' values < 0.1",
             meaning="All tokens get nearly the same value: the critic has collapsed, or was never trained. Take an earlier "
             "checkpoint, or let the warm-up go on.",
         ),
         "zh": RuleText(
-            condition="token 值的标准差 < 0.1",
             meaning="所有 token 的值几乎相同：判别器已坍缩，或从未训练过。请退回更早的检查点，或延长预热。",
         ),
     },
     "token-values-extreme": {
         "en": RuleText(
-            condition="a token's |value| > 10",
             meaning="Single tokens get extreme values: one of them can decide a score. A stronger score penalty, a lower rate or "
             "mean pooling keep them in bounds; look at the texts that hold them.",
         ),
         "zh": RuleText(
-            condition="某个 token 的 |值| > 10",
             meaning="个别 token 的值过大：一个 token 就能决定分数。可加强分数惩罚、降低学习率或使用均值池化；并检查含有这些 token 的文本。",
         ),
     },
     "same-text-scored-apart": {
         "en": RuleText(
-            condition="the same answer differs from itself in one call (exactly 0.0), or in another batch by more than rounding",
             meaning="A score depends on what is scored beside it: padding, packing or precision is at fault, and no score of this "
             "critic on this machine can be relied on.",
         ),
         "zh": RuleText(
-            condition="同一回答在一次调用内的分数差不为 0.0，或在另一批次中的差超过舍入误差",
             meaning="分数取决于同批的其他文本：填充、拼接或精度有误，该判别器在此机器上的分数不可信。",
         ),
     },
     "punctuation-decides": {
         "en": RuleText(
-            condition="changing the final punctuation mark moves 5 % or more of the scores by ≥ 0.3",
             meaning="A punctuation mark moves the score farther than 0.3: the policy will be paid for punctuation. With the "
             "pooling last that is so by construction: take critic.pooling=mean, or warm up longer.",
         ),
         "zh": RuleText(
-            condition="改变句末标点使至少 5 % 的分数变动 ≥ 0.3",
             meaning="一个标点就能使分数变动超过 0.3：策略会因标点得到奖励。last 池化必然如此：请用 critic.pooling=mean，或延长预热。",
         ),
     },
     "similar-answers-apart": {
         "en": RuleText(
-            condition="a word in the middle written twice moves 5 % or more of the scores by ≥ 0.5",
             meaning="Answers that differ by one repeated word lie 0.5 or more apart: the critic judges the form of an answer more "
             "than what it says. A higher temperature of the loss, a stronger score penalty or mean pooling smooth it.",
         ),
         "zh": RuleText(
-            condition="中间一个词写两遍使至少 5 % 的分数变动 ≥ 0.5",
             meaning="只差一个重复词的回答相差 0.5 以上：判别器看重形式甚于内容。提高损失温度、加强分数惩罚或均值池化可使其平滑。",
         ),
     },
     "mean-score-far-from-zero": {
         "en": RuleText(
-            condition="|mean score| > 5",
             meaning="The scores have drifted far from 0: only differences within one prompt mean anything, but the penalty on "
             "large scores should have held them.",
         ),
         "zh": RuleText(
-            condition="|平均分| > 5",
             meaning="分数已远离 0：虽然只有同一提示内的差值有意义，但分数惩罚本应约束它们。",
         ),
     },

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from gad_ray.health.phrases import say
 from gad_ray.health.rules import RULES, Rule
+from gad_ray.health.sentences import sentence_of
 from gad_ray.health.texts import Language, text_of
 
 
@@ -33,7 +34,7 @@ def _cells(rule: Rule, language: Language) -> list[str]:
     answers = dict.fromkeys(f"`{item.key}`" for item in rule.advice)
     return [
         f"`{rule.name}`",
-        text.condition,
+        sentence_of(rule, language),
         window,
         stage,
         say(rule.severity.value, language),

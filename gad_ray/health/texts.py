@@ -1,4 +1,4 @@
-"""What is said of the rules, in English and in Chinese: one table, by rule and language."""
+"""What a rule that holds means, in English and in Chinese; when it holds is said by :mod:`gad_ray.health.sentences`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ class RuleText:
     """What is said of a rule in one language.
 
     Attributes:
-        condition: When it fires.
         meaning: What that means, with what to look at where no setting mends it. ``{sampling}`` stands for the
             sampling settings that differ, ``{metrics}`` and ``{lost}`` for names of metrics with their first step.
         remark: What is said too where the rule's remark applies.
     """
 
-    condition: str
     meaning: str
     remark: str = ""
 
@@ -29,190 +27,155 @@ class RuleText:
 TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
     "not-a-number": {
         "en": RuleText(
-            "a metric of the step is NaN or infinite (> 0 of them)",
             "What is not a number cannot be judged, and what is trained on it is lost: {metrics}. Go back to a checkpoint "
             "from before the first of these steps, and look at its rows for what overflowed.",
         ),
         "zh": RuleText(
-            "该步有指标是 NaN 或无穷大（个数 > 0）",
             "不是数的值无法判断，以此训练的内容也随之报废：{metrics}。请回到这些步之前的检查点，并检查该步的数据行，找出溢出的来源。",
         ),
     },
     "metrics-lost": {
         "en": RuleText(
-            "metrics that every step had are not told any more (> 0 of them)",
             "Nothing can be judged of what is not logged: {lost}. What they measure may have stopped, or its logging.",
         ),
         "zh": RuleText(
-            "此前每步都有的指标不再出现（个数 > 0）",
             "没有记录就无从判断：{lost}。可能是被测的部分停止了，也可能只是不再记录。",
         ),
     },
     "critic-overconfident": {
         "en": RuleText(
-            "d_acc > 0.90 together with score_diff > 5 or mean σ(d/τ) > 0.98; or d_acc > 0.95 alone",
             "The critic tells teacher and student apart without effort, so that its score says little about "
             "which response is better. Look at the data too: a mark that only one side carries is enough.",
         ),
         "zh": RuleText(
-            "d_acc > 0.90 且 score_diff > 5 或平均 σ(d/τ) > 0.98；或仅 d_acc > 0.95",
             "判别器毫不费力就能区分教师与学生，其分数已很难说明哪个回答更好。也请检查数据：只要有一个仅单侧出现的标记，就足以造成这种现象。",
         ),
     },
     "critic-blind": {
         "en": RuleText(
-            "d_acc < 0.60 after the warm-up, unless eval/teacher_nll falls by 0.1 over the stage",
             "The critic hardly tells teacher from student, so that its score is mostly noise as a reward. Late "
             "in the game this is success if the policy came nearer to the teacher by a measure that is not the "
             "critic's, and collapse if it did not.",
         ),
         "zh": RuleText(
-            "预热之后 d_acc < 0.60，除非 eval/teacher_nll 在本阶段内下降 0.1",
             "判别器几乎分不清教师与学生，用作奖励的分数大多是噪声。在对抗阶段后期，若按判别器之外的指标策略更接近教师，这是成功；否则是坍缩。",
         ),
     },
     "scores-too-far-apart": {
         "en": RuleText(
-            "score_diff > 5, unless a rule that names the cause holds",
             "Teacher and student are scored so far apart that the ranking loss has little left to teach.",
         ),
         "zh": RuleText(
-            "score_diff > 5，且没有能指出原因的规则成立",
             "教师与学生的分数相距过远，排序损失已经没有多少可学的内容。",
         ),
     },
     "scores-indistinct": {
         "en": RuleText(
-            "score_diff < 0.5",
             "Teacher and student are scored nearly alike: the critic has not learned to rank yet.",
         ),
         "zh": RuleText(
-            "score_diff < 0.5",
             "教师与学生的分数几乎相同：判别器尚未学会排序。",
         ),
     },
     "scores-stand-still": {
         "en": RuleText(
-            "score_diff varies by < 0.01 × its mean",
             "The score difference does not change from step to step, as it would with fresh samples: the critic is not "
             "updated, its updates are undone, or the same responses are scored again and again. Look at critic/grad_norm, "
             "critic/lr and the critic's version.",
         ),
         "zh": RuleText(
-            "score_diff 的变化 < 0.01 × 均值",
             "分数差在各步之间毫无变化，而新样本本应使其变化：判别器没有更新、更新被撤销，或反复对同样的回答打分。请查看 critic/grad_norm、critic/lr 和判别器版本。",
         ),
     },
     "loss-saturated": {
         "en": RuleText(
-            "mean σ(d/τ) > 0.98",
             "The sigmoid of the ranking loss sits at its end, where the loss has next to no gradient.",
         ),
         "zh": RuleText(
-            "平均 σ(d/τ) > 0.98",
             "排序损失的 sigmoid 已处于饱和端，损失几乎没有梯度。",
         ),
     },
     "score-collapse": {
         "en": RuleText(
-            "score std < 0.1; or |mean score| < 0.1 with d_acc within 0.05 of 0.5",
             "The critic gives nearly the same score to everything. Go back to an earlier checkpoint.",
         ),
         "zh": RuleText(
-            "分数标准差 < 0.1；或 |平均分| < 0.1 且 d_acc 距 0.5 不到 0.05",
             "判别器对所有回答给出几乎相同的分数。请回到更早的检查点。",
         ),
     },
     "extreme-scores": {
         "en": RuleText(
-            "a score with |score| > 10",
             "Single scores are so large that they outweigh all others in the advantages.",
         ),
         "zh": RuleText(
-            "存在 |分数| > 10 的样本",
             "个别分数过大，在优势中压过了其余所有样本。",
         ),
     },
     "scores-rounded": {
         "en": RuleText(
-            "> 50 % of the scores are numbers that bfloat16 can hold",
             "The scores were rounded on their way from the value head: they lie on a grid, which is 1/32 wide from 4 "
             "on, and responses of a group tie. Head, pooling and loss belong in float32, whatever the backbone "
             "computes in.",
         ),
         "zh": RuleText(
-            "> 50 % 的分数恰好是 bfloat16 能表示的数",
             "分数在离开打分头之后被舍入：它们落在网格上，从 4 起间隔为 1/32，组内回答因此同分。无论主干用何种精度，打分头、池化和损失都应使用 float32。",
         ),
     },
     "gradient-explosion": {
         "en": RuleText(
-            "the critic's grad_norm, before clipping, > 10",
             "The critic's gradient is far too large: by outliers among the rows of these steps, or by a temperature below "
             "1, which multiplies it.",
         ),
         "zh": RuleText(
-            "判别器裁剪前的 grad_norm > 10",
             "判别器的梯度过大：可能由这些步的数据行中的异常样本造成，也可能因为温度低于 1 而被放大。",
         ),
     },
     "gradient-vanished": {
         "en": RuleText(
-            "the critic's grad_norm < 0.1",
             "The critic's gradient is so small that it stands still.",
         ),
         "zh": RuleText(
-            "判别器的 grad_norm < 0.1",
             "判别器的梯度过小，实际上已停止学习。",
         ),
     },
     "steps-skipped": {
         "en": RuleText(
-            "an optimiser step was skipped within the window, for a loss or gradient that is not finite (> 0)",
             "What these steps should have taught is lost, and more than a few in a row end the run. Look for rows that "
             "make the loss overflow: the records of these steps hold them.",
         ),
         "zh": RuleText(
-            "窗口内有优化步因损失或梯度不是有限数而被跳过（> 0）",
             "这些步本应学到的内容丢失了，连续多次会使训练终止。请查找使损失溢出的数据行：这些步的记录中保存着它们。",
         ),
     },
     "discriminator-reward-out-of-range": {
         "en": RuleText(
-            "mean discriminator reward > 5 or < -10",
             "The critic's scores of the student have drifted away from zero.",
         ),
         "zh": RuleText(
-            "判别器奖励均值 > 5 或 < -10",
             "判别器对学生的打分已经偏离零点。",
         ),
     },
     "policy-stands-still": {
         "en": RuleText(
-            "|pg_loss| < 0.001, advantage std < 0.05, and the KL to the reference moves by less than 25 %",
             "The policy hardly changes any more, or never did. The rules beside this one name the causes that can "
             "be seen: squeezed advantages, a small learning rate, a KL term that drowns the loss, groups without "
             "spread.",
         ),
         "zh": RuleText(
-            "|pg_loss| < 0.001，优势标准差 < 0.05，且相对参考策略的 KL 变化不到 25 %",
             "策略几乎不再变化，或从未变化。同时列出的其他规则指出了可以看到的原因：优势被压缩、学习率过小、KL 项淹没损失、组内没有差异。",
         ),
     },
     "policy-runs-away": {
         "en": RuleText(
-            "KL to the reference > 1.0 in every step of the window",
             "The policy has gone so far from where it began that it hardly writes the same language any more. Its steps are "
             "too long for what the reward can tell. Go back to an earlier checkpoint.",
         ),
         "zh": RuleText(
-            "窗口内每一步相对参考策略的 KL 都 > 1.0",
             "策略离出发点太远，几乎已不再说同一种语言。它的步子超出了奖励所能指引的范围。请回到更早的检查点。",
         ),
     },
     "advantages-squeezed": {
         "en": RuleText(
-            "advantage std < 0.05, while no more than 50 % of the groups are without spread",
             "Advantages of a group have a standard deviation near 1 (grpo) or near 0.6 (rank) when they are made. "
             "One this small means that the divisor's floor lies above the rewards' spread, or that something "
             "scaled them afterwards.",
@@ -220,177 +183,139 @@ TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
             "after they were made explains it, such as a second normalisation.",
         ),
         "zh": RuleText(
-            "优势标准差 < 0.05，且没有差异的组不超过 50 %",
             "组内优势刚算出时，标准差约为 1（grpo）或约为 0.6（rank）。如此之小说明除数下限高于奖励的离散程度，或者优势在算出之后又被缩放过。",
             "这里用的是 rank 优势，它与奖励相差多少无关：只有算出之后的缩放（例如二次归一化）才能解释这一数值。",
         ),
     },
     "lr-too-small": {
         "en": RuleText(
-            "the policy's lr < 0.08 × the warm start's, while the policy stands still or its KL to the reference "
-            "is < 0.005",
             "The policy learns so much more slowly than in its warm start that the game does not move it. Raise "
             "the rate tenfold, and keep a KL term beside it.",
         ),
         "zh": RuleText(
-            "策略学习率 < 0.08 × 热启动学习率，同时策略停滞或相对参考策略的 KL < 0.005",
             "策略的学习率远低于热启动时，对抗训练推不动它。请把学习率提高十倍，并保留 KL 项。",
         ),
     },
     "kl-drowns-the-loss": {
         "en": RuleText(
-            "the KL term makes up > 50 % of what pushes the policy's log-probabilities",
             "The penalty for leaving the reference outweighs the reward: the policy is held where it is.",
         ),
         "zh": RuleText(
-            "在推动策略对数概率的力量中，KL 项占 > 50 %",
             "偏离参考策略的惩罚压过了奖励：策略被固定在原处。",
         ),
     },
     "no-spread-in-groups": {
         "en": RuleText(
-            "> 50 % of the groups have rewards that are all equal",
             "Most groups carry no signal: their responses are alike, or are scored alike.",
         ),
         "zh": RuleText(
-            "> 50 % 的组内奖励完全相等",
             "多数组不携带任何信号：组内回答相同，或得分相同。",
         ),
     },
     "length-shortcut": {
         "en": RuleText(
-            "corr(score, length) > 0.5 or < -0.5, or in the game the responses are longer than 1.5 × the teacher's",
             "Length decides the score, or the student writes far more than the teacher: the first shortcut that "
             "a critic finds. Look at how many responses are cut at the token limit.",
         ),
         "zh": RuleText(
-            "corr(分数, 长度) > 0.5 或 < -0.5，或在对抗阶段回答长于教师的 1.5 倍",
             "长度决定了分数，或学生写得远多于教师：这是判别器最先找到的捷径。请查看有多少回答在长度上限处被截断。",
         ),
     },
     "length-collapse": {
         "en": RuleText(
-            "the responses have < 2 tokens, or less than 0.2 × the teacher's",
             "The policy hardly answers any more. It moves too far in a step for the critic to follow, or the reward "
             "favours silence. Go back to an earlier checkpoint.",
         ),
         "zh": RuleText(
-            "回答 < 2 个 token，或不到教师长度的 0.2 倍",
             "策略几乎不再作答。它每一步走得太远，判别器跟不上，或者奖励偏好沉默。请回到更早的检查点。",
         ),
     },
     "reward-hacking": {
         "en": RuleText(
-            "the reward rises by 0.5, and by 0.5 over the teacher's where that is known, while over the stage eval/reward "
-            "(less eval/teacher_score_mean where that is known) falls by 0.5 or eval/teacher_nll rises by 1.0; or "
-            "responses of < 2 tokens or less than 0.2 × the teacher's, with |score| > 10",
             "What the policy gains is the critic's weakness, not the teacher's likeness. Let the critic learn more "
             "from every step, and keep past responses in its batch.",
         ),
         "zh": RuleText(
-            "奖励上升 0.5（已知教师分数时，相对教师也上升 0.5），而在本阶段内 eval/reward（已知时减去 eval/teacher_score_mean）下降 0.5，"
-            "或 eval/teacher_nll 上升 1.0；"
-            "或者回答 < 2 个 token 或不到教师长度的 0.2 倍，同时 |分数| > 10",
             "策略得到的是判别器的漏洞，而不是与教师的相似。请让判别器每步多学一些，并在其批次中保留过去的回答。",
         ),
     },
     "train-eval-gap": {
         "en": RuleText(
-            "d_acc - eval/d_acc > 0.15, and d_acc - eval/d_acc_high > 0 where that is known",
             "The critic ranks this policy's fresh samples much better than the fixed evaluation set: it "
             "overfits them.",
         ),
         "zh": RuleText(
-            "d_acc - eval/d_acc > 0.15，且已知区间上端时 d_acc - eval/d_acc_high > 0",
             "判别器对当前策略新样本的排序远好于固定评测集：它过拟合了这些新样本。",
         ),
     },
     "evaluation-near-collapse": {
         "en": RuleText(
-            "eval/d_acc < 0.60 and |eval/score_diff| < 0.5, with d_acc - eval/d_acc > 0.15 (and d_acc - eval/d_acc_high > 0 "
-            "where that is known)",
             "On the evaluation the critic is hardly better than chance and its scores hardly differ, although it "
             "ranks in training. Before anything else make sure that it is the same critic, the same template and "
             "the same sampling.",
         ),
         "zh": RuleText(
-            "eval/d_acc < 0.60 且 |eval/score_diff| < 0.5，同时 d_acc - eval/d_acc > 0.15（已知区间上端时还须 d_acc - eval/d_acc_high > 0）",
             "在评测上，判别器几乎等于随机猜测，分数也几乎没有差别，尽管它在训练中能够排序。请首先确认是同一个判别器、同一个模板、同样的采样设置。",
         ),
     },
     "sampling-differs": {
         "en": RuleText(
-            "a sampling setting of the evaluation is not training's",
             "Training and evaluation were not sampled alike ({sampling}), so that their figures do not compare. "
             "Test with training's settings, or train with those of the test.",
         ),
         "zh": RuleText(
-            "评测的某项采样设置与训练不同",
             "训练与评测的采样设置不同（{sampling}），两者的数字不可比较。请按训练的设置评测，或按评测的设置训练。",
         ),
     },
     "fingerprint-unknown": {
         "en": RuleText(
-            "d_acc - eval/d_acc > 0.15 (and d_acc - eval/d_acc_high > 0 where that is known), and no fingerprint tells whether "
-            "both are the same critic's",
             "Nothing proves that the critic that was tested is the one that was trained: it may be another "
             "checkpoint, template, pooling or tokenizer. Compare fingerprints before drawing a conclusion.",
         ),
         "zh": RuleText(
-            "d_acc - eval/d_acc > 0.15（已知区间上端时还须 d_acc - eval/d_acc_high > 0），且没有指纹说明两者出自同一个判别器",
             "没有证据表明被测试的判别器就是训练的那个：检查点、模板、池化或分词器都可能不同。下结论之前请先比对指纹。",
         ),
     },
     "fingerprint-differs": {
         "en": RuleText(
-            "the fingerprint of the tested critic is not that of the trained one",
             "Another critic was tested than the one that was trained: weights, head, template, pooling, tokenizer "
             "or dtype differ.",
         ),
         "zh": RuleText(
-            "被测试判别器的指纹与训练的不同",
             "被测试的不是训练的那个判别器：权重、打分头、模板、池化、分词器或数据类型有所不同。",
         ),
     },
     "identical-text-differs": {
         "en": RuleText(
-            "equal responses to one prompt are scored > 0.00001 apart",
             "The critic sees something that is not in the text, such as an end-of-turn token that only one side "
             "has. d_acc then says nothing. Render and mask both sides alike.",
         ),
         "zh": RuleText(
-            "同一提示下相同回答的分数相差 > 0.00001",
             "判别器看到了文本之外的东西，例如只有一侧带有的结束符。此时 d_acc 毫无意义。请对两侧使用相同的渲染与掩码。",
         ),
     },
     "ranking-loss-oscillates": {
         "en": RuleText(
-            "the ranking loss's standard deviation > 0.5 × its mean",
             "The ranking loss swings by more than half of its mean: the critic's steps are too long.",
         ),
         "zh": RuleText(
-            "排序损失的标准差 > 0.5 × 均值",
             "排序损失的摆动超过其均值的一半：判别器的步子太大。",
         ),
     },
     "rollout-trainer-mismatch": {
         "en": RuleText(
-            "mean |log π_trainer - log π_rollout| > 0.05",
             "The rollout engine and the trainer disagree on the probability of the same tokens: precision, chat "
             "template or stale weights. The policy is trained on samples that are not its own.",
         ),
         "zh": RuleText(
-            "平均 |log π_trainer - log π_rollout| > 0.05",
             "采样引擎与训练器对同样 token 的概率看法不一：精度、对话模板或陈旧权重。策略是在并非自己产生的样本上训练的。",
         ),
     },
     "stalled": {
         "en": RuleText(
-            "no step for 5 × the median step time, and for > 60 s",
             "The run waits for something. The last line of the log says for what; the actors' logs say why.",
         ),
         "zh": RuleText(
-            "超过 5 倍步时中位数且 > 60 s 没有新的一步",
             "训练在等待某样东西。日志最后一行说明在等什么；各 actor 的日志说明原因。",
         ),
     },

@@ -200,9 +200,9 @@ SECTIONS: tuple[Section, ...] = (
         title="Policy",
         text="What the student's updates look like.",
         charts=(
-            Chart(title="Policy's loss", metrics=("actor/loss", "actor/pg_loss")),
+            Chart(title="Policy's loss", metrics=("actor/pg_loss",)),
             Chart(title="Cross-entropy of the teacher's text", metrics=("actor/ce_loss",)),
-            Chart(title="KL from the reference", metrics=("actor/kl_loss", "actor/ppo_kl"), log=True),
+            Chart(title="KL from the reference", metrics=("actor/kl_loss",), log=True),
             Chart(
                 title="KL term: coefficient and share of the loss",
                 metrics=("actor/kl_share", "actor/kl_coef"),
@@ -214,11 +214,11 @@ SECTIONS: tuple[Section, ...] = (
                 metrics=("actor/grad_norm_before_clip", "actor/grad_norm"),
                 log=True,
             ),
-            _spread_chart("Advantages", "actor/adv_"),
+            Chart(title="Advantages", metrics=("actor/adv_std", "actor/adv_max")),
             Chart(title="Groups without spread", metrics=("actor/zero_spread_groups",)),
             Chart(
                 title="Probability ratio",
-                metrics=("actor/ratio_mean", "actor/ratio_gap_max", "actor/clipfrac"),
+                metrics=("actor/ratio_gap_max", "actor/clipfrac"),
             ),
             Chart(
                 title="Importance weights",
@@ -355,7 +355,7 @@ SECTIONS: tuple[Section, ...] = (
                 metrics=("health/active_rules", "health/critical_rules", "health/findings", "health/answers"),
             ),
             Chart(title="Passes over the data", metrics=("data/epoch",)),
-            Chart(title="Curriculum", metrics=("data/admitted_prompts", "data/position")),
+            Chart(title="Curriculum", metrics=("data/admitted_prompts",)),
             Chart(title="The critic online", metrics=("serve/published_step", "serve/served_step")),
             Chart(title="Its endpoint", metrics=("serve/replicas", "serve/troubles")),
         ),
@@ -372,5 +372,5 @@ OTHER = Section(
     id="other", short="Other", title="Other curves", text="Metrics that no other chart shows.", charts=()
 )
 
-NOT_DRAWN = frozenset({"train/step", "train/stage", "actor/version", "critic/version"})
+NOT_DRAWN = frozenset({"train/step"})
 """Numbers that only count along with the steps."""

@@ -272,8 +272,15 @@ def reward_metrics(rollouts: RolloutBatch, rewards: RewardBatch, *, with_format:
         metrics["reward/failed_samples"] = float(np.sum(~usable))
     if not usable.any():
         return metrics
-    metrics["critic/rewards/mean"] = float(rewards.total[usable].mean())
-    metrics["reward/discriminator_mean"] = float(rewards.discriminator[usable].mean())
+    total, discriminator = rewards.total[usable], rewards.discriminator[usable]
+    metrics |= {
+        "critic/rewards/mean": float(total.mean()),
+        "critic/rewards/std": float(total.std()),
+        "critic/rewards/min": float(total.min()),
+        "critic/rewards/max": float(total.max()),
+        "reward/discriminator_mean": float(discriminator.mean()),
+        "reward/discriminator_std": float(discriminator.std()),
+    }
     if with_format:
         metrics["format/reward_avg"] = float(rewards.format[usable].mean())
         metrics |= {f"format/{name}": float(values[usable].mean()) for name, values in rewards.terms.items()}
@@ -282,14 +289,18 @@ def reward_metrics(rollouts: RolloutBatch, rewards: RewardBatch, *, with_format:
 
 def response_metrics(rollouts: RolloutBatch) -> Metrics:
     """Lengths of the policy's and the teacher's responses in the policy's tokens without end of turn, and how many were cut."""
-    lengths = rollouts.text_lengths
+    lengths, prompts = rollouts.text_lengths, rollouts.prompt_tokens.lengths
     firsts = [start for start, _ in rollouts.groups()]
     cut = [reason is StopReason.LENGTH for reason in rollouts.stop_reasons]
     return {
         "response_length/mean": float(lengths.mean()),
+        "response_length/min": float(lengths.min()),
         "response_length/max": float(lengths.max()),
         "response_length/clip_ratio": float(np.mean(cut)),
         "response_length/teacher_mean": float(rollouts.teacher_lengths[firsts].mean()),
+        "prompt_length/mean": float(prompts.mean()),
+        "prompt_length/max": float(prompts.max()),
+        "rollout/responses": float(len(rollouts)),
         "rollout/failed": float(rollouts.num_failed),
         "rollout/retried": float(rollouts.num_retried),
     }

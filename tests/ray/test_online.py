@@ -18,7 +18,7 @@ from gad_ray.config import load_config
 from gad_ray.critics.store import FINGERPRINT_FILE, open_critic
 from gad_ray.models.critic import CriticModel
 from tests.cluster import Cluster
-from tests.game import Game, Outcome, Running, make_rows
+from tests.game import OF_AN_ENDPOINT, Game, Outcome, Running, make_rows
 from tests.processes import describe, processes_of, titled, wait_until
 from tests.unit.builders import pair
 
@@ -136,6 +136,10 @@ def served(game: Game, ray_cluster: Cluster) -> Served:
     run.wait_for(lambda: run.said(SERVED_AT), "the word that it is served")
     run.terminate()
     return Served(client, num_before, run.wait(), rebound)
+
+
+def test_every_metric_of_the_endpoint_is_logged(served: Served) -> None:
+    assert {name for row in served.outcome.metrics for name in row} >= OF_AN_ENDPOINT
 
 
 def critics(root: Path) -> dict[str, tuple[int, Path]]:

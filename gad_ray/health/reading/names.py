@@ -15,7 +15,6 @@ _ALIASES: Mapping[str, str] = {
     "val/d_acc": "eval/d_acc",
     "val/score_diff": "eval/score_diff",
     # verl.
-    "critic/advantages/mean": "actor/adv_mean",
     "critic/advantages/max": "actor/adv_max",
     "critic/advantages/min": "actor/adv_min",
     "critic/advantages/std": "actor/adv_std",
@@ -27,6 +26,9 @@ _ALIASES: Mapping[str, str] = {
     "timing/step": "timing_s/step",
 }
 """Another's name → ours, where ours is not logged beside it."""
+
+_THEIRS = {"actor/adv_min"}
+"""Names that rules know and no run of ours logs."""
 
 _RAW = {"critic/raw_score_diff": "critic/score_diff"}
 """The same, but taken even if ours is logged: there it is of normalised scores."""
@@ -68,7 +70,11 @@ def translate(row: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]
     Returns:
         The metrics by our names, and another's name → ours for those that were called otherwise.
     """
-    metrics = {name: value for name in row if name in METRICS and (value := number(row[name])) is not None}
+    metrics = {
+        name: value
+        for name in row
+        if (name in METRICS or name in _THEIRS) and (value := number(row[name])) is not None
+    }
     renamed: dict[str, str] = {}
     for name in row:
         ours = _RAW.get(name) or _ALIASES.get(name) or _SHORT.get(name)

@@ -27,6 +27,7 @@ from gad_ray.health.diagnosis import OBSERVATIONS
 from gad_ray.health.page import rules_page
 from gad_ray.health.phrases import PHRASES, signal_name
 from gad_ray.health.rules import RULES, Rule
+from gad_ray.health.sentences import sentence_of
 from gad_ray.health.signals import Signal
 from gad_ray.health.texts import LANGUAGES, TEXTS, text_of
 
@@ -45,10 +46,8 @@ def places(text: str) -> set[str]:
 def limits(rule: Rule) -> Iterator[float]:
     for comparison in comparisons_of(rule.condition):
         match comparison:
-            case Above(signal, limit) | Below(signal, limit) | StaysAbove(signal, limit):
-                # Whether something is so is a number to the rules, and none to a reader.
-                if signal not in (Signal.SAME_CRITIC, Signal.SAMPLING_DIFFERENCES):
-                    yield limit
+            case Above(_, limit) | Below(_, limit) | StaysAbove(_, limit):
+                yield limit
             case GapAbove(_, _, limit) | RatioAbove(_, _, limit) | RatioBelow(_, _, limit):
                 yield limit
             case VariationAbove(_, limit) | DriftBelow(_, limit) | Rises(_, limit) | Falls(_, limit):
@@ -67,7 +66,7 @@ def test_the_texts_are_those_of_the_rules() -> None:
 def test_every_rule_speaks_every_language_and_says_the_same_figures(rule: Rule) -> None:
     english, chinese = (text_of(rule.name, language) for language in LANGUAGES)
     for there, here in (
-        (english.condition, chinese.condition),
+        (sentence_of(rule, "en"), sentence_of(rule, "zh")),
         (english.meaning, chinese.meaning),
         (english.remark, chinese.remark),
     ):
@@ -76,21 +75,29 @@ def test_every_rule_speaks_every_language_and_says_the_same_figures(rule: Rule) 
         assert bool(there) == bool(here)
     assert english.meaning.endswith(".")
     assert chinese.meaning.endswith("。")
-    assert not re.search(r"[一-鿿]", english.condition + english.meaning + english.remark)
+    assert not re.search(r"[一-鿿]", sentence_of(rule, "en") + english.meaning + english.remark)
     assert re.search(r"[一-鿿]", chinese.meaning)
     assert bool(english.remark) == (rule.remark is not None)
 
 
 @ALL_RULES
 def test_a_condition_in_words_names_the_limits_of_the_condition(rule: Rule) -> None:
-    # policy-stands-still is within the condition of lr-too-small, which names it by that.
-    named = limits(rule) if rule.name != "lr-too-small" else iter((0.08, 0.005))
-    told = [
-        float(figure)
-        for figure in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", text_of(rule.name, "en").condition)
-    ]
-    for limit in named:
-        assert any(abs(limit - f) < 1e-9 or abs(100 * limit - f) < 1e-9 for f in told), (limit, told)
+    said = re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?", sentence_of(rule, "en"))
+    told = [float(figure) for figure in said]
+    for limit in limits(rule):
+        assert any(abs(limit - figure) < 1e-9 for figure in told), (limit, told)
+
+
+def test_a_condition_is_said_with_its_parts_in_brackets_and_its_exception() -> None:
+    known = {rule.name: rule for rule in RULES}
+    assert sentence_of(known["critic-overconfident"], "en") == (
+        "(d_acc > 0.9 and (score_diff > 5 or mean sigmoid(d/τ) > 0.98)) or d_acc > 0.95"
+    )
+    assert sentence_of(known["critic-blind"], "en") == "d_acc < 0.6 and not (eval/teacher_nll falls by > 0.1)"
+    assert sentence_of(known["scores-too-far-apart"], "en").endswith(
+        ", unless a rule that names the cause holds"
+    )
+    assert sentence_of(known["policy-runs-away"], "zh") == "每一步 相对参考策略的 KL > 1"
 
 
 @pytest.mark.parametrize("phrase", PHRASES)

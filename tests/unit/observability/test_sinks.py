@@ -39,11 +39,11 @@ def test_floats_survive_the_file_bit_by_bit(tmp_path: Path) -> None:
 
 def test_values_that_are_not_finite_become_null_and_are_counted(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path / "metrics.jsonl")
-    sink.log(step=1, stage="warmup", metrics={"critic/d_loss": math.nan, "actor/loss": -math.inf})
+    sink.log(step=1, stage="warmup", metrics={"critic/d_loss": math.nan, "actor/pg_loss": -math.inf})
     sink.log(step=2, stage="warmup", metrics={"critic/d_loss": 0.5})
     first, second = read(tmp_path / "metrics.jsonl")
     assert first["critic/d_loss"] is None
-    assert first["nonfinite"] == {"critic/d_loss": "nan", "actor/loss": "-inf"}
+    assert first["nonfinite"] == {"critic/d_loss": "nan", "actor/pg_loss": "-inf"}
     assert "nonfinite" not in second
     assert sink.num_nonfinite == 2
     sink.close()

@@ -134,9 +134,13 @@ def test_lengths_are_in_tokens_and_the_teachers_is_counted_once_a_prompt(chat: C
     assert response_metrics(rollouts) == {
         # 2 that were cut, and 3, 0, 0, 6 before an end-of-turn token
         "response_length/mean": 2.2,
+        "response_length/min": 0.0,
         "response_length/max": 6.0,
         "response_length/clip_ratio": pytest.approx(0.2),
         "response_length/teacher_mean": 7.0,
+        "prompt_length/mean": pytest.approx(rollouts.prompt_tokens.lengths.mean()),
+        "prompt_length/max": float(max(len(row) for row in rollouts.prompt_tokens)),
+        "rollout/responses": 5.0,
         "rollout/failed": 1.0,
         "rollout/retried": 3.0,
     }
