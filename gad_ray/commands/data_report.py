@@ -17,9 +17,10 @@ from gad_ray.activity import activity, telling, waiting
 from gad_ray.config.data import ColumnRole, Thoughts
 from gad_ray.data.layout import Layout
 from gad_ray.errors import ConfigError, DataError
+from gad_ray.findings import Severity
+from gad_ray.quality.findings import DataFinding
 from gad_ray.quality.html import render_html
 from gad_ray.quality.report import QualityReport, make_report
-from gad_ray.quality.rules import Severity
 from gad_ray.quality.settings import ReportSettings
 from gad_ray.quality.terminal import print_report
 
@@ -69,7 +70,7 @@ def report_as_json(report: QualityReport) -> dict[str, object]:
     """Everything that a report says, as values of JSON; what is not a number is null."""
     return {
         "verdict": report.verdict,
-        "findings": [_plain(asdict(finding)) for finding in report.findings],
+        "findings": [_told(finding) for finding in report.findings],
         "figures": _plain(asdict(report.figures)),
     }
 
@@ -107,6 +108,13 @@ def _make(settings: ReportSettings) -> QualityReport:
             bar.update(task, description=what, completed=done, total=total, done=shown if done else "")
 
         return make_report(settings, on_progress=show)
+
+
+def _told(finding: DataFinding) -> object:
+    """A finding under the names that programs know."""
+    told = asdict(finding)
+    hints = told.pop("hints")
+    return _plain({**told, "advice": hints})
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import cast
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gad_ray.errors import ConfigError
-from gad_ray.health import Diagnosis, Severity, diagnose
+from gad_ray.findings import Severity, print_finding
+from gad_ray.health import Diagnosis, diagnose
 from gad_ray.health.diagnosis import Fired
 from gad_ray.health.facts import read_facts
 from gad_ray.health.page import rules_page
@@ -22,7 +22,7 @@ from gad_ray.health.reading import read_history
 from gad_ray.health.texts import LANGUAGES, Language
 
 _STAGES = ("warmup", "adversarial")
-_FAIL_ON = ("never", *(severity.value for severity in Severity))
+_FAIL_ON = ("never", Severity.WARNING.value, Severity.CRITICAL.value)
 _FIRED = 1
 
 
@@ -138,7 +138,7 @@ def findings_to_json(fired: Sequence[Fired]) -> list[dict[str, object]]:
                 "at_the_end": item.lasting,
             },
             "meaning": item.finding.meaning,
-            "advice": list(item.finding.advice),
+            "advice": list(item.finding.overrides),
         }
         for item in fired
     ]
@@ -163,8 +163,7 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
         soft_wrap=True,
     )
     if diagnosis.fired:
-        out.print(findings_table(diagnosis.fired, language))
-        print_overrides(diagnosis.fired, language, out)
+        print_fired(diagnosis.fired, language, out)
     else:
         out.print(Text(say("nothing-fired", language)))
     for line in diagnosis.observations:
@@ -176,36 +175,30 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console | None = None) -> Non
     out.print(Text(say("verdict", language, verdict=diagnosis.verdict), style="bold"), soft_wrap=True)
 
 
-def findings_table(fired: Sequence[Fired], language: Language) -> Table:
-    """The findings with steps, evidence and meaning."""
-    table = Table(show_lines=True)
-    table.add_column(say("column-rule", language), no_wrap=True)
-    for column in ("steps", "evidence", "meaning"):
-        table.add_column(say(f"column-{column}", language), overflow="fold")
+def print_fired(fired: Sequence[Fired], language: Language, out: Console) -> None:
+    """The rules that fired, each with its steps, its evidence and what it means, and the overrides below all of them."""
     for item in fired:
         finding = item.finding
-        critical = finding.severity is Severity.CRITICAL
-        style = "bold red" if critical else "bold yellow"
-        severity = say(finding.severity.value, language)
-        name = Text.assemble((finding.rule, style), f"\n{severity}")
-        evidence = finding.evidence
+        more = [_steps(item, language)]
         if finding.numbers is not None:
             first, last = finding.numbers
-            evidence += "\n" + say("numbers", language, first=first, last=last)
-        table.add_row(name, Text(_steps(item, language)), Text(evidence), Text(finding.meaning))
-    return table
+            more.append(say("numbers", language, first=first, last=last))
+        severity = say(finding.severity.value, language)
+        print_finding(finding, out, severity=severity, more=more, with_overrides=False)
+        out.print()
+    _print_overrides(fired, language, out)
 
 
 def _steps(item: Fired, language: Language) -> str:
     held = say("held-on", language, first=item.steps[0], last=item.steps[-1], count=len(item.steps))
-    return held if item.lasting else f"{held}\n{say('over', language, last=item.steps[-1])}"
+    return held if item.lasting else f"{held}; {say('over', language, last=item.steps[-1])}"
 
 
-def print_overrides(fired: Sequence[Fired], language: Language, out: Console) -> None:
+def _print_overrides(fired: Sequence[Fired], language: Language, out: Console) -> None:
     """The overrides, each on a line of its own, to be copied; of those that several rules give, the first alone."""
     told: dict[str, list[str]] = {}
     for item in fired:
-        for override in item.finding.advice:
+        for override in item.finding.overrides:
             told.setdefault(override, []).append(item.finding.rule)
     if told:
         out.print(Text(f"{say('column-overrides', language)}:"))

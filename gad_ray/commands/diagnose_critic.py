@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gad_ray.commands.diagnose import exit_code, findings_table, findings_to_json, print_overrides
+from gad_ray.commands.diagnose import exit_code, findings_to_json, print_fired
 from gad_ray.critics.store import open_value_head
 from gad_ray.data.layout import Layout
 from gad_ray.data.rows import Rejection
@@ -143,8 +143,7 @@ def _print(
         table.add_row(tell(phrase, language), value, accepted)
     out.print(table)
     if verdict.fired:
-        out.print(findings_table(verdict.fired, language))
-        print_overrides(verdict.fired, language, out)
+        print_fired(verdict.fired, language, out)
     for line in verdict.observations:
         out.print(Text(f"+ {line}", style="green"))
     notes = [tell("left-out", language, **left_out)] if any(left_out.values()) else []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import typer
 
-from gad_ray.doctor import Finding, Verdict, examine
+from gad_ray.doctor import examine
+from gad_ray.findings import Severity, print_finding
 
-_COLOURS = {Verdict.OK: typer.colors.GREEN, Verdict.WARN: typer.colors.YELLOW, Verdict.FAIL: typer.colors.RED}
+_VERDICTS = {Severity.OK: "ok", Severity.WARNING: "warn", Severity.CRITICAL: "fail"}
+"""What programs that read the JSON know."""
 
 
 def report(*, as_json: bool, deep: bool) -> int:
@@ -22,22 +23,23 @@ def report(*, as_json: bool, deep: bool) -> int:
     Returns:
         The exit code: 1 if something needed is missing, else 0.
     """
+    from rich.console import Console
+
     findings = examine(deep=deep)
-    failed = any(finding.verdict is Verdict.FAIL for finding in findings)
+    failed = any(finding.severity is Severity.CRITICAL for finding in findings)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"ok": not failed, "findings": [asdict(f) for f in findings]}, indent=1, ensure_ascii=False
-            )
-        )
-    else:
-        for finding in findings:
-            _print(finding)
+        told = [
+            {
+                "name": finding.rule,
+                "verdict": _VERDICTS[finding.severity],
+                "found": finding.evidence,
+                "hint": finding.hints[0] if finding.hints else None,
+            }
+            for finding in findings
+        ]
+        typer.echo(json.dumps({"ok": not failed, "findings": told}, indent=1, ensure_ascii=False))
+        return int(failed)
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        print_finding(finding, console, severity=_VERDICTS[finding.severity])
     return int(failed)
-
-
-def _print(finding: Finding) -> None:
-    verdict = typer.style(f"{finding.verdict:4}", fg=_COLOURS[finding.verdict])
-    typer.echo(f"{verdict}  {finding.name:18}  {finding.found}")
-    if finding.hint:
-        typer.echo(f"{'':26}→ {finding.hint}")

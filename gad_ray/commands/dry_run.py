@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import typer
+from rich.console import Console
 
 from gad_ray.config import FitMethod, RunConfig, to_yaml
 from gad_ray.dry_run import dry_run
 from gad_ray.errors import ConfigError
+from gad_ray.findings import print_finding
 
 
 def report(config: RunConfig, fit: FitMethod | None = None) -> int:
@@ -26,10 +28,9 @@ def report(config: RunConfig, fit: FitMethod | None = None) -> int:
         typer.echo(title)
         for line in lines:
             typer.echo(f"  {line}")
-    for warning in found.warnings:
-        typer.echo(f"{typer.style('warning:', fg=typer.colors.YELLOW)} {warning}", err=True)
-    for problem in found.problems:
-        typer.echo(f"{typer.style('error:', fg=typer.colors.RED)} {problem}", err=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for finding in found.findings:
+        print_finding(finding, console)
     if found.problems:
         return ConfigError.exit_code
     typer.echo("dry run: nothing stands against this run")

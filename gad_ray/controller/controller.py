@@ -37,7 +37,7 @@ from gad_ray.controller.stages import Stages
 from gad_ray.controller.timing import Stopwatch
 from gad_ray.data.dataset import LoadedData
 from gad_ray.errors import HealthError
-from gad_ray.health import Finding
+from gad_ray.health import RunFinding
 from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 
@@ -125,7 +125,7 @@ class Controller:
         self._finish_records()
         return finished
 
-    def step(self) -> list[Finding]:
+    def step(self) -> list[RunFinding]:
         """One step of the run; returns the health rules that began to hold with it."""
         watch, groups = Stopwatch(), self.groups
         self._queue.fill()
@@ -209,7 +209,7 @@ class Controller:
 
     def _tell(
         self, sampled: StepRollouts, rewards: Metrics, learned: Metrics, watch: Stopwatch
-    ) -> list[Finding]:
+    ) -> list[RunFinding]:
         """Evaluate where that is due, and log the step; the health rules that began to hold with it."""
         step = self.stages.step
         metrics = merge_metrics(
@@ -308,7 +308,7 @@ class Controller:
         lengths = {"warmup": steps, "adversarial": self.stages.adversarial_steps}
         self.progress.take_lengths(lengths)
 
-    def _after_step(self, findings: Sequence[Finding]) -> None:
+    def _after_step(self, findings: Sequence[RunFinding]) -> None:
         """What follows a step that is not the last: answers to health rules, and a checkpoint where one is due."""
         step = self.stages.step
         if self.stages.at_end:

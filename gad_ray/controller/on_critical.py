@@ -8,7 +8,8 @@ from typing import Literal
 
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import HealthError
-from gad_ray.health import Finding, Severity
+from gad_ray.findings import Severity
+from gad_ray.health import RunFinding
 from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 
@@ -16,7 +17,7 @@ _POLL_S = 1.0
 
 
 def on_critical(
-    findings: Sequence[Finding],
+    findings: Sequence[RunFinding],
     *,
     how: Literal["continue", "stop", "pause"],
     directory: RunDirectory,
@@ -45,7 +46,7 @@ def on_critical(
     step = critical[0].step
     if how == "stop":
         progress.event("stopped", step=step, rules=[finding.rule for finding in critical])
-        overrides = " ".join(dict.fromkeys(o for finding in critical for o in finding.advice))
+        overrides = " ".join(dict.fromkeys(o for finding in critical for o in finding.overrides))
         answer = f"start anew with another setting, such as {overrides}; or " if overrides else ""
         raise HealthError(
             "; ".join(f"{finding.rule}: {finding.evidence}: {finding.meaning}" for finding in critical),

@@ -19,7 +19,8 @@ from gad_ray.config import RunConfig
 from gad_ray.controller.live_report import LiveReport
 from gad_ray.controller.stall_watchdog import StallWatchdog
 from gad_ray.errors import HealthError
-from gad_ray.health import Finding, HealthMonitor, Severity
+from gad_ray.findings import Severity
+from gad_ray.health import HealthMonitor, RunFinding
 from gad_ray.health.course import READY, READY_OVER
 from gad_ray.health.facts import SamplingFacts, facts_of
 from gad_ray.health.monitor import STEP_TIME_RATIO
@@ -88,7 +89,7 @@ class Progress:
             self.event("stopped", signal=error.signal_number)
         self._tell_of_report(self._live_report.finish())
 
-    def step(self, *, step: int, stage: str, metrics: Metrics) -> list[Finding]:
+    def step(self, *, step: int, stage: str, metrics: Metrics) -> list[RunFinding]:
         """Log one step, judge its health, show it.
 
         Returns:
@@ -231,7 +232,7 @@ class Progress:
             self._report(finding)
         return bool(findings)
 
-    def _report(self, finding: Finding) -> None:
+    def _report(self, finding: RunFinding) -> None:
         self._line.warn(finding.rule, finding.text)
         self.event("health", **asdict(finding))
 

@@ -1,8 +1,8 @@
 """Health rules: what an unhealthy run looks like, what it means, and which setting mends it."""
 
 from gad_ray.health.diagnosis import Diagnosis, diagnose
-from gad_ray.health.findings import Finding
+from gad_ray.health.findings import RunFinding
 from gad_ray.health.monitor import HealthMonitor
-from gad_ray.health.rules import RULES, Rule, Severity
+from gad_ray.health.rules import RULES, Rule
 
-__all__ = ["RULES", "Diagnosis", "Finding", "HealthMonitor", "Rule", "Severity", "diagnose"]
+__all__ = ["RULES", "Diagnosis", "HealthMonitor", "Rule", "RunFinding", "diagnose"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from gad_ray.findings import Severity, worst_first
 from gad_ray.health.critic_texts import CRITIC_TEXTS, tell
 from gad_ray.health.diagnosis import Fired, diagnose
-from gad_ray.health.findings import Finding, worst_first
+from gad_ray.health.findings import RunFinding, evidence_of
 from gad_ray.health.history import History, Row
 from gad_ray.health.phrases import say
-from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Severity
+from gad_ray.health.rules import RULES, UNKNOWN_STAGE
 from gad_ray.health.texts import Language
 
 COLLAPSED_STD = 0.1
@@ -112,10 +113,7 @@ def judge_critic(figures: CriticFigures, *, language: Language = "en") -> Critic
         history = History(place="", kind="jsonl", rows=(row,), numbered=False)
         diagnosis = diagnose(history, language=language, rules=rules)
         # Here there is one measurement, and no window of steps that could be fuller.
-        of_run = tuple(
-            replace(one, finding=replace(one.finding, window=1, judged_on=1, numbers=None))
-            for one in diagnosis.fired
-        )
+        of_run = tuple(replace(one, finding=_at_once(one.finding)) for one in diagnosis.fired)
         observations = diagnosis.observations
     fired = (*own, *of_run)
     return CriticVerdict(fired=fired, observations=observations, verdict=_verdict(fired, language))
@@ -144,20 +142,27 @@ def _broken(figures: CriticFigures) -> Iterator[tuple[str, Severity, dict[str, f
             yield rule, Severity.WARNING, {phrase: moved.p95}
 
 
+def _at_once(finding: RunFinding) -> RunFinding:
+    """As of one measurement, in place of a window of steps that is not full."""
+    evidence = evidence_of(finding.values, finding.language)
+    return replace(finding, window=1, judged_on=1, numbers=None, evidence=evidence)
+
+
 def _fired(
     rule: str, severity: Severity, evidence: Mapping[str, float], *, step: int, language: Language
 ) -> Fired:
-    finding = Finding(
+    values = {tell(phrase, language): value for phrase, value in evidence.items()}
+    finding = RunFinding(
         rule=rule,
         severity=severity,
+        evidence=evidence_of(values, language),
+        meaning=CRITIC_TEXTS[rule][language].meaning,
         stage=UNKNOWN_STAGE,
         step=step,
         window=1,
         judged_on=1,
-        values={tell(phrase, language): value for phrase, value in evidence.items()},
+        values=values,
         numbers=None,
-        meaning=CRITIC_TEXTS[rule][language].meaning,
-        advice=(),
         language=language,
     )
     return Fired(finding=finding, steps=(step,), lasting=True)

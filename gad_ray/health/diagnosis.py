@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gad_ray.findings import Severity, worst_first
 from gad_ray.health.conditions import (
     Above,
     AllOf,
@@ -17,11 +18,11 @@ from gad_ray.health.conditions import (
     signals_of,
 )
 from gad_ray.health.course import course_of
-from gad_ray.health.findings import Finding, worst_first
+from gad_ray.health.findings import RunFinding
 from gad_ray.health.history import History, Note
 from gad_ray.health.monitor import HealthMonitor
 from gad_ray.health.phrases import say, signal_name
-from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule, Severity
+from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule
 from gad_ray.health.signals import SOURCES, Signal, read_signals
 from gad_ray.health.texts import Language
 
@@ -109,7 +110,7 @@ class Fired:
         lasting: Whether it holds at the end.
     """
 
-    finding: Finding
+    finding: RunFinding
     steps: tuple[int, ...]
     lasting: bool
 
@@ -152,7 +153,7 @@ def diagnose(history: History, *, language: Language = "en", rules: Sequence[Rul
         grace=history.numbered or len(rows) > longest_grace,
         language=language,
     )
-    latest: dict[str, Finding] = {}
+    latest: dict[str, RunFinding] = {}
     steps: dict[str, set[int]] = {}
     lasting: frozenset[str] = frozenset()
     stage_begin = 0
@@ -241,7 +242,7 @@ def _verdict(
         # The worst decides, and its first override is the first to try.
         phrase = "sick" if lasting[0].severity is Severity.CRITICAL else "unhealthy"
         text = say(phrase, language, rules=separator.join(finding.rule for finding in lasting))
-        override = next((finding.advice[0] for finding in lasting if finding.advice), None)
+        override = next((finding.overrides[0] for finding in lasting if finding.overrides), None)
         return text if override is None else say("begin-with", language, verdict=text, override=override)
     if fired:
         return say("recovered", language, rules=separator.join(item.finding.rule for item in fired))
@@ -257,7 +258,7 @@ def _verdict(
 
 def _notes(history: History, fired: Sequence[Fired]) -> list[Note]:
     notes = list(history.notes)
-    asked = {override.partition("=")[0] for item in fired for override in item.finding.advice}
+    asked = {override.partition("=")[0] for item in fired for override in item.finding.overrides}
     theirs = [f"{ours} = {name}" for ours, name in _VERL_KEYS.items() if ours in asked]
     if history.kind == "verl" and theirs:
         notes.append(Note.of("verl-keys", keys=", ".join(theirs)))

@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from gad_ray.config import RunConfig
+from gad_ray.findings import Finding
 from gad_ray.health.conditions import Windows, holds, level, signals_of
 from gad_ray.health.facts import RunFacts
 from gad_ray.health.phrases import say, signal_name
-from gad_ray.health.rules import Rule, Severity
+from gad_ray.health.rules import Rule
 from gad_ray.health.signals import Signal
 from gad_ray.health.texts import Language, text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """A rule that holds.
+class RunFinding(Finding):
+    """A rule that holds for a run.
 
     Attributes:
-        rule: The rule's name.
-        severity: How bad it is.
         stage: The stage in which it holds.
         step: The step with which its window ended.
         window: Steps that the rule looks at.
         judged_on: Steps that it was judged on: fewer, where the run ended before.
         values: What was measured: the mean over the window of each signal that the rule looks at.
         numbers: First and last step whose numbers were looked at; None where no step's were.
-        meaning: What it means.
-        advice: ``key=value`` overrides that answer it, most promising first.
         language: Of the texts.
     """
 
-    rule: str
-    severity: Severity
     stage: str
     step: int
     window: int
     judged_on: int
     values: Mapping[str, float]
     numbers: tuple[int, int] | None
-    meaning: str
-    advice: tuple[str, ...]
     language: Language = "en"
-
-    @property
-    def evidence(self) -> str:
-        """What was measured, and on how much."""
-        measured = ", ".join(f"{name} {value:.3g}" for name, value in self.values.items())
-        if self.judged_on >= self.window:
-            return measured
-        return f"{measured} ({say('partial', self.language, there=self.judged_on, window=self.window)})"
 
     @property
     def text(self) -> str:
         """The finding in a line: what was measured, what it means, what to try."""
         tries = (
-            " " + say("try", self.language, overrides=say("or", self.language).join(self.advice))
-            if self.advice
+            " " + say("try", self.language, overrides=say("or", self.language).join(self.overrides))
+            if self.overrides
             else ""
         )
         return f"{self.evidence}: {self.meaning}{tries}"
+
+
+def evidence_of(
+    values: Mapping[str, float], language: Language, *, window: int = 1, judged_on: int = 1
+) -> str:
+    """What was measured, and on how much where that is less than a window."""
+    measured = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+    if judged_on >= window:
+        return measured
+    return f"{measured} ({say('partial', language, there=judged_on, window=window)})"
 
 
 def make_finding(
@@ -76,23 +71,25 @@ def make_finding(
     config: RunConfig,
     facts: RunFacts,
     language: Language,
-) -> Finding:
+) -> RunFinding:
     """The report of a rule that holds over ``windows``.
 
     Args:
         metrics: Place in the rule's text → names of metrics that stand there, with the first step of each.
     """
-    return Finding(
+    values = _values(rule, windows, facts, language)
+    return RunFinding(
         rule=rule.name,
         severity=rule.severity,
+        evidence=evidence_of(values, language, window=window, judged_on=judged_on),
+        meaning=_meaning(rule, windows, facts, metrics, language),
+        overrides=tuple(_overrides(rule, config, facts)),
         stage=stage,
         step=step,
         window=window,
         judged_on=judged_on,
-        values=_values(rule, windows, facts, language),
+        values=values,
         numbers=numbers,
-        meaning=_meaning(rule, windows, facts, metrics, language),
-        advice=tuple(_overrides(rule, config, facts)),
         language=language,
     )
 
@@ -140,8 +137,3 @@ def _overrides(rule: Rule, config: RunConfig, facts: RunFacts) -> Iterator[str]:
         override = item.override(config, facts)
         if override is not None:
             yield override
-
-
-def worst_first(findings: Sequence[Finding]) -> list[Finding]:
-    """The critical ones before the others, else in the order given."""
-    return sorted(findings, key=lambda finding: finding.severity is not Severity.CRITICAL)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gad_ray.config import RunConfig
 from gad_ray.health.conditions import Condition, holds, signals_of
 from gad_ray.health.facts import RunFacts, SamplingFacts, facts_of
-from gad_ray.health.findings import Finding, make_finding
+from gad_ray.health.findings import RunFinding, make_finding
 from gad_ray.health.rules import RULES, UNKNOWN_STAGE, Rule
 from gad_ray.health.signals import SOURCES, Signal, nonfinite_names, read_signals, step_seconds
 from gad_ray.health.texts import Language
@@ -99,7 +99,7 @@ class HealthMonitor:
         self._nonfinite: dict[str, int] = {}
         self._presence: dict[str, _Presence] = {}
         self._pace: deque[float] = deque(maxlen=_PACE_OVER)
-        self._held: dict[str, Finding] = {}
+        self._held: dict[str, RunFinding] = {}
         self.step_time_ratio: float | None = None
 
     def take_settings(self, config: RunConfig) -> None:
@@ -115,7 +115,7 @@ class HealthMonitor:
         return frozenset(self._held)
 
     @property
-    def held(self) -> tuple[Finding, ...]:
+    def held(self) -> tuple[RunFinding, ...]:
         """The rules that hold at present, each as it stood when it was last judged, in the table's order."""
         return tuple(self._held[rule.name] for rule in self._rules if rule.name in self._held)
 
@@ -123,7 +123,7 @@ class HealthMonitor:
         """Know from here on how the responses were drawn on which the critic is tested."""
         self._facts = self._facts.model_copy(update={"evaluation_sampling": sampling})
 
-    def observe(self, *, step: int, stage: str, metrics: Mapping[str, float]) -> list[Finding]:
+    def observe(self, *, step: int, stage: str, metrics: Mapping[str, float]) -> list[RunFinding]:
         """Take the metrics of one step, all of them at once.
 
         Values that are not finite are left out of the windows, and a finding of their own.
@@ -164,7 +164,7 @@ class HealthMonitor:
         known = {signal: values for signal, values in windows.items() if values}
         return all(len(values) >= over for values in known.values()) and holds(condition, known)
 
-    def conclude(self) -> list[Finding]:
+    def conclude(self) -> list[RunFinding]:
         """Judge the rules whose windows are not full on what there is of them: nothing more will come.
 
         Returns:
@@ -172,10 +172,10 @@ class HealthMonitor:
         """
         if self._stage is None:
             return []
-        judged: dict[str, Finding | bool] = {rule.name: self._judge_on_less(rule) for rule in self._rules}
+        judged: dict[str, RunFinding | bool] = {rule.name: self._judge_on_less(rule) for rule in self._rules}
         return self._take(judged)
 
-    def waiting(self, seconds: float) -> list[Finding]:
+    def waiting(self, seconds: float) -> list[RunFinding]:
         """The rules that hold while a step lets itself be waited for; they do not become active.
 
         Args:
@@ -229,7 +229,7 @@ class HealthMonitor:
             if presence.missing >= _LOST_AFTER
         }
 
-    def _take(self, judged: Mapping[str, Finding | bool]) -> list[Finding]:
+    def _take(self, judged: Mapping[str, RunFinding | bool]) -> list[RunFinding]:
         """Note which rules hold; those for which it is too early to tell (True) stay as they are.
 
         What held at the end of the last stage is then neither confirmed nor lifted.
@@ -237,20 +237,20 @@ class HealthMonitor:
         names = {
             name
             for name, found in judged.items()
-            if isinstance(found, Finding) or (found and name in self._held)
+            if isinstance(found, RunFinding) or (found and name in self._held)
         }
-        begun: list[Finding] = []
+        begun: list[RunFinding] = []
         for rule in self._rules:
             found = judged[rule.name]
             if rule.name not in names or names & set(rule.yields_to):
                 self._held.pop(rule.name, None)
-            elif isinstance(found, Finding):
+            elif isinstance(found, RunFinding):
                 if rule.name not in self._held:
                     begun.append(found)
                 self._held[rule.name] = found
         return begun
 
-    def _judge(self, rule: Rule) -> Finding | bool:
+    def _judge(self, rule: Rule) -> RunFinding | bool:
         """The finding where the rule holds, False where it does not, True where it is too early to tell."""
         assert self._stage is not None
         if not self._applies(rule):
@@ -261,7 +261,7 @@ class HealthMonitor:
         windows = self._windows(rule, length, full=True)
         return holds(rule.condition, windows) and self._finding(rule, windows, judged_on=length)
 
-    def _judge_on_less(self, rule: Rule) -> Finding | bool:
+    def _judge_on_less(self, rule: Rule) -> RunFinding | bool:
         """The same for a rule of which some window is not full; one that was judged before stays as it is."""
         if not self._applies(rule):
             return False
@@ -308,7 +308,9 @@ class HealthMonitor:
     def _numbers(self, signal: Signal, length: int) -> list[tuple[int, float]]:
         return self._history[signal].latest(length, row=self._steps_in_stage, sparse=SOURCES[signal].sparse)
 
-    def _finding(self, rule: Rule, windows: Mapping[Signal, Sequence[float]], *, judged_on: int) -> Finding:
+    def _finding(
+        self, rule: Rule, windows: Mapping[Signal, Sequence[float]], *, judged_on: int
+    ) -> RunFinding:
         assert self._stage is not None
         length = rule.steps(self._facts.steps_per_epoch)
         steps = [step for s in signals_of(rule.condition) for step, _ in self._numbers(s, length)]

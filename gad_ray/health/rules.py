@@ -6,9 +6,9 @@ What a rule means is said in :mod:`gad_ray.health.texts`, in every language.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
+from gad_ray.findings import Severity
 from gad_ray.health import advice as change
 from gad_ray.health.advice import Advice
 from gad_ray.health.conditions import (
@@ -39,15 +39,6 @@ UNKNOWN_STAGE = "unknown"
 
 UNKNOWN_EPOCH = 50
 """Steps that stand for an epoch where it is not known how many there are."""
-
-
-class Severity(StrEnum):
-    """How bad it is when a rule holds."""
-
-    WARNING = "warning"
-    """The run is worth less than it could be."""
-    CRITICAL = "critical"
-    """What the run trains on from here on is worth nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,57 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gad_ray.findings import Finding, Severity, worst_first
 from gad_ray.quality.figures import Figures
-from gad_ray.quality.rules import RULES, Rule, Severity
+from gad_ray.quality.rules import RULES, Rule
 from gad_ray.quality.samples import Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class DataFinding(Finding):
     """A rule that holds for some data.
 
     Attributes:
-        rule: The rule's name.
-        severity: How bad it is.
         value: What was judged.
-        evidence: The figures, in words.
-        meaning: What it means.
-        advice: What to do about it.
-        overrides: Settings that answer it, made concrete for these data where that can be.
         samples: Rows that show it.
     """
 
-    rule: str
-    severity: Severity
     value: float
-    evidence: str
-    meaning: str
-    advice: tuple[str, ...]
-    overrides: tuple[str, ...]
     samples: tuple[Sample, ...]
 
 
-def judge(figures: Figures) -> tuple[Finding, ...]:
+def judge(figures: Figures) -> tuple[DataFinding, ...]:
     """The rules that hold, the most severe first."""
-    found: list[Finding] = []
+    found: list[DataFinding] = []
     for rule in RULES:
         measured = rule.measure(figures)
         if measured is None or (severity := _severity(rule, measured.value)) is None:
             continue
         found.append(
-            Finding(
+            DataFinding(
                 rule=rule.name,
                 severity=severity,
                 value=measured.value,
                 evidence=measured.evidence,
                 meaning=rule.meaning,
-                advice=rule.advice,
+                hints=rule.hints,
                 overrides=(*measured.overrides, *rule.overrides),
                 samples=measured.samples,
             )
         )
-    order = list(Severity)
-    return tuple(sorted(found, key=lambda finding: -order.index(finding.severity)))
+    return tuple(worst_first(found))
 
 
 def _severity(rule: Rule, value: float) -> Severity | None:

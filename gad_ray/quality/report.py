@@ -15,15 +15,15 @@ import numpy as np
 from gad_ray.data.layout import Layout
 from gad_ray.data.sources import Input, resolve_sources
 from gad_ray.errors import ConfigError, DataError
+from gad_ray.findings import Severity
 from gad_ray.models.pairs import Pair
 from gad_ray.quality.compare import compare_sides, log_histogram, script_name, sides_checked
 from gad_ray.quality.duplicates import duplicates_of, leakage_of
 from gad_ray.quality.figures import Comparison, Figures, Found, Leakage, Lengths, Students
-from gad_ray.quality.findings import Finding, judge
+from gad_ray.quality.findings import DataFinding, judge
 from gad_ray.quality.formats import Format
 from gad_ray.quality.measures import PROMPT_LIMIT, TEACHER_LIMIT
 from gad_ray.quality.rows import read_sided_rows
-from gad_ray.quality.rules import Severity
 from gad_ray.quality.samples import SampleBox
 from gad_ray.quality.settings import ReportSettings
 from gad_ray.quality.survey import Items, Survey, num_characters
@@ -42,7 +42,7 @@ class QualityReport:
     """What was measured, and what is to be said of it, the most severe first."""
 
     figures: Figures
-    findings: tuple[Finding, ...]
+    findings: tuple[DataFinding, ...]
 
     @property
     def verdict(self) -> str:

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from gad_ray.quality import measures as measure
 from gad_ray.quality.figures import Figures
 from gad_ray.quality.measures import Measured
-
-
-class Severity(StrEnum):
-    """How bad a finding is."""
-
-    NOTE = "note"
-    """Worth knowing."""
-    WARNING = "warning"
-    """A run on these data is worth less than it could be."""
-    CRITICAL = "critical"
-    """A run on these data learns the wrong thing, or proves nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +21,7 @@ class Rule:
         warning: Value from which it is a warning.
         critical: Value from which it is critical.
         meaning: What it means, in a sentence or two.
-        advice: What to do about it, most promising first.
+        hints: What to do about it, most promising first.
         overrides: Settings that answer it, as ``key=value``; each is worth trying on its own.
     """
 
@@ -43,7 +31,7 @@ class Rule:
     warning: float | None = None
     critical: float | None = None
     meaning: str
-    advice: tuple[str, ...]
+    hints: tuple[str, ...]
     overrides: tuple[str, ...] = ()
 
 
@@ -57,7 +45,7 @@ RULES: tuple[Rule, ...] = (
             "Length alone tells teacher from student. Length is the first shortcut that a critic finds, and from "
             "0.9 on it has no need to learn anything else: the policy is then rewarded for length."
         ),
-        advice=("ask the teacher for the length you want; sample the student with room for it",),
+        hints=("ask the teacher for the length you want; sample the student with room for it",),
         overrides=("critic.truncated=exclude",),
     ),
     Rule(
@@ -70,7 +58,7 @@ RULES: tuple[Rule, ...] = (
             "without a word being read. A critic will go by them first; one that only the data's making put there "
             "(a blank, a kind of quote) teaches the policy nothing but that mark."
         ),
-        advice=(
+        hints=(
             "make alike on both sides what the collection put there: blanks, quotes, markup; a style may stay",
             "fit the policy to the teacher's text before the game, so that style is not what is left to tell",
         ),
@@ -85,7 +73,7 @@ RULES: tuple[Rule, ...] = (
             "The critic's score goes with the length of what it scores: as a reward it teaches the policy to write "
             "longer, or shorter, before it teaches anything else."
         ),
-        advice=("look at the length gap of the data, and mend it there first",),
+        hints=("look at the length gap of the data, and mend it there first",),
         overrides=("critic.truncated=exclude",),
     ),
     Rule(
@@ -97,7 +85,7 @@ RULES: tuple[Rule, ...] = (
             "The critic puts the student above the teacher in most pairs: the sides may be swapped in the file, or the "
             "critic was trained on other data, or it has been beaten and its score no longer means the teacher."
         ),
-        advice=(
+        hints=(
             "compare a few rows by eye: is teacher_response really the teacher's?",
             "score with a critic that was trained on data like these",
         ),
@@ -112,7 +100,7 @@ RULES: tuple[Rule, ...] = (
             "The student's answer is the teacher's, to the letter. Such pairs teach a critic nothing; many of them "
             "mean that one column was copied into the other."
         ),
-        advice=("check how the student's column was filled", "drop the rows"),
+        hints=("check how the student's column was filled", "drop the rows"),
     ),
     Rule(
         name="unusable-rows",
@@ -124,9 +112,7 @@ RULES: tuple[Rule, ...] = (
             "Training puts these rows into quarantine, and refuses to start where their share is above "
             "data.max_quarantined_fraction (0.05 if nothing else is set). Text is never repaired."
         ),
-        advice=(
-            "mend or drop the rows named; encoding faults are mended where the file was made, not after",
-        ),
+        hints=("mend or drop the rows named; encoding faults are mended where the file was made, not after",),
     ),
     Rule(
         name="duplicate-rows",
@@ -138,7 +124,7 @@ RULES: tuple[Rule, ...] = (
             "The same prompt and answer stand in several rows. Training keeps the first and puts the others into "
             "quarantine, where they count toward data.max_quarantined_fraction."
         ),
-        advice=("drop the repetitions",),
+        hints=("drop the repetitions",),
     ),
     Rule(
         name="duplicate-prompts",
@@ -150,7 +136,7 @@ RULES: tuple[Rule, ...] = (
             "teacher; it weighs these prompts more, and where answers come from several teachers the critic has no "
             "one to tell."
         ),
-        advice=("keep one answer a prompt, unless several were meant",),
+        hints=("keep one answer a prompt, unless several were meant",),
     ),
     Rule(
         name="near-duplicate-prompts",
@@ -162,7 +148,7 @@ RULES: tuple[Rule, ...] = (
             "Prompts that differ in a few characters: the data hold less than their number says, and a random "
             "held-out draw has neighbours in what is trained on."
         ),
-        advice=(
+        hints=(
             "keep one of each cluster",
             "hold out by cluster or by source, in a file of its own: data.heldout=[FILE]",
         ),
@@ -177,7 +163,7 @@ RULES: tuple[Rule, ...] = (
             "The same answer, or nearly, to at least five different prompts: refusals, errors of the endpoint, or "
             "boilerplate. A critic learns to like them anywhere."
         ),
-        advice=("read the samples; drop refusals and errors, and collect these prompts again",),
+        hints=("read the samples; drop refusals and errors, and collect these prompts again",),
     ),
     Rule(
         name="heldout-leak",
@@ -189,7 +175,7 @@ RULES: tuple[Rule, ...] = (
             "Held-out prompts are in the data to train on. With data.heldout set, training leaves those rows out; "
             "anything else that trains on this file does not, and its figures on the held-out prompts prove nothing."
         ),
-        advice=(
+        hints=(
             "drop the rows from the training file",
             "name the held-out file in every run: data.heldout=[FILE]",
         ),
@@ -204,7 +190,7 @@ RULES: tuple[Rule, ...] = (
             "Held-out prompts have near-duplicates in the data to train on. Nothing leaves those out: figures on "
             "them flatter every method that learns by heart."
         ),
-        advice=("drop them on either side", "split by cluster or by source, not row by row"),
+        hints=("drop them on either side", "split by cluster or by source, not row by row"),
     ),
     Rule(
         name="template-in-answers",
@@ -216,7 +202,7 @@ RULES: tuple[Rule, ...] = (
             "Control tokens of a chat template are spelled out inside the teacher's answers. The policy learns to "
             "write them, and if the student's text has none of them they are all that a critic needs."
         ),
-        advice=("strip them where the answers are collected, or drop the rows",),
+        hints=("strip them where the answers are collected, or drop the rows",),
         overrides=("reward.format=[{name: leaked_control}]",),
     ),
     Rule(
@@ -229,7 +215,7 @@ RULES: tuple[Rule, ...] = (
             "Lines of the teacher's answers begin as a turn does (Human:, Assistant:, ### Response:): an answer that "
             "went on to play the user, or a transcript cut in the wrong place."
         ),
-        advice=("cut at the first such line, or drop the rows",),
+        hints=("cut at the first such line, or drop the rows",),
         overrides=("reward.format=[{name: leaked_control, markers: ['Human:', 'Assistant:']}]",),
     ),
     Rule(
@@ -242,7 +228,7 @@ RULES: tuple[Rule, ...] = (
             "Prompts carry control tokens of a chat template: they were rendered already. They are rendered again, "
             "the tokens inside taken as text, and the policy reads a prompt it was never made for."
         ),
-        advice=(
+        hints=(
             "give the bare conversation as content, a text or a list of messages; the template is put on at training",
         ),
     ),
@@ -256,7 +242,7 @@ RULES: tuple[Rule, ...] = (
             "The teacher's answers seem to have been cut off. By heuristic, unless the rows say so: an end in the "
             "middle of a sentence, a fence or bracket left open. The policy learns to stop like that."
         ),
-        advice=(
+        hints=(
             "collect them again with a higher limit: gad-ray data collect --max-tokens",
             "drop those that remain",
         ),
@@ -271,7 +257,7 @@ RULES: tuple[Rule, ...] = (
             "The student's answers run into the token limit. Where the teacher's do not, an end in the middle of a "
             "sentence is all that a critic needs to see."
         ),
-        advice=("give the student as much room as the teacher had",),
+        hints=("give the student as much room as the teacher had",),
         overrides=("critic.truncated=exclude",),
     ),
     Rule(
@@ -283,7 +269,7 @@ RULES: tuple[Rule, ...] = (
             "Prompts are longer, with the chat template, than data.max_prompt_tokens is if nothing else is set: a run "
             "refuses to start, unless it is told to leave them out."
         ),
-        advice=("leave them out, or give them room",),
+        hints=("leave them out, or give them room",),
         overrides=("data.long_prompts=skip",),
     ),
     Rule(
@@ -293,7 +279,7 @@ RULES: tuple[Rule, ...] = (
         warning=0.01,
         critical=0.05,
         meaning="Answers of the teacher are longer than data.max_teacher_tokens is if nothing else is set: they are quarantined.",
-        advice=("drop them, or give them room",),
+        hints=("drop them, or give them room",),
     ),
     Rule(
         name="other-script",
@@ -305,7 +291,7 @@ RULES: tuple[Rule, ...] = (
             "The teacher answers in another script than the prompt's. Right where a translation was asked for, and "
             "wrong elsewhere: see the samples. The reward's term for language judges by the same measure."
         ),
-        advice=("drop the rows that did not ask for it",),
+        hints=("drop the rows that did not ask for it",),
     ),
     Rule(
         name="student-other-script",
@@ -314,7 +300,7 @@ RULES: tuple[Rule, ...] = (
         warning=0.05,
         critical=0.5,
         meaning="The student answers in another script than the prompt's, and more often than the teacher.",
-        advice=("choose a student that speaks the language, or reward it",),
+        hints=("choose a student that speaks the language, or reward it",),
         overrides=("reward.format=[{name: language}]",),
     ),
     Rule(
@@ -327,7 +313,7 @@ RULES: tuple[Rule, ...] = (
             "Zero-width characters, soft hyphens or marks of direction, which nobody sees and every tokenizer does: "
             "a mark that tells the teacher's text from any other."
         ),
-        advice=("remove them where the text is collected",),
+        hints=("remove them where the text is collected",),
     ),
     Rule(
         name="broken-student-text",
@@ -339,7 +325,7 @@ RULES: tuple[Rule, ...] = (
             "The student's answers hold control characters or mojibake; the teacher's cannot, because such rows are "
             "not used. A critic needs no more than that."
         ),
-        advice=("check how the student's text was decoded and stored",),
+        hints=("check how the student's text was decoded and stored",),
     ),
     Rule(
         name="repetitive-answers",
@@ -348,7 +334,7 @@ RULES: tuple[Rule, ...] = (
         warning=0.02,
         critical=0.2,
         meaning="The teacher's answers repeat themselves: loops of a small teacher, or tables and test cases.",
-        advice=("read the samples; drop loops",),
+        hints=("read the samples; drop loops",),
     ),
     Rule(
         name="echoed-prompts",
@@ -357,7 +343,7 @@ RULES: tuple[Rule, ...] = (
         warning=0.02,
         critical=0.2,
         meaning="The teacher's answers begin with the whole prompt: prompt and completion were stored as one.",
-        advice=("cut the prompt off the answers",),
+        hints=("cut the prompt off the answers",),
     ),
     Rule(
         name="timestamps",
@@ -368,7 +354,7 @@ RULES: tuple[Rule, ...] = (
             "The teacher's answers hold dates with a time of day or bracketed times. The reward's term against leaked "
             "control text counts them as leaked unless it is told not to."
         ),
-        advice=("nothing, unless that term is in use",),
+        hints=("nothing, unless that term is in use",),
         overrides=("reward.format=[{name: leaked_control, timestamps: false}]",),
     ),
     Rule(
@@ -377,7 +363,7 @@ RULES: tuple[Rule, ...] = (
         note=1 / 1000,
         warning=1 / 100,
         meaning="So few distinct prompts are learned by heart by critic and policy alike.",
-        advice=("collect answers to more prompts: gad-ray data collect",),
+        hints=("collect answers to more prompts: gad-ray data collect",),
     ),
 )
 """All that is judged, what matters most first."""

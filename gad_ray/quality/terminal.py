@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gad_ray.quality.findings import Finding
+from gad_ray.findings import print_finding
 from gad_ray.quality.report import QualityReport
-from gad_ray.quality.rules import Severity
 from gad_ray.quality.samples import Sample
 from gad_ray.quality.tables import TextTable, tables_of
 
-_STYLES = {Severity.NOTE: "cyan", Severity.WARNING: "yellow", Severity.CRITICAL: "bold red"}
 _SAMPLES = 2
 _SAMPLE_CHARACTERS = 160
 
@@ -37,7 +34,8 @@ def print_report(report: QualityReport, console: Console) -> None:
         )
     console.print()
     for finding in report.findings:
-        _print_finding(finding, console)
+        print_finding(finding, console, more=[_sample(sample) for sample in finding.samples[:_SAMPLES]])
+        console.print()
     console.print(Text(report.verdict, style="bold"))
 
 
@@ -51,25 +49,6 @@ def _print_table(table: TextTable, console: Console) -> None:
     console.print(shown)
     if table.note:
         console.print(Text(table.note, style="dim"))
-
-
-def _print_finding(finding: Finding, console: Console) -> None:
-    style = _STYLES[finding.severity]
-    console.print(
-        Text.assemble((f"{finding.severity.value:8} ", style), (finding.rule, "bold"), ": ", finding.evidence)
-    )
-    _indented(Text(finding.meaning), console)
-    for action in finding.advice:
-        _indented(Text(f"→ {action}"), console)
-    for override in finding.overrides:
-        _indented(Text.assemble("→ ", (override, "green")), console)
-    for sample in finding.samples[:_SAMPLES]:
-        _indented(_sample(sample), console)
-    console.print()
-
-
-def _indented(text: Text, console: Console) -> None:
-    console.print(Padding(text, (0, 0, 0, 9)))
 
 
 def _sample(sample: Sample) -> Text:

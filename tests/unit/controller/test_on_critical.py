@@ -13,7 +13,8 @@ import pytest
 from gad_ray.controller.on_critical import on_critical
 from gad_ray.controller.progress import Progress
 from gad_ray.errors import HealthError
-from gad_ray.health import Finding, Severity
+from gad_ray.findings import Severity
+from gad_ray.health import RunFinding
 from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import RunDirectory
 
@@ -46,10 +47,11 @@ class Told:
         yield
 
 
-def finding(severity: Severity) -> Finding:
-    return Finding(
+def finding(severity: Severity) -> RunFinding:
+    return RunFinding(
         rule="score-collapse",
         severity=severity,
+        evidence="score std 0.01",
         stage="warmup",
         step=7,
         window=10,
@@ -57,7 +59,7 @@ def finding(severity: Severity) -> Finding:
         values={"score std": 0.01},
         numbers=(1, 7),
         meaning="The critic gives nearly the same score to everything.",
-        advice=("critic.optimizer.lr=5.0e-06",),
+        overrides=("critic.optimizer.lr=5.0e-06",),
     )
 
 

@@ -213,10 +213,10 @@ def test_a_monitor_judges_and_advises_from_the_settings_in_force() -> None:
     far = {"critic/score_diff": 6.0, "critic/d_acc": 0.99}
     found = [f for step in range(1, 6) for f in monitor.observe(step=step, stage="warmup", metrics=far)]
     overconfident = next(f for f in found if f.rule == "critic-overconfident")
-    assert f"{TAU}=5.0" in overconfident.advice
+    assert f"{TAU}=5.0" in overconfident.overrides
     answers = Answers(config)
     play(answers, OVERCONFIDENT)
     monitor.take_settings(answers.config)
     monitor.observe(step=6, stage="warmup", metrics=far)
     held = next(f for f in monitor.held if f.rule == "critic-overconfident")
-    assert f"{TAU}=7.0" in held.advice
+    assert f"{TAU}=7.0" in held.overrides

@@ -41,7 +41,7 @@ def test_the_overconfident_run_has_a_healthy_gradient_and_sound_masks() -> None:
     assert say("identical-text-alike", "en") in diagnosis.observations
     saturated = next(item.finding for item in diagnosis.fired if item.finding.rule == "loss-saturated")
     assert saturated.evidence == "mean sigmoid(d/τ) 0.993 (judged on 1 of 5 steps)"
-    assert saturated.advice == ("critic.loss.temperature.value=5.0",)
+    assert saturated.overrides == ("critic.loss.temperature.value=5.0",)
     assert diagnosis.verdict.endswith("begin with critic.loss.temperature.value=5.0")
 
 
@@ -58,7 +58,7 @@ def test_the_critics_check_names_what_was_sampled_differently() -> None:
     assert "temperature 0.6 in training, 0.8 in the evaluation" in sampling.meaning
     assert sampling.values["temperature in training"] == 0.6
     assert sampling.values["temperature in the evaluation"] == 0.8
-    assert sampling.advice == ("rollout.temperature=0.8",)
+    assert sampling.overrides == ("rollout.temperature=0.8",)
 
 
 def test_the_policy_that_stands_still_is_told_its_causes_and_what_rank_advantages_are() -> None:
@@ -66,14 +66,14 @@ def test_the_policy_that_stands_still_is_told_its_causes_and_what_rank_advantage
     squeezed = found["advantages-squeezed"]
     assert "near 0.6 (rank)" in squeezed.meaning
     assert "only a scaling after they were made explains it" in squeezed.meaning
-    assert squeezed.advice == ("policy.advantage.name=grpo",)
+    assert squeezed.overrides == ("policy.advantage.name=grpo",)
     # 0.15 × 0.074 beside 0.00092 of loss is 92 %. The loss of fresh samples is small whatever drives it: beside the
     # advantages' deviation of 0.0062 it is 64 %, and a little more over the three epochs.
     assert found["kl-drowns-the-loss"].values["KL term's share of the gradient"] == pytest.approx(
         0.665, abs=1e-3
     )
-    assert found["kl-drowns-the-loss"].advice == ("policy.kl.coefficient=0.05",)
-    assert found["lr-too-small"].advice == ("policy.optimizer.lr=5.0e-05",)
+    assert found["kl-drowns-the-loss"].overrides == ("policy.kl.coefficient=0.05",)
+    assert found["lr-too-small"].overrides == ("policy.optimizer.lr=5.0e-05",)
 
 
 def test_silence_scored_far_out_is_critical() -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from gad_ray.config import RunConfig, load_config
 from gad_ray.config.load import validate
-from gad_ray.health import RULES, Finding, HealthMonitor, Rule
+from gad_ray.health import RULES, HealthMonitor, Rule, RunFinding
 from gad_ray.health.conditions import signals_of
 from gad_ray.health.facts import NO_FACTS, RunFacts, SamplingFacts, facts_of
 from gad_ray.health.signals import SOURCES, Signal
@@ -47,7 +47,7 @@ HEALTHY = {
 
 def observe(
     monitor: HealthMonitor, metrics: Mapping[str, float], *, count: int, first: int = 1, stage: str = "warmup"
-) -> list[Finding]:
+) -> list[RunFinding]:
     return [
         finding
         for step in range(first, first + count)
@@ -81,13 +81,13 @@ def test_a_score_difference_that_never_changes_is_no_critic_that_learns(config: 
 def test_a_finding_says_what_was_measured_and_which_setting_mends_it(config: RunConfig) -> None:
     findings = {f.rule: f for f in observe(HealthMonitor(config), OVERCONFIDENT, count=5)}
     saturated = findings["loss-saturated"]
-    assert saturated.advice == ("critic.loss.temperature.value=5.0",)
+    assert saturated.overrides == ("critic.loss.temperature.value=5.0",)
     assert saturated.step == 5
     assert saturated.stage == "warmup"
     assert dict(saturated.values) == {"mean sigmoid(d/τ)": pytest.approx(0.99264, abs=1e-5)}
     assert saturated.text.startswith("mean sigmoid(d/τ) 0.993: The sigmoid of the ranking loss")
     assert saturated.text.endswith("Try critic.loss.temperature.value=5.0.")
-    assert findings["critic-overconfident"].advice == (
+    assert findings["critic-overconfident"].overrides == (
         "critic.loss.temperature.value=5.0",
         "critic.loss.score_reg.threshold=3.0",
         "critic.loss.score_reg.weight=0.01",
@@ -103,7 +103,7 @@ def test_advice_that_is_followed_already_is_not_given_again(raw_config: dict[str
     }
     findings = observe(HealthMonitor(validate(raw_config, where="test")), OVERCONFIDENT, count=5)
     overconfident = next(f for f in findings if f.rule == "critic-overconfident")
-    assert overconfident.advice == (
+    assert overconfident.overrides == (
         "critic.loss.temperature.value=7.0",
         "critic.loss.score_reg.weight=0.03",
     )
@@ -130,8 +130,8 @@ def test_the_temperature_moves_along_the_steps_that_worked(
     config = validate(raw_config, where="test")
     overconfident = observe(HealthMonitor(config), {"critic/d_acc": 0.99}, count=5)
     blind = observe(HealthMonitor(config), {"critic/d_acc": 0.5}, count=5, stage="adversarial")
-    assert overconfident[0].advice[0] == f"critic.loss.temperature.value={raised}"
-    assert blind[0].advice[0] == f"critic.loss.temperature.value={lowered}"
+    assert overconfident[0].overrides[0] == f"critic.loss.temperature.value={raised}"
+    assert blind[0].overrides[0] == f"critic.loss.temperature.value={lowered}"
 
 
 def test_a_rule_waits_for_its_window(config: RunConfig) -> None:
@@ -288,7 +288,7 @@ def test_the_gap_to_the_fixed_set_is_judged_by_its_latest_scoring(config: RunCon
     assert observe(monitor, fresh, count=10) == []
     findings = observe(monitor, {**fresh, "eval/d_acc": 0.4575}, count=1, first=11)
     assert [f.rule for f in findings] == ["train-eval-gap"]
-    assert findings[0].advice[0] == "critic.updates_per_step=2"
+    assert findings[0].overrides[0] == "critic.updates_per_step=2"
     observe(monitor, {**fresh, "eval/d_acc": 0.75}, count=1, first=12)
     assert monitor.active == frozenset()
 
@@ -336,14 +336,14 @@ def test_a_small_rate_is_no_fault_while_the_policy_moves(config: RunConfig) -> N
     stuck = {**moving, "actor/kl_loss": 0.001}
     found = observe(HealthMonitor(config, facts=facts), stuck, count=40, stage="adversarial")
     assert [(f.rule, f.step) for f in found] == [("lr-too-small", 20)]
-    assert found[0].advice == ("policy.optimizer.lr=1.0e-05",)
+    assert found[0].overrides == ("policy.optimizer.lr=1.0e-05",)
 
 
 def test_groups_without_spread_are_the_cause_and_not_squeezed_advantages(config: RunConfig) -> None:
     metrics = {"actor/adv_std": 0.0, "actor/zero_spread_groups": 1.0}
     found = observe(HealthMonitor(config), metrics, count=40, stage="adversarial")
     assert [(f.rule, f.step) for f in found] == [("no-spread-in-groups", 10)]
-    assert found[0].advice == (
+    assert found[0].overrides == (
         "rollout.temperature=1.0",
         "data.curriculum={name: spread_first, epochs: 1.0}",
         "policy.advantage.zero_spread=drop",
@@ -369,7 +369,7 @@ def test_a_reward_that_rises_while_quality_falls_is_hacked(
 
 def test_a_blind_critic_is_no_fault_while_the_teachers_text_becomes_likelier(config: RunConfig) -> None:
     monitor = HealthMonitor(config)
-    found: list[Finding] = []
+    found: list[RunFinding] = []
     for step in range(1, 31):
         metrics = {"critic/d_acc": 0.52}
         if step in (4, 5, 20):
@@ -519,7 +519,7 @@ def test_sampling_that_turns_out_to_differ_is_told_with_the_setting(config: RunC
     (finding,) = observe(monitor, {"critic/d_acc": 0.8}, count=1, first=2)
     assert finding.rule == "sampling-differs"
     assert "temperature 0.8 in training, 0.6 in the evaluation" in finding.meaning
-    assert finding.advice == ("rollout.temperature=0.6",)
+    assert finding.overrides == ("rollout.temperature=0.6",)
 
 
 def test_a_policy_without_a_reference_is_not_taken_for_one_that_stays_at_it(config: RunConfig) -> None:
@@ -549,7 +549,7 @@ def test_a_gradient_that_a_low_temperature_multiplies_is_answered_by_the_tempera
     monitor = HealthMonitor(validate(raw_config, where="test"))
     (finding,) = observe(monitor, {"critic/grad_norm_before_clip": 70.0}, count=3)
     assert finding.rule == "gradient-explosion"
-    assert finding.advice[0].startswith(first)
+    assert finding.overrides[0].startswith(first)
 
 
 @pytest.mark.parametrize(("high", "told"), [(0.9, []), (0.7, ["train-eval-gap"])])

@@ -207,7 +207,7 @@ def test_advice_on_a_foreign_log_starts_from_what_it_tells(tmp_path: Path) -> No
     path = tmp_path / "train.out"
     path.write_text("step:1 - critic/d_acc:0.96 - critic/temperature:5.0 - critic/lr:0.0\n")
     (fired,) = diagnose(read_history(str(path))).fired
-    assert fired.finding.advice[0] == "critic.loss.temperature.value=7.0"
+    assert fired.finding.overrides[0] == "critic.loss.temperature.value=7.0"
 
 
 def test_a_verl_line_that_says_less_than_the_one_before_and_has_no_end_is_cut_off(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gad_ray.quality.figures import Figures
-from gad_ray.quality.findings import Finding
+from gad_ray.quality.findings import DataFinding
 from gad_ray.quality.report import QualityReport, make_report
 from gad_ray.quality.settings import ReportSettings
 
@@ -60,7 +60,7 @@ def figures_of(tmp_path: Path, rows: Iterable[Mapping[str, Any]], **settings: An
     return report_of(tmp_path, rows, **settings).figures
 
 
-def findings_of(tmp_path: Path, rows: Iterable[Mapping[str, Any]], **settings: Any) -> dict[str, Finding]:
+def findings_of(tmp_path: Path, rows: Iterable[Mapping[str, Any]], **settings: Any) -> dict[str, DataFinding]:
     """What is found beside that the rows are few."""
     report = report_of(tmp_path, rows, **settings)
     return {finding.rule: finding for finding in report.findings if finding.rule != "few-prompts"}

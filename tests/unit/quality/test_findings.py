@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gad_ray.config import load_config
+from gad_ray.findings import Severity
 from gad_ray.quality.report import make_report
-from gad_ray.quality.rules import RULES, Severity
+from gad_ray.quality.rules import RULES
 from gad_ray.quality.settings import ReportSettings
 from gad_ray.quality.tables import tables_of
 from tests.unit.quality.rows import Row, answer, clean_rows, findings_of, report_of, sentence, write
@@ -191,7 +192,7 @@ def test_every_override_in_the_table_is_one_that_a_recipe_takes():
 
 def test_every_rule_has_a_name_of_its_own_and_something_to_do():
     assert len({rule.name for rule in RULES}) == len(RULES)
-    assert all(rule.advice and rule.meaning for rule in RULES)
+    assert all(rule.hints and rule.meaning for rule in RULES)
 
 
 def test_conversions_and_what_is_not_used_are_told(tmp_path: Path) -> None:
