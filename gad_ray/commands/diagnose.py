@@ -179,7 +179,7 @@ def print_fired(fired: Sequence[Fired], language: Language, out: Console) -> Non
     """The rules that fired, each with its steps, its evidence and what it means, and the overrides below all of them."""
     for item in fired:
         finding = item.finding
-        more = [_steps(item, language)]
+        more = [f"{say('column-steps', language)} {_steps(item, language)}"]
         if finding.numbers is not None:
             first, last = finding.numbers
             more.append(say("numbers", language, first=first, last=last))

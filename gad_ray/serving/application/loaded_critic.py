@@ -171,7 +171,7 @@ class ServedCritic:
         truncated = len(row) > self.max_tokens
         if truncated:
             if not truncate or row.start >= self.max_tokens:
-                raise _too_long(row, self.max_tokens, truncate=truncate, where=where)
+                raise too_long(row, self.max_tokens, truncate=truncate, where=where)
             row = TokenRow(ids=row.ids[: self.max_tokens], start=row.start)
         prompt = hashlib.sha256(row.ids[: row.start].tobytes()).digest()
         key = hashlib.sha256(prompt + row.ids[row.start :].tobytes()).digest()
@@ -206,7 +206,8 @@ class ServedCritic:
         return self._model.can_share_prompts([first, shorter], tolerance=_SAME_SCORE)
 
 
-def _too_long(row: TokenRow, limit: int, *, truncate: bool, where: str) -> ApiError:
+def too_long(row: TokenRow, limit: int, *, truncate: bool, where: str) -> ApiError:
+    """400: a pair has more tokens than the critic takes."""
     told = f"prompt and response have {len(row)} tokens, the critic takes {limit}"
     if truncate:
         told += f"; the prompt alone has {row.start}, so that nothing of the response is left to score"

@@ -82,7 +82,8 @@ class ScoringService:
         batcher: Batcher,
         adapters: AdapterPool | None = None,
     ) -> None:
-        self._served: tuple[ServedCritic, RenderedPrompts] | None = None
+        self._served: ServedCritic | None = None
+        self._rendered: tuple[ServedCritic, RenderedPrompts] | None = None
         if critic is not None:
             self.swap(critic)
         self._name = name
@@ -97,7 +98,7 @@ class ScoringService:
     @property
     def present(self) -> ServedCritic | None:
         """The critic that answers requests which come now, if there is one."""
-        return None if self._served is None else self._served[0]
+        return self._served
 
     @property
     def critic(self) -> ServedCritic:
@@ -106,7 +107,9 @@ class ScoringService:
         Raises:
             ApiError: 503, if there is none yet.
         """
-        return self._current()[0]
+        if self._served is None:
+            raise unavailable("no critic is loaded yet", "not_ready")
+        return self._served
 
     @property
     def version(self) -> ModelVersion:
@@ -117,10 +120,11 @@ class ScoringService:
         """
         return version_of(self.critic)
 
-    def _current(self) -> tuple[ServedCritic, RenderedPrompts]:
-        if self._served is None:
-            raise unavailable("no critic is loaded yet", "not_ready")
-        return self._served
+    def _prompts_of(self, critic: ServedCritic) -> RenderedPrompts:
+        """What rendered prompts are read with; made once for each critic that is asked for it."""
+        if self._rendered is None or self._rendered[0] is not critic:
+            self._rendered = (critic, RenderedPrompts(critic.chat))
+        return self._rendered[1]
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Answer ``/v1/score``.
@@ -202,7 +206,8 @@ class ScoringService:
         Raises:
             ApiError: If the request cannot be answered.
         """
-        critic, prompts = self._current()
+        critic = self.critic
+        prompts = self._prompts_of(critic)
         done = await self._run(
             ScoringRequest(), lambda: self._reader.of_reward(request, prompts), critic=critic
         )
@@ -229,7 +234,7 @@ class ScoringService:
         Requests that have come before are answered by the critic that they came to, which lives as long as one of
         them does.
         """
-        self._served = (critic, RenderedPrompts(critic.chat))
+        self._served = critic
 
     def check_ready(self) -> None:
         """Whether requests are taken; a critic that is served has been loaded and has scored a first text.

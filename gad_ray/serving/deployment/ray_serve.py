@@ -28,6 +28,7 @@ from gad_ray.errors import GadError, ModelError
 from gad_ray.machine import share_of_cores
 from gad_ray.models.onednn_linear import PACKED_ENV
 from gad_ray.serving.application.adapters import AdapterPool
+from gad_ray.serving.application.any_critic import load_served
 from gad_ray.serving.application.app import build_app
 from gad_ray.serving.application.batcher import Batcher
 from gad_ray.serving.application.follow import Follower
@@ -91,7 +92,7 @@ class CriticReplica:
         )
         self._versions = Versions(
             self._service,
-            load=partial(self._adapters.load_critic, partial(ServedCritic.load, device=self._device)),
+            load=partial(self._adapters.load_critic, partial(load_served, device=self._device)),
             keep=self._settings.keep_versions,
             watcher=self._metrics,
         )
