@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from typing import Any
+from collections.abc import Sequence
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-import gad_ray
 from gad_ray.report import overview
 from gad_ray.report.curves import MAX_POINTS, curve_sections, run_header
+from gad_ray.report.html import render
 from gad_ray.report.recorded import MAX_STEPS
 from gad_ray.report.samples import sample_entries
 from gad_ray.report.scores import length_charts, score_charts
 from gad_ray.report.settings import differences
 from gad_ray.report.timing import split_times, stage_times, timing_chart
 from gad_ray.report.view import RunView
-
-_SCRIPTS = ("text.js", "charts.js", "samples.js", "page.js")
 
 
 def run_page(view: RunView) -> str:
@@ -37,7 +28,7 @@ def run_page(view: RunView) -> str:
         "timing": [] if split is None else [timing_chart(split)],
         "samples": entries,
     }
-    return _render(
+    return render(
         "run.html.jinja",
         data,
         {
@@ -68,7 +59,7 @@ def comparison_page(views: Sequence[RunView]) -> str:
         "runs": [run_header(view, label) for view, label in zip(views, labels, strict=True)],
         "sections": sections,
     }
-    return _render(
+    return render(
         "comparison.html.jinja",
         data,
         {
@@ -86,43 +77,6 @@ def comparison_page(views: Sequence[RunView]) -> str:
             ],
         },
     )
-
-
-def as_json(data: Any) -> str:
-    """JSON that may stand inside a ``script`` element: nothing in it can end the element or begin a comment."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # A lone surrogate, as a broken emoji leaves behind, is no UTF-8.
-    text = text.encode("utf-8", errors="replace").decode("utf-8")
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _render(template: str, data: Mapping[str, Any], context: Mapping[str, Any]) -> str:
-    style = _asset("report.css")
-    script = "\n".join(["(() => {", '"use strict";', *(_asset(name) for name in _SCRIPTS), "})();"])
-    environment = Environment(
-        loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.globals["duration"] = overview.duration  # pyright: ignore[reportArgumentType]
-    environment.globals["moment"] = overview.moment  # pyright: ignore[reportArgumentType]
-    # Only this style and this script may run, whatever else should get into the page.
-    policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    page = environment.get_template(template).render(
-        **context, style=style, script=script, policy=policy, data=as_json(data), version=gad_ray.__version__
-    )
-    return page.encode("utf-8", errors="replace").decode("utf-8")
-
-
-def _digest(content: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-
-
-def _asset(name: str) -> str:
-    return (resources.files("gad_ray.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _labels(views: Sequence[RunView]) -> list[str]:

@@ -1,4 +1,4 @@
-// Pictures: curves over steps, dots, stacked bars. Each is drawn into a figure with a legend that tells the values.
+// Pictures: curves over steps, dots, stacked bars, histograms, gaps. Each is drawn into a figure with a legend that tells the values.
 
 const HEIGHT = 210;
 const MARGIN = { left: 54, right: 10, top: 18, bottom: 26 };
@@ -108,13 +108,15 @@ function frame(width, x, y, xLabel, yLabel) {
       svg("text", { class: "tick", x: MARGIN.left - 6, y: at, "text-anchor": "end", dy: "0.32em" }, figure(tick)),
     );
   }
-  for (const tick of ticks(x.low, x.high, Math.max(3, Math.round(width / 95)), false)) {
+  const named = x.ticks
+    || ticks(x.low, x.high, Math.max(3, Math.round(width / 95)), x.log).map((tick) => [tick, figure(tick)]);
+  for (const [tick, name] of named) {
     const at = x(tick).toFixed(1);
     picture.append(svg("line", { class: "grid", x1: at, x2: at, y1: bottom, y2: bottom + 4 }));
     // The axis has its name there.
     if (at > width - MARGIN.right - 7 * xLabel.length - 12) continue;
     picture.append(
-      svg("text", { class: "tick", x: at, y: bottom + 15, "text-anchor": "middle" }, figure(tick)),
+      svg("text", { class: "tick", x: at, y: bottom + 15, "text-anchor": "middle" }, name),
     );
   }
   picture.append(
@@ -299,5 +301,55 @@ function drawDots(spec, runs, width) {
     dot.append(svg("title", {}, `step ${spec.t[i]}: ${figure(at)}, ${figure(spec.y[i])}`));
     picture.append(dot);
   });
+  return still(picture, x, y);
+}
+
+/** Histograms of shares on one logarithmic axis, laid over each other. */
+function drawHistogram(spec, runs, width) {
+  const edges = spec.edges;
+  const most = Math.max(...spec.series.flatMap((one) => one.shares));
+  const x = scale(edges[0], edges[edges.length - 1], MARGIN.left, width - MARGIN.right, true);
+  if (spec.ticks.length) x.ticks = spec.ticks;
+  const y = scale(0, 100 * most * 1.06 || 1, HEIGHT - MARGIN.bottom, MARGIN.top, false);
+  const picture = frame(width, x, y, spec.x_label, "%");
+  spec.series.forEach((one) => one.shares.forEach((share, i) => {
+    if (!share) return;
+    const from = x(edges[i]);
+    const bar = svg("rect", {
+      class: `bar laid k${one.colour}`, x: from.toFixed(1), width: Math.max(0.5, x(edges[i + 1]) - from - 0.5).toFixed(1),
+      y: y(100 * share).toFixed(2), height: (y(0) - y(100 * share)).toFixed(2),
+    });
+    bar.append(svg("title", {}, `${one.name} ${(100 * share).toFixed(1)} %`));
+    picture.append(bar);
+  }));
+  if (spec.mark !== null) {
+    const at = x(spec.mark);
+    picture.append(svg("line", { class: "border", x1: at, x2: at, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }));
+  }
+  return still(picture, x, y);
+}
+
+/** Horizontal bars that begin at a centre, with their names and values. */
+function drawGaps(spec, runs, width) {
+  const [row, left, right] = [24, 150, 60];
+  const values = [spec.centre, ...spec.bars.map((bar) => bar.value)];
+  const x = scale(Math.min(...values), Math.max(...values), left, width - right, false);
+  const height = row * spec.bars.length + 6;
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", role: "img", "aria-hidden": "true" });
+  spec.bars.forEach((bar, i) => {
+    const top = row * i + 4;
+    const [from, to] = [x(spec.centre), x(bar.value)].sort((a, b) => a - b);
+    picture.append(
+      svg("text", { class: "tick", x: left - 8, y: top + 12, "text-anchor": "end" }, bar.name),
+      svg("rect", { class: "bar laid k1", x: from, y: top, width: Math.max(1, to - from), height: 15 }),
+      svg("text", { class: "tick", x: to + 6, y: top + 12 }, bar.text),
+    );
+  });
+  picture.append(svg("line", { class: "border", x1: x(spec.centre), x2: x(spec.centre), y1: 0, y2: height }));
+  return still(picture, x, null);
+}
+
+/** A picture without steps, so without a cursor. */
+function still(picture, x, y) {
   return { picture, x, y, steps: [], values: () => [], top: () => [] };
 }

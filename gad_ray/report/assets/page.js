@@ -9,7 +9,9 @@ function chart(spec, runs) {
   const head = el("div", { class: "head" }, el("h3", {}, spec.title));
   const draw = () => {
     const width = Math.max(280, Math.round(plot.clientWidth || 560));
-    const drawing = { curves: drawCurves, bars: drawBars, dots: drawDots }[spec.kind];
+    const drawing = {
+      curves: drawCurves, bars: drawBars, dots: drawDots, histogram: drawHistogram, gaps: drawGaps,
+    }[spec.kind];
     state.drawn = drawing(spec, runs, width, state.log);
     state.width = width;
     plot.replaceChildren(state.drawn.picture);
@@ -35,14 +37,15 @@ function chart(spec, runs) {
   };
   const parts = [head, plot];
   const attributes = { class: "chart" };
-  if (spec.kind !== "dots") {
+  const hasSteps = spec.kind === "curves" || spec.kind === "bars";
+  if (hasSteps) {
     attributes.tabindex = "0";
     attributes["aria-label"] = `${spec.title}; arrow keys move along the steps`;
     head.append(says);
   }
   const node = el("figure", attributes, ...parts, legend.node);
   if (spec.kind === "curves" && spec.log && rangeOf(spec, true)) head.append(logButton(state, draw));
-  if (spec.kind !== "dots") follow(node, plot, state, show);
+  if (hasSteps) follow(node, plot, state, show);
   return { node, draw };
 }
 
@@ -122,7 +125,9 @@ function legendOf(spec, runs) {
       node.append(entry(el("i", { class: `swatch k${partColour(spec.parts, i)}` }), part, "", undefined));
     });
   } else {
-    node.append(el("li", { class: "help" }, spec.caption), ageLegend(spec));
+    node.append(el("li", { class: "help" }, spec.caption));
+    if (spec.kind === "dots") node.append(ageLegend(spec));
+    for (const { name, colour } of spec.series || []) node.append(entry(el("i", { class: `swatch k${colour}` }), name, "", undefined));
   }
   const tell = (values) => cells.forEach(([cell, last], i) => {
     const value = values ? values[i] : last;
@@ -160,10 +165,12 @@ function drawPage() {
   const redraw = () => charts.forEach((one) => one.draw());
   redraw();
   const smoothing = byId("smoothing");
-  smoothing.addEventListener("change", () => {
-    view.smoothing = Number(smoothing.value);
-    redraw();
-  });
+  if (smoothing) {
+    smoothing.addEventListener("change", () => {
+      view.smoothing = Number(smoothing.value);
+      redraw();
+    });
+  }
   let width = document.documentElement.clientWidth;
   window.addEventListener("resize", () => {
     if (document.documentElement.clientWidth === width) return;

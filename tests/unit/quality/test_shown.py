@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from rich.console import Console
 
 from gad_ray.cli import main
@@ -16,23 +20,26 @@ from gad_ray.quality.html import render_html
 from gad_ray.quality.report import QualityReport
 from gad_ray.quality.terminal import print_report
 from tests.unit.quality.rows import clean_rows, report_of, write
+from tests.unit.report.script import run_script
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> {{ 7 * 7 }} [red]rot[/red] \x1b[31m'
 
 
 class Tags(HTMLParser):
-    """Notes every tag, every attribute that is a reference or a script, and all text."""
+    """Notes every tag, every attribute, every reference, and all text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.tags: set[str] = set()
+        self.tags: list[str] = []
         self.attributes: set[str] = set()
+        self.links: set[str] = set()
         self.text = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tags.append(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.links |= {value or "" for name, value in attrs if name in {"src", "href"}}
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -66,8 +73,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> QualityReport:
 def test_text_of_the_data_stays_text_in_the_page(hostile: QualityReport):
     page = render_html(hostile, made_at="now")
     seen = Tags(page)
-    assert not {"script", "img", "link", "iframe", "object", "red"} & seen.tags
-    assert not {"src", "href", "onerror", "onload", "onclick"} & seen.attributes
+    assert not {"img", "iframe", "object", "red"} & set(seen.tags)
+    assert seen.tags.count("script") == 2, "the charts' data and the page's own"
+    assert not [name for name in seen.attributes if name.startswith("on")]
     assert '<script>alert("x")</script>' in seen.text  # shown as it stands
     assert "{{ 7 * 7 }}" in seen.text
     assert "⟨U+202E⟩" in seen.text
@@ -76,10 +84,47 @@ def test_text_of_the_data_stays_text_in_the_page(hostile: QualityReport):
 
 def test_the_page_loads_nothing_and_forbids_itself_to(hostile: QualityReport):
     page = render_html(hostile, made_at="now")
-    assert "default-src 'none'" in page
-    assert not re.search(r"https?://|@import|url\(", page)
-    assert page.count("<svg") == len(re.findall(r"<figure", page)) >= 3
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+    policy = unescape(policy)
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    for kind in ("style", "script"):
+        (content,) = re.findall(rf"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert all(link.startswith(("#", "data:,")) for link in Tags(page).links)
+    assert not re.search(r"@import|url\(", page)
+    assert set(re.findall(r"https?://[^\s\"']+", page)) == {"http://www.w3.org/2000/svg"}
     assert "天空为什么是蓝色的？" in page
+
+
+def test_every_chart_is_drawn_and_its_values_can_be_read_without_the_script(
+    hostile: QualityReport, tmp_path: Path
+):
+    page = render_html(hostile, made_at="now")
+    drawn = {chart["title"]: chart for chart in run_script(page, tmp_path / "page.html")["charts"]}
+    assert len(drawn) >= 3
+    for title, chart in drawn.items():
+        if title.startswith("Length gap"):
+            place, kind = page, title.replace("Length gap", "Gap")
+        else:
+            place, kind = page[page.index('id="charts-data"') :], title
+        told = re.findall(rf"<h3>{escape(kind)}</h3>\s*<table>(.*?)</table>", place, re.DOTALL)[0]
+        rows = re.findall(r"<tr><td>(.*?)</tr>", told)
+        values = [cell for row in rows for cell in re.findall(r'<td class="num">(.*?)</td>', row)]
+        if kind == title:
+            assert chart["bars"] == len([value for value in values if value != "0.0%"]) >= 1, title
+        else:
+            assert chart["bars"] == len(rows) >= 2, title
+    comparison = hostile.figures.comparison
+    assert comparison is not None
+    for side, histogram in zip(("teacher", "student"), comparison.length_histograms, strict=True):
+        assert side in drawn["Lengths"]["legend"]
+        assert sum(histogram.counts) == 31
+    assert drawn["Lengths"]["bars"] == sum(
+        count > 0 for histogram in comparison.length_histograms for count in histogram.counts
+    )
+    assert drawn["Ratio of lengths"]["borders"] == 1, "where both sides are as long"
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -44,7 +44,7 @@ for (const [, id] of page.matchAll(/\sid="([^"]+)"/g)) {
   root.append(byId[id]);
 }
 byId.data.textContent = page.match(/id="data">([\s\S]*?)<\/script>/)[1];
-byId.smoothing.value = "1";
+if (byId.smoothing) byId.smoothing.value = "1";
 
 global.window = new Node("window");
 global.document = {
@@ -93,8 +93,10 @@ if (button) {
   button.emit("click");
   result.log = { before, after: path(), pressed: button.attributes["aria-pressed"] };
 }
-byId.smoothing.value = "5";
-byId.smoothing.emit("change");
+if (byId.smoothing) {
+  byId.smoothing.value = "5";
+  byId.smoothing.emit("change");
+}
 result.raw = root.ofClass("raw").length;
 byId.theme.emit("click");
 result.theme = root.attributes["data-theme"];

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from gad_ray.quality.html import render_html
 from gad_ray.report.page import comparison_page, run_page
 from gad_ray.report.view import load_view
 from tests.browser import browser, find_browser
+from tests.unit.quality.rows import clean_rows, report_of
 from tests.unit.report.runs import CHINESE, EVIL, make_run, whole_run
 
 PROGRAM = find_browser()
@@ -92,6 +94,25 @@ def test_the_report_works_in_a_browser_without_a_complaint(tmp_path: Path) -> No
         assert page.screenshot(tmp_path / "dark.png", whole=True).stat().st_size > 20_000
         page.open(both)
         assert [has_curve for *_, has_curve in page.run(_DRAWN)] == [True] * 12
+        assert page.complaints == []
+
+
+def test_the_data_report_is_drawn_in_a_browser_without_a_complaint(tmp_path: Path) -> None:
+    assert PROGRAM is not None
+    path = tmp_path / "data.html"
+    report = report_of(tmp_path, clean_rows(30, students=True))
+    path.write_text(render_html(report, made_at="now"), encoding="utf-8")
+    with browser(PROGRAM, tmp_path / "profile") as page:
+        for width, dark in ((400, True), (1280, False)):
+            page.resize(width, 900, dark=dark)
+            page.open(path)
+            assert page.run("document.documentElement.scrollWidth <= innerWidth"), (
+                f"{width} pixels are enough"
+            )
+        drawn = page.run(_DRAWN)
+        assert len(drawn) >= 3
+        assert all(width > 300 and has_bars for width, _, has_bars in drawn)
+        assert page.screenshot(tmp_path / "data.png", whole=True).stat().st_size > 20_000
         assert page.complaints == []
 
 

