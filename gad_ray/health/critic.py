@@ -30,6 +30,7 @@ _OF_SCORES = (
     "extreme-scores",
 )
 """Rules of a run that a critic's scores alone can break."""
+_LIMITS = {"punctuation-decides": PUNCTUATION_LIMIT, "similar-answers-apart": SIMILAR_LIMIT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +135,11 @@ def _broken(figures: CriticFigures) -> Iterator[tuple[str, Severity, dict[str, f
     if figures.same_call != 0.0 or figures.same_apart > figures.same_tolerance:
         evidence = {"same-call": figures.same_call, "same-apart": figures.same_apart}
         yield "same-text-scored-apart", Severity.CRITICAL, evidence
-    for rule, phrase, moved, limit in (
-        ("punctuation-decides", "punctuation", figures.punctuation, PUNCTUATION_LIMIT),
-        ("similar-answers-apart", "similar", figures.similar, SIMILAR_LIMIT),
+    for rule, phrase, moved in (
+        ("punctuation-decides", "punctuation", figures.punctuation),
+        ("similar-answers-apart", "similar", figures.similar),
     ):
-        if moved is not None and moved.p95 >= limit:
+        if moved is not None and moved.p95 >= _LIMITS[rule]:
             yield rule, Severity.WARNING, {phrase: moved.p95}
 
 
@@ -156,7 +157,7 @@ def _fired(
         rule=rule,
         severity=severity,
         evidence=evidence_of(values, language),
-        meaning=CRITIC_TEXTS[rule][language].meaning,
+        meaning=CRITIC_TEXTS[rule][language].format(limit=_LIMITS.get(rule)),
         stage=UNKNOWN_STAGE,
         step=step,
         window=1,

@@ -4,74 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gad_ray.health.texts import Language, RuleText
+from gad_ray.health.texts import Language
 
-CRITIC_TEXTS: Mapping[str, Mapping[Language, RuleText]] = {
+CRITIC_TEXTS: Mapping[str, Mapping[Language, str]] = {
     "critic-not-finite": {
-        "en": RuleText(
-            meaning="The critic has lost its numbers: no score of it means anything. Take an earlier checkpoint, and find the "
-            "step with gad-ray diagnose RUN.",
+        "en": (
+            "The critic has lost its numbers: no score of it means anything. Take an earlier checkpoint, and find the "
+            "step with gad-ray diagnose RUN."
         ),
-        "zh": RuleText(
-            meaning="判别器的数值已损坏：它的任何分数都没有意义。请退回更早的检查点，并用 gad-ray diagnose RUN 找到出错的步。",
-        ),
+        "zh": "判别器的数值已损坏：它的任何分数都没有意义。请退回更早的检查点，并用 gad-ray diagnose RUN 找到出错的步。",
     },
     "token-values-collapsed": {
-        "en": RuleText(
-            meaning="All tokens get nearly the same value: the critic has collapsed, or was never trained. Take an earlier "
-            "checkpoint, or let the warm-up go on.",
+        "en": (
+            "All tokens get nearly the same value: the critic has collapsed, or was never trained. Take an earlier "
+            "checkpoint, or let the warm-up go on."
         ),
-        "zh": RuleText(
-            meaning="所有 token 的值几乎相同：判别器已坍缩，或从未训练过。请退回更早的检查点，或延长预热。",
-        ),
+        "zh": "所有 token 的值几乎相同：判别器已坍缩，或从未训练过。请退回更早的检查点，或延长预热。",
     },
     "token-values-extreme": {
-        "en": RuleText(
-            meaning="Single tokens get extreme values: one of them can decide a score. A stronger score penalty, a lower rate or "
-            "mean pooling keep them in bounds; look at the texts that hold them.",
+        "en": (
+            "Single tokens get extreme values: one of them can decide a score. A stronger score penalty, a lower rate or "
+            "mean pooling keep them in bounds; look at the texts that hold them."
         ),
-        "zh": RuleText(
-            meaning="个别 token 的值过大：一个 token 就能决定分数。可加强分数惩罚、降低学习率或使用均值池化；并检查含有这些 token 的文本。",
-        ),
+        "zh": "个别 token 的值过大：一个 token 就能决定分数。可加强分数惩罚、降低学习率或使用均值池化；并检查含有这些 token 的文本。",
     },
     "same-text-scored-apart": {
-        "en": RuleText(
-            meaning="A score depends on what is scored beside it: padding, packing or precision is at fault, and no score of this "
-            "critic on this machine can be relied on.",
+        "en": (
+            "A score depends on what is scored beside it: padding, packing or precision is at fault, and no score of this "
+            "critic on this machine can be relied on."
         ),
-        "zh": RuleText(
-            meaning="分数取决于同批的其他文本：填充、拼接或精度有误，该判别器在此机器上的分数不可信。",
-        ),
+        "zh": "分数取决于同批的其他文本：填充、拼接或精度有误，该判别器在此机器上的分数不可信。",
     },
     "punctuation-decides": {
-        "en": RuleText(
-            meaning="A punctuation mark moves the score farther than 0.3: the policy will be paid for punctuation. With the "
-            "pooling last that is so by construction: take critic.pooling=mean, or warm up longer.",
+        "en": (
+            "A punctuation mark moves the score farther than {limit}: the policy will be paid for punctuation. With the "
+            "pooling last that is so by construction: take critic.pooling=mean, or warm up longer."
         ),
-        "zh": RuleText(
-            meaning="一个标点就能使分数变动超过 0.3：策略会因标点得到奖励。last 池化必然如此：请用 critic.pooling=mean，或延长预热。",
-        ),
+        "zh": "一个标点就能使分数变动超过 {limit}：策略会因标点得到奖励。last 池化必然如此：请用 critic.pooling=mean，或延长预热。",
     },
     "similar-answers-apart": {
-        "en": RuleText(
-            meaning="Answers that differ by one repeated word lie 0.5 or more apart: the critic judges the form of an answer more "
-            "than what it says. A higher temperature of the loss, a stronger score penalty or mean pooling smooth it.",
+        "en": (
+            "Answers that differ by one repeated word lie {limit} or more apart: the critic judges the form of an answer "
+            "more than what it says. A higher temperature of the loss, a stronger score penalty or mean pooling smooth "
+            "it."
         ),
-        "zh": RuleText(
-            meaning="只差一个重复词的回答相差 0.5 以上：判别器看重形式甚于内容。提高损失温度、加强分数惩罚或均值池化可使其平滑。",
-        ),
+        "zh": "只差一个重复词的回答相差 {limit} 以上：判别器看重形式甚于内容。提高损失温度、加强分数惩罚或均值池化可使其平滑。",
     },
     "mean-score-far-from-zero": {
-        "en": RuleText(
-            meaning="The scores have drifted far from 0: only differences within one prompt mean anything, but the penalty on "
-            "large scores should have held them.",
+        "en": (
+            "The scores have drifted far from 0: only differences within one prompt mean anything, but the penalty on "
+            "large scores should have held them."
         ),
-        "zh": RuleText(
-            meaning="分数已远离 0：虽然只有同一提示内的差值有意义，但分数惩罚本应约束它们。",
-        ),
+        "zh": "分数已远离 0：虽然只有同一提示内的差值有意义，但分数惩罚本应约束它们。",
     },
 }
-"""Rules of a critic by itself, beside those of a run that hold of its scores too."""
+"""Rule → language → what it means: rules of a critic by itself, beside those of a run that hold of its scores too.
+
+``{limit}`` stands for the rule's limit.
+"""
 
 CRITIC_PHRASES: Mapping[str, Mapping[Language, str]] = {
     "judged": {
