@@ -136,7 +136,7 @@ def serve(
     Raises:
         GadError: If the critic cannot be served there.
     """
-    from gad_ray.commands.serve import serve_critic
+    from gad_ray.serving.deployment.serve_command import serve_critic
 
     place = None if critic is None else Path(critic)
     return serve_critic(place, follow, host=host, port=port, settings=settings)

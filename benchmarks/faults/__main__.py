@@ -17,7 +17,7 @@ from benchmarks.faults.study import BASE, FaultStudy
 from benchmarks.faults.tables import fault_table, healthy_table, rule_table
 from gad_ray.activity import doing, tells
 from gad_ray.cli import run
-from gad_ray.commands.bench import shown
+from gad_ray.cli.bench import shown
 from gad_ray.observability.files import write_text
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)

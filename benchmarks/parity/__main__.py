@@ -12,7 +12,7 @@ from benchmarks.parity.study import ParityStudy
 from gad_ray.activity import doing, tells
 from gad_ray.bench.serve.critics import make_critic
 from gad_ray.cli import run
-from gad_ray.commands.bench import shown
+from gad_ray.cli.bench import shown
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 

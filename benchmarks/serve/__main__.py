@@ -24,8 +24,8 @@ from gad_ray.cli.bench import (
     RoundPairs,
     Rounds,
     Threads,
+    measure_serving,
 )
-from gad_ray.commands.bench import measure_serving
 from gad_ray.observability.files import write_text
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)

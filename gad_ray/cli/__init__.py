@@ -1,4 +1,4 @@
-"""The command line: it parses, and imports what a command needs only when that command runs.
+"""The command line: a module for each command, which imports what it needs only when that command runs.
 
 ``gad-ray --help`` therefore loads neither torch nor ray, nor anything else that takes time.
 """
@@ -14,7 +14,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gad_ray import __version__
-from gad_ray.cli import bench, data, results, serving, training
+from gad_ray.cli import (
+    bench,
+    collect,
+    compare,
+    data_report,
+    diagnose,
+    doctor,
+    evaluate,
+    recipes,
+    report,
+    score,
+    serve,
+    train,
+)
 from gad_ray.errors import GadError
 
 if TYPE_CHECKING:
@@ -111,20 +124,20 @@ def _root(
 
 
 # In the order in which they are listed.
-app.command("train")(training.train)
-app.command("fit")(training.fit)
-recipes_app.command("list")(training.recipes_list)
-recipes_app.command("show")(training.recipes_show)
-recipes_app.command("copy")(training.recipes_copy)
-data_app.command("collect")(data.data_collect)
-data_app.command("report")(data.data_report)
+app.command("train")(train.train)
+app.command("fit")(train.fit)
+recipes_app.command("list")(recipes.recipes_list)
+recipes_app.command("show")(recipes.recipes_show)
+recipes_app.command("copy")(recipes.recipes_copy)
+data_app.command("collect")(collect.data_collect)
+data_app.command("report")(data_report.data_report)
 bench_app.command("methods")(bench.bench_methods)
 bench_app.command("serve")(bench.bench_serve)
-app.command("evaluate")(results.evaluate)
-app.command("replay")(results.replay)
-app.command("compare")(results.compare)
-app.command("score")(results.score)
-app.command("serve")(serving.serve)
-app.command("report")(results.report)
-app.command("diagnose")(results.diagnose)
-app.command("doctor")(bench.doctor)
+app.command("evaluate")(evaluate.evaluate)
+app.command("replay")(evaluate.replay)
+app.command("compare")(compare.compare)
+app.command("score")(score.score)
+app.command("serve")(serve.serve)
+app.command("report")(report.report)
+app.command("diagnose")(diagnose.diagnose)
+app.command("doctor")(doctor.doctor)

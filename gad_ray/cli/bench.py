@@ -1,13 +1,23 @@
-"""Measurements, and what the machine has."""
+"""``gad-ray bench``: measurements that anyone can repeat."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gad_ray.cli.arguments import Json
+from gad_ray.activity import doing, tells
+from gad_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gad_ray.bench.serve.study import Part
 
 # Of the served critic under load: the package's bench and the study beside its peers take the same.
 CriticToServe = Annotated[
@@ -29,6 +39,7 @@ LoadSeconds = Annotated[float, typer.Option(min=1.0, help="Length of the loads a
 LoadSeed = Annotated[int, typer.Option(help="Of texts and times.")]
 
 
+@tells
 def bench_methods(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE-or-PATH", help="Gives model, data and sizes to every method.")
@@ -45,11 +56,31 @@ def bench_methods(
     ),
 ) -> None:
     """Base, SeqKD, SODA and the game at about equal time, judged on held-out prompts by fresh critics."""
-    from gad_ray.commands.bench import bench_methods as run
+    from gad_ray.bench.methods import METHODS, MethodsBench, table
 
-    run(recipe, overrides or [], methods=method or [], num_seeds=seeds, out=out)
+    unknown = [name for name in method or () if name not in METHODS]
+    if unknown:
+        raise ConfigError(
+            f"there is no method {unknown[0]!r}", where="--method", hint=f"take some of {', '.join(METHODS)}"
+        )
+    if seeds < 1:
+        raise ConfigError(f"{seeds} seeds compare nothing", where="--seeds", hint="take 3 or more")
+    bench = MethodsBench(
+        recipe=recipe,
+        out=out.resolve(),
+        seeds=tuple(range(seeds)),
+        overrides=tuple(overrides or ()),
+        methods=tuple(method or ()) or tuple(METHODS),
+    )
+    head, *rows = table(bench.run())
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(shown(f"{recipe}: mean ± half of the 95 % interval over {seeds} seeds", head, rows))
+    console.print(f"figures: {bench.out / 'methods.json'}", soft_wrap=True)
 
 
+@tells
 def bench_serve(
     parts: Annotated[
         list[str] | None,
@@ -70,9 +101,12 @@ def bench_serve(
     seed: LoadSeed = 0,
 ) -> None:
     """The served critic under load: its speed beside a bare forward, and its latency."""
-    from gad_ray.commands.bench import bench_serve as run
+    _passive()
+    from gad_ray.bench.serve.latency import LATENCY
+    from gad_ray.bench.serve.throughput import THROUGHPUT
 
-    run(
+    measure_serving(
+        {"throughput": THROUGHPUT, "latency": LATENCY},
         parts or [],
         critic=critic,
         model=model,
@@ -90,13 +124,69 @@ def bench_serve(
     )
 
 
-def doctor(
-    as_json: Json = False,
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Also import the big packages and use them once.")
-    ] = False,
-) -> None:
-    """Say what this machine has, what it lacks, and what to do about it."""
-    from gad_ray.commands.doctor import report
+def measure_serving(
+    known: Mapping[str, Part],
+    parts: Sequence[str],
+    *,
+    critic: Path | None,
+    model: str,
+    out: Path,
+    dtype: str,
+    threads: int,
+    **sizes: Any,
+) -> dict[str, Any]:
+    """Measure parts of the endpoint under load, print their tables, and return their figures.
 
-    raise typer.Exit(report(as_json=as_json, deep=deep))
+    Args:
+        known: All parts that there are, by name.
+        parts: Names of those to measure; all when empty.
+        critic: An exported critic; one with a fresh head is made of ``model`` when None.
+        model: Its backbone, as recipes name models.
+        out: Directory to write to; parts that are finished there are not repeated.
+        dtype: Precision of a critic that is made.
+        threads: Of every model that is measured; all cores when 0.
+        sizes: The measurement's further settings.
+
+    Raises:
+        GadError: If a part is not known, or a server does not come up or fails where it must not.
+    """
+    _passive()
+    from gad_ray.bench.serve.critics import make_critic
+    from gad_ray.bench.serve.setting import Setting
+    from gad_ray.bench.serve.study import ServeStudy, notes_of
+
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    made = out / f"critic-{dtype}"
+    chosen = critic.resolve() if critic is not None else make_critic(made, model=model, dtype=dtype)
+    threads = threads or len(os.sched_getaffinity(0))
+    setting = Setting(critic=chosen, out=out, tell=doing, threads=threads, **sizes)
+    # As after Ctrl-C, what was started is ended.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    figures = ServeStudy(known=known, parts=parts, setting=setting).run()
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for name, kept in figures.items():
+        part = known[name]
+        head, *rows = part.table(kept["figures"])
+        console.print(shown(part.title, head, rows))
+        for line in notes_of(part, kept):
+            console.print(line, soft_wrap=True)
+    console.print(f"figures: {out / 'serve.json'}", soft_wrap=True)
+    return figures
+
+
+def _passive() -> None:
+    """Read when torch is loaded: threads that wait must not take the cores of the servers beside them."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def shown(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of text as a table for the terminal."""
+    from rich.table import Table
+
+    table = Table(*head, title=title)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,8 +1,10 @@
-"""JSON Lines of a run that may still be writing them, or may have died while it did."""
+"""What JSON holds of our values, and JSON Lines of a run that may still be writing them, or may have died."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -58,3 +60,12 @@ def _object(piece: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return cast("dict[str, Any]", row) if isinstance(row, dict) else None
+
+
+def json_values(value: object) -> Any:
+    """The same in values that JSON knows: mappings, lists, and null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): json_values(inner) for key, inner in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, list | tuple):
+        return [json_values(inner) for inner in cast("list[object]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

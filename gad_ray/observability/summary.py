@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gad_ray.errors import DataError
+from gad_ray.observability.jsonl import json_values
 
 _FORMAT = 1
 
@@ -84,7 +84,7 @@ class RunSummary:
     def to_json(self) -> str:
         """The summary as JSON, texts in full; a value that is not finite becomes null."""
         content = {"format": _FORMAT, **asdict(self)}
-        return json.dumps(_without_nonfinite(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+        return json.dumps(json_values(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> RunSummary:
@@ -101,13 +101,3 @@ class RunSummary:
             return TypeAdapter(cls).validate_python(content)
         except (json.JSONDecodeError, ValidationError) as error:
             raise DataError(f"not a run summary: {error}") from None
-
-
-def _without_nonfinite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _without_nonfinite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nonfinite(item) for item in value]
-    return value

@@ -25,6 +25,13 @@ def run(*arguments: str) -> int:
     return int(left.value.code or 0)
 
 
+COMMANDS = (
+    *("train", "fit", "recipes list", "recipes show", "recipes copy", "data collect", "data report"),
+    *("bench methods", "bench serve", "evaluate", "replay", "compare", "score", "serve", "report"),
+    *("diagnose", "doctor"),
+)
+
+
 class Controller:
     """Stands in for the controller: notes what it is given, and returns or raises what it is told to."""
 
@@ -50,9 +57,10 @@ def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
 
 
 def test_help_and_version_import_nothing_that_takes_time() -> None:
+    calls = [[*command.split(), "--help"] for command in ("", *COMMANDS)]
     code = (
         "import sys\nimport gad_ray\nfrom gad_ray.cli import main\n"
-        "for arguments in (['--help'], ['train', '--help'], ['bench', 'serve', '--help'], ['--version']):\n"
+        f"for arguments in {[*calls, ['--version']]}:\n"
         "    try: main(arguments)\n"
         "    except SystemExit as left: assert not left.code\n"
         "heavy = {'torch', 'ray', 'transformers', 'yaml', 'pyarrow', 'numpy', 'rich', 'httpx'}\n"
@@ -169,11 +177,16 @@ def test_a_copy_into_no_directory_is_an_error_and_no_traceback(
 
 
 def test_the_options_of_a_collection_reach_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from gad_ray.commands import collect as command
     from gad_ray.data.collect import CollectSettings
 
     given: list[CollectSettings] = []
-    monkeypatch.setattr(command, "run_collection", given.append)
+
+    def collect(settings: CollectSettings, *, on_progress: object) -> None:
+        del on_progress
+        given.append(settings)
+        raise DataError("that was all")
+
+    monkeypatch.setattr("gad_ray.data.collect.collect", collect)
     source, out = tmp_path / "p.jsonl", tmp_path / "o.parquet"
     options = ["--endpoint", "http://host:1/v1", "--model", "m", "--in", str(source), "--out", str(out)]
     options += [
@@ -188,7 +201,7 @@ def test_the_options_of_a_collection_reach_it(monkeypatch: pytest.MonkeyPatch, t
         "--api-key-env",
         "KEY",
     ]
-    assert run("data", "collect", *options) == 0
+    assert run("data", "collect", *options) == DataError.exit_code
     assert given == [
         CollectSettings(
             endpoint="http://host:1/v1",

@@ -165,10 +165,8 @@ def test_only_a_failure_makes_the_command_fail_and_json_says_the_same(
     told: str,
     code: int,
 ) -> None:
-    from gad_ray.commands import doctor as command
-
     findings = [Finding(rule="thing", severity=verdict, evidence="é", hints=("mend it",))]
-    monkeypatch.setattr(command, "examine", lambda *, deep: findings)
+    monkeypatch.setattr("gad_ray.doctor.examine", lambda *, deep: findings)
     with pytest.raises(SystemExit) as left:
         main(["doctor", "--json"])
     assert left.value.code == code

@@ -22,6 +22,7 @@ from torch import Tensor
 from gad_ray import dry_run as module
 from gad_ray import machine
 from gad_ray.batch import Message
+from gad_ray.cli import main
 from gad_ray.config import RunConfig, load_config
 from gad_ray.dry_run import DryRun, dry_run
 from gad_ray.errors import ConfigError
@@ -544,13 +545,13 @@ def test_activations_weights_and_gradients_are_about_what_is_estimated(recipe: P
 def test_what_auto_comes_to_is_told_shown_and_decides_the_memory(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: float, taken: str
 ) -> None:
-    from gad_ray.commands.dry_run import report
-
     monkeypatch.setattr(choice, "shape_of", lambda model: Shape.of(hidden=576, intermediate=1536))
     monkeypatch.setattr(choice, "find_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=rate))
     keys = ("policy.model.compute", "critic.model.compute", "rollout.precision")
     left_open = [f"{key}=auto" for key in keys]
-    assert report(load_config(str(recipe), left_open)) == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(recipe), *left_open, "--dry-run"])
+    assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert (
         f"  policy.model.compute = {taken}, which auto comes to: {rate:.0f} GFLOP/s in bfloat16, 120 in"

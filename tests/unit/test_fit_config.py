@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gad_ray.commands.fit import run_fit
+from gad_ray.cli.train import fit
 from gad_ray.config import RunConfig, config_hash, fit_hash, load_config, to_yaml
 from gad_ray.config.explain import fit_arithmetic
 from gad_ray.config.load import recipe_names
@@ -63,7 +63,7 @@ def test_a_rank_without_work_in_a_fit_is_refused() -> None:
 
 def test_an_unknown_method_is_told_which_there_are() -> None:
     with pytest.raises(ConfigError, match=r"'soad' is no way to fit\n.*'soda'.*seqkd, soda"):
-        run_fit("soad", "quickstart", [], dry_run=True, resume=None)
+        fit("soad", "quickstart", [], dry_run=True, resume=None)
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,9 @@ FLOORS: dict[str, int] = {
     "doctor": 9,
     "dry_run": 9,
     "dry_run_models": 9,
-    "commands": 10,
-    "api": 11,
-    "cli": 11,
-    "__main__": 12,
+    "api": 10,
+    "cli": 10,
+    "__main__": 11,
 }
 """Room → its floor. A room may import from its own floor and those below, never from above."""
 
@@ -63,7 +62,6 @@ MAY_IMPORT_RAY = {
     "fitting",
     "controller",
     "serving",
-    "commands",
     "cli",
     "__main__",
     "observability",

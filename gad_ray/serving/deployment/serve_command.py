@@ -4,19 +4,67 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import ray
+import typer
 
 from gad_ray.activity import activity, telling
 from gad_ray.actors.session import RaySession
-from gad_ray.errors import GadError
+from gad_ray.errors import ConfigError, GadError
 from gad_ray.interrupt import StopRequest
+from gad_ray.observability.run_dir import find_run
+from gad_ray.precision import warn_of_slow_critic
 from gad_ray.serving.deployment.address import SettingNames, check_address, url_of
 from gad_ray.serving.deployment.ray_serve import deploy, end, listen, prepare_cluster, refuse_second_serve
-from gad_ray.serving.deployment.settings import ServeSettings
+from gad_ray.serving.deployment.settings import ServeSettings, settings_from
 
 _LOOK_EVERY_S = 0.2
+
+
+def serve_critic(
+    critic: Path | None,
+    follow: str | None,
+    *,
+    host: str,
+    port: int,
+    settings: Mapping[str, Any],
+) -> int:
+    """Serve a critic, or a run's newest, until SIGINT or SIGTERM.
+
+    Args:
+        critic: Directory of a checkpoint or an export.
+        follow: Name or path of a run whose newest critic is served; either this or ``critic``.
+        host: Address to listen on.
+        port: Port to listen on.
+        settings: Further fields of :class:`ServeSettings`.
+
+    Returns:
+        The exit code: 0 after a signal.
+
+    Raises:
+        GadError: If the critic cannot be served there.
+    """
+    if critic is not None and not critic.is_dir():
+        raise ConfigError(
+            f"there is no directory {critic}",
+            where="--critic",
+            hint="give a run's checkpoint or exports/critic",
+        )
+    source = {
+        "critic": None if critic is None else str(critic.resolve()),
+        "follow": None if follow is None else str(find_run(follow).root.resolve()),
+    }
+    chosen = settings_from({**source, **settings})
+    if critic is not None:
+        warn_of_slow_critic(critic, on_gpu=chosen.gpus_per_replica > 0)
+
+    def ready(url: str) -> None:
+        typer.echo(f"serving {critic or follow} at {url} (Ctrl-C ends it)")
+
+    return serve_until_signal(chosen, host=host, port=port, on_ready=ready)
 
 
 def serve_until_signal(

@@ -15,7 +15,7 @@ from markupsafe import escape
 from rich.console import Console
 
 from gad_ray.cli import main
-from gad_ray.commands.data_report import report_as_json
+from gad_ray.cli.data_report import report_as_json
 from gad_ray.quality.html import render_html
 from gad_ray.quality.report import QualityReport
 from gad_ray.quality.terminal import print_report

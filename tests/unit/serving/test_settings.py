@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from gad_ray.checkpoint.tensors import STATE_FILE
-from gad_ray.commands.serve import adapters_of
+from gad_ray.cli.serve import adapters_of
 from gad_ray.errors import ConfigError
 from gad_ray.serving.application.follow import critics_of
 from gad_ray.serving.deployment.proxy import IMPORT_PATH

@@ -3,45 +3,93 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+import typer
 
 from gad_ray.activity import activity, telling, waiting
-from gad_ray.config.data import ColumnRole, Thoughts
-from gad_ray.data.layout import Layout
 from gad_ray.errors import ConfigError, DataError
 from gad_ray.findings import Severity
-from gad_ray.quality.findings import DataFinding
-from gad_ray.quality.html import render_html
-from gad_ray.quality.report import QualityReport, make_report
-from gad_ray.quality.settings import ReportSettings
-from gad_ray.quality.terminal import print_report
+from gad_ray.observability.jsonl import json_values
+
+if TYPE_CHECKING:
+    from gad_ray.data.layout import Layout
+    from gad_ray.quality.findings import DataFinding
+    from gad_ray.quality.report import QualityReport
+    from gad_ray.quality.settings import ReportSettings
 
 _STANDARD = "-"
 
 
-def report_on_data(settings: ReportSettings, *, out: Path | None, as_json: str | None, strict: bool) -> int:
-    """Make a report and show it.
+def data_report(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILES", help="Parquet or JSONL, globs, package:NAME, or a run's records."),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The student: counts tokens, and answers where rows do not."),
+    ] = None,
+    critic: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An exported critic, to score both sides.")
+    ] = None,
+    heldout: Annotated[
+        list[str] | None, typer.Option(metavar="FILES", help="Held-out rows to look for; may be repeated.")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Prompts to be answered by the policy or scored.")
+    ] = 200,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the policy.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="Sampling; 0 is greedy.")] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Nucleus mass.")] = 1.0,
+    engine: Annotated[
+        str, typer.Option(metavar="auto|vllm|transformers", help="What the policy answers with.")
+    ] = "auto",
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="The policy's, where its own is not meant.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=ROLE", help="What a column is, as data.columns says it; may be repeated."),
+    ] = None,
+    thoughts: Annotated[
+        str, typer.Option(metavar="refuse|strip|keep", help="A teacher's <think> blocks, as data.thoughts.")
+    ] = "refuse",
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of draws and intervals.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="HTML", help="Write the report as one page.")] = None,
+    as_json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE|-", help="Write all figures and findings.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if a finding is critical.")] = False,
+) -> None:
+    """Say what is wrong with data: rows, text, duplicates, and what tells teacher from student without reading."""
+    from rich.console import Console
 
-    Args:
-        settings: What to look at.
-        out: HTML file to write.
-        as_json: JSON file to write; ``-`` for standard output, in place of the tables.
-        strict: Whether critical findings make the exit code 1.
+    from gad_ray.quality.html import render_html
+    from gad_ray.quality.settings import PolicySettings, ReportSettings
+    from gad_ray.quality.terminal import print_report
 
-    Returns:
-        The exit code.
-
-    Raises:
-        GadError: As ``make_report`` raises it, or if a file cannot be written.
-    """
+    student = policy and PolicySettings(
+        model=policy,
+        chat_template=chat_template,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        engine=engine,
+    )
+    settings = ReportSettings(
+        files=tuple(files),
+        heldout=tuple(heldout or ()),
+        policy=student or None,
+        critic=critic,
+        num_drawn=sample,
+        seed=seed,
+        layout=layout_from(column or (), thoughts),
+    )
     for path in (out, None if as_json in {None, _STANDARD} else Path(cast("str", as_json))):
         if path is not None and not path.parent.is_dir():  # before minutes are spent
             raise DataError(
@@ -63,7 +111,8 @@ def report_on_data(settings: ReportSettings, *, out: Path | None, as_json: str |
             console.print(f"report: {out}", soft_wrap=True, markup=False)
     if out is not None:
         _write(out, render_html(report, made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"))
-    return int(strict and any(finding.severity is Severity.CRITICAL for finding in report.findings))
+    if strict and any(finding.severity is Severity.CRITICAL for finding in report.findings):
+        raise typer.Exit(1)
 
 
 def report_as_json(report: QualityReport) -> dict[str, object]:
@@ -71,19 +120,16 @@ def report_as_json(report: QualityReport) -> dict[str, object]:
     return {
         "verdict": report.verdict,
         "findings": [_told(finding) for finding in report.findings],
-        "figures": _plain(asdict(report.figures)),
+        "figures": json_values(asdict(report.figures)),
     }
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in cast("Mapping[object, object]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in cast("list[object]", value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _make(settings: ReportSettings) -> QualityReport:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from gad_ray.quality.report import make_report
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -114,7 +160,7 @@ def _told(finding: DataFinding) -> object:
     """A finding under the names that programs know."""
     told = asdict(finding)
     hints = told.pop("hints")
-    return _plain({**told, "advice": hints})
+    return json_values({**told, "advice": hints})
 
 
 def _write(path: Path, text: str) -> None:
@@ -132,6 +178,9 @@ def layout_from(columns: Iterable[str], thoughts: str) -> Layout:
     Raises:
         ConfigError: For what is no NAME=ROLE, no role, or nothing that can be done with thoughts.
     """
+    from gad_ray.config.data import ColumnRole, Thoughts
+    from gad_ray.data.layout import Layout
+
     mapped: dict[str, ColumnRole] = {}
     for given in columns:
         name, _, role = given.rpartition("=")

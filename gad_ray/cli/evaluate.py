@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gad_ray.activity import tells
+from gad_ray.cli.arguments import EndpointKey, Json, RunOrCritic, RunsDirectory
 
 if TYPE_CHECKING:
     from gad_ray.critics import Critic
@@ -22,21 +23,18 @@ _SHOWN_CHARACTERS = 160
 
 
 @tells
-def report_evaluation(target: str, *, step: int | None, output_dir: str, as_json: bool) -> None:
-    """Evaluate and print.
-
-    Args:
-        target: Name or path of a run, or path of one of its checkpoints or exported critics.
-        step: The evaluation to repeat; the newest critic's where None.
-        output_dir: Where runs are looked for by name.
-        as_json: Print JSON in place of a table.
-
-    Raises:
-        GadError: If there is no such critic, or its evaluation set cannot be read.
-    """
+def evaluate(
+    target: RunOrCritic,
+    step: Annotated[
+        int | None, typer.Option(help="Repeat the evaluation of this step; left out: of the newest critic.")
+    ] = None,
+    runs: RunsDirectory = "runs",
+    as_json: Json = False,
+) -> None:
+    """Score a run's fixed evaluation set again: the run's own numbers, at any time."""
     from gad_ray.evaluation.reevaluate import evaluate_again
 
-    found = evaluate_again(target, output_dir=output_dir, step=step)
+    found = evaluate_again(target, output_dir=runs, step=step)
     if as_json:
         typer.echo(json.dumps(_evaluation_json(found), indent=1))
     else:
@@ -44,42 +42,38 @@ def report_evaluation(target: str, *, step: int | None, output_dir: str, as_json
 
 
 @tells
-def report_replay(
-    target: str,
-    *,
-    step: int | None,
-    via: str | None,
-    key_variable: str,
-    tolerance: float | None,
-    output_dir: str,
-    as_json: bool,
-) -> bool:
-    """Replay and print; returns whether every score came again.
-
-    Args:
-        target: Name or path of a run, or path of one of its checkpoints or exported critics.
-        step: The records' step; the latest whose critic is kept where None.
-        via: Checkpoint, exported critic or URL of an endpoint to score with; the one that gave the scores where None.
-        key_variable: Environment variable with the endpoint's key.
-        tolerance: Largest |Δ| allowed; by the critic's precision where None.
-        output_dir: Where runs are looked for by name.
-        as_json: Print JSON in place of text.
-
-    Raises:
-        GadError: If there are no such records, or no critic.
-    """
+def replay(
+    target: RunOrCritic,
+    step: Annotated[
+        int | None, typer.Option(help="The records' step; left out: the latest whose critic is kept.")
+    ] = None,
+    via: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|URL", help="Score with this checkpoint, exported critic or endpoint instead."
+        ),
+    ] = None,
+    key_env: EndpointKey = "GAD_RAY_SERVE_KEY",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Largest |Δ| that counts as the same; by the critic's precision if left out."),
+    ] = None,
+    runs: RunsDirectory = "runs",
+    as_json: Json = False,
+) -> None:
+    """Give recorded scores again, and say how far they differ and why. Exits with 1 if they do."""
     from gad_ray.critics.store import is_url, open_critic
-    from gad_ray.evaluation.replay import replay
+    from gad_ray.evaluation.replay import replay as run
 
     critic: Path | Critic | None = None if via is None else Path(via)
     if via is not None and is_url(via):
-        critic = open_critic(via, key_env=key_variable)
-    found = replay(target, output_dir=output_dir, step=step, via=critic, tolerance=tolerance)
+        critic = open_critic(via, key_env=key_env)
+    found = run(target, output_dir=runs, step=step, via=critic, tolerance=tolerance)
     if as_json:
         typer.echo(json.dumps(_replay_json(found), indent=1, ensure_ascii=False))
     else:
         _print_replay(found)
-    return found.same_scores
+    raise typer.Exit(0 if found.same_scores else 1)
 
 
 def _evaluation_json(found: Evaluation) -> dict[str, object]:

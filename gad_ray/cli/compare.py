@@ -6,15 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from gad_ray.activity import tells
-from gad_ray.data.collect_settings import CollectSettings
+from gad_ray.cli.arguments import RunsDirectory
 from gad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gad_ray.data.collect_settings import CollectSettings
     from gad_ray.evaluation.compare import Comparison
     from gad_ray.evaluation.intervals import Interval
     from gad_ray.evaluation.policy_eval import Judgement
@@ -22,33 +25,45 @@ if TYPE_CHECKING:
 
 @tells
 def compare(
-    targets: Sequence[str],
-    overrides: Sequence[str],
-    *,
-    output_dir: str,
-    out: Path,
-    prompts: Path | None,
-    seed: int,
-    judge: tuple[str, str] | None,
-    judge_key: str,
-    critic: str | None,
+    targets: Annotated[list[str], typer.Argument(metavar="RUN…", help="Names or paths of finished runs.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts with a teacher's answers; the first run's held-out ones if left out.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a setting of the first run: rollout.temperature=0.6"
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint for pairwise verdicts.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The judge, as the endpoint calls it.")
+    ] = None,
+    api_key_env: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="Environment variable that holds the judge's key.")
+    ] = "OPENAI_API_KEY",
+    critic: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="A critic that scores the answers too: exported or served."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples and of the fresh critics.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers and figures go.")] = Path(
+        "runs/comparison"
+    ),
+    runs: RunsDirectory = "runs",
 ) -> None:
-    """Compare, print the tables, and write ``comparison.json``.
+    """Have several runs' policies answer the same prompts with the same settings, and table them.
 
-    Args:
-        targets: Names or paths of runs.
-        overrides: ``key=value`` for the first run's settings.
-        output_dir: Where runs are looked for by name.
-        out: Directory for what is written.
-        prompts: File of prompts with a teacher's answers, or None for the first run's held-out prompts.
-        seed: Of the samples and of the fresh critics.
-        judge: Endpoint and model of a judge, if one is to be asked.
-        judge_key: Environment variable with its key.
-        critic: Directory or URL of a critic that scores the answers too.
-
-    Raises:
-        GadError: If a run, its policy, the prompts, the judge or the critic cannot be used.
+    Data, sampling and the critic that is trained anew for each policy are the first run's.
     """
+    if (judge is None) != (judge_model is None):
+        raise typer.BadParameter("--judge and --judge-model go together")
     from rich.console import Console
 
     from gad_ray.evaluation.compare import compare_runs
@@ -59,12 +74,12 @@ def compare(
     out.mkdir(parents=True, exist_ok=True)
     found = compare_runs(
         targets,
-        output_dir=output_dir,
+        output_dir=runs,
         out=out,
         prompts=None if prompts is None else prompts.resolve(),
-        overrides=overrides,
+        overrides=settings or [],
         seed=seed,
-        judge=None if judge is None else _asked(judge, judge_key, out),
+        judge=None if judge is None or judge_model is None else _asked(judge, judge_model, api_key_env, out),
         critic=critic,
     )
     write_text(out / "comparison.json", json.dumps(asdict(found), indent=1, ensure_ascii=False) + "\n")
@@ -74,8 +89,9 @@ def compare(
     console.print(f"figures and answers: {out / 'comparison.json'}", soft_wrap=True)
 
 
-def _asked(judge: tuple[str, str], key: str, out: Path) -> CollectSettings:
-    endpoint, model = judge
+def _asked(endpoint: str, model: str, key: str, out: Path) -> CollectSettings:
+    from gad_ray.data.collect_settings import CollectSettings
+
     return CollectSettings(
         endpoint=endpoint,
         model=model,

@@ -1,11 +1,14 @@
-"""``gad-ray serve``."""
+"""``gad-ray serve``: settings from the command line, a line when it is ready, and the end on a signal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from gad_ray.errors import ConfigError
 
 
 def serve(
@@ -59,9 +62,6 @@ def serve(
     ] = 0,
 ) -> None:
     """Serve a critic over HTTP until a signal. Scores are those of training; see docs/serving.md."""
-    from gad_ray.commands.serve import adapters_of
-    from gad_ray.commands.serve import serve_critic as run
-
     settings = {
         "name": name,
         "key_file": None if key_file is None else str(key_file.resolve()),
@@ -77,4 +77,27 @@ def serve(
     }
     if (critic is None) == (follow is None):
         raise typer.BadParameter("give either --critic or --follow")
-    raise typer.Exit(run(critic, follow, host=host, port=port, settings=settings))
+    from gad_ray.serving.deployment.serve_command import serve_critic
+
+    raise typer.Exit(serve_critic(critic, follow, host=host, port=port, settings=settings))
+
+
+def adapters_of(given: Sequence[str]) -> dict[str, str]:
+    """Names and directories of ``NAME=DIR``.
+
+    Raises:
+        ConfigError: If one is none, or has the name of another.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, place = text.partition("=")
+        if not name or not Path(place).is_dir() or not place:
+            raise ConfigError(
+                f"{text!r} names no directory",
+                where="--adapter",
+                hint="give NAME=DIR, a LoRA critic's export",
+            )
+        if name in found:
+            raise ConfigError(f"{name!r} is given twice", where="--adapter", hint="give each another name")
+        found[name] = str(Path(place).resolve())
+    return found

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from gad_ray.config.load import find_recipe, recipe_names
+from gad_ray.cli.arguments import RecipeName
 from gad_ray.errors import ConfigError
 
 
-def list_recipes() -> None:
-    """Print each recipe's name and the first line of its comment."""
+def recipes_list() -> None:
+    """List the recipes, a line each."""
+    from gad_ray.config.load import find_recipe, recipe_names
+
     names = recipe_names()
     width = max(map(len, names))
     for name in names:
-        typer.echo(f"{name:{width}}  {_first_line(find_recipe(name))}")
+        comment = find_recipe(name).read_text(encoding="utf-8").partition("\n")[0]
+        typer.echo(f"{name:{width}}  {comment.removeprefix('#').strip()}")
 
 
-def show_recipe(name: str) -> None:
-    """Print a recipe as it is packaged, comments included.
+def recipes_show(name: RecipeName) -> None:
+    """Print a recipe."""
+    from gad_ray.config.load import find_recipe
 
-    Raises:
-        ConfigError: If there is no recipe of that name.
-    """
     typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
 
-def copy_recipe(name: str, to: Path | None, *, force: bool) -> None:
-    """Copy a recipe to a file.
+def recipes_copy(
+    name: RecipeName,
+    to: Annotated[
+        Path | None, typer.Argument(help="The file to write; NAME.yaml here when left out.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Copy a recipe to a file of your own, to change it there."""
+    from gad_ray.config.load import find_recipe
 
-    Args:
-        name: The recipe's name.
-        to: The file, or a directory to put ``NAME.yaml`` into; the working directory when None.
-        force: Write over a file that is there.
-
-    Raises:
-        ConfigError: If there is no recipe of that name, or the file cannot be written or is there already.
-    """
     source = find_recipe(name)
     target = Path() if to is None else to
     if target.is_dir():
@@ -59,7 +60,3 @@ def copy_recipe(name: str, to: Path | None, *, force: bool) -> None:
             hint="name a file in a writable directory",
         ) from error
     typer.echo(f"{target}  (start it: gad-ray train {target})")
-
-
-def _first_line(path: Path) -> str:
-    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
 
-from gad_ray.doctor import examine
+from gad_ray.cli.arguments import Json
 from gad_ray.findings import Severity, print_finding
 
 _VERDICTS = {Severity.OK: "ok", Severity.WARNING: "warn", Severity.CRITICAL: "fail"}
 """What programs that read the JSON know."""
 
 
-def report(*, as_json: bool, deep: bool) -> int:
-    """Examine the machine and print what was found.
-
-    Args:
-        as_json: Print one JSON object instead of lines.
-        deep: Also import the big packages.
-
-    Returns:
-        The exit code: 1 if something needed is missing, else 0.
-    """
+def doctor(
+    as_json: Json = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also import the big packages and use them once.")
+    ] = False,
+) -> None:
+    """Say what this machine has, what it lacks, and what to do about it."""
     from rich.console import Console
+
+    from gad_ray.doctor import examine
 
     findings = examine(deep=deep)
     failed = any(finding.severity is Severity.CRITICAL for finding in findings)
@@ -38,8 +38,8 @@ def report(*, as_json: bool, deep: bool) -> int:
             for finding in findings
         ]
         typer.echo(json.dumps({"ok": not failed, "findings": told}, indent=1, ensure_ascii=False))
-        return int(failed)
+        raise typer.Exit(int(failed))
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         print_finding(finding, console, severity=_VERDICTS[finding.severity])
-    return int(failed)
+    raise typer.Exit(int(failed))
