@@ -1,15 +1,16 @@
-"""One request of a client with all its attempts, told apart from how it is sent: waiting or asynchronous."""
+"""One request of a client and when it is tried again, told apart from how it is sent: waiting or asynchronous."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from tenacity import RetryCallState, retry_if_exception_type
 
 from gad_ray.client.schema import (
     BODY_TOO_LONG,
@@ -82,81 +83,98 @@ class ClientSettings:
     concurrency: int = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is to be done next: after a pause, send this.
-
-    Attributes:
-        method: Of HTTP.
-        path: Of the URL.
-        content: The body, if any.
-        headers: The same for all attempts, with the request's id.
-        pause_s: How long to wait before.
-    """
-
-    method: str
-    path: str
-    content: bytes | None
-    headers: dict[str, str]
-    pause_s: float
-
-
 Reply = httpx.Response | httpx.TransportError
-"""What came of it."""
-
-Exchange = Generator[Ask, Reply, httpx.Response]
-"""Yields what is to be done, is given what came of it, and returns the answer that counts."""
+"""What came of an attempt."""
 
 
-def exchange(
-    method: str,
-    path: str,
-    body: Mapping[str, object] | None,
-    *,
-    url: str,
-    settings: ClientSettings,
-    jitter: Callable[[], float],
-    divisible: bool = False,
-) -> Exchange:
-    """One request, repeated as long as there is hope.
+class _UnansweredError(Exception):
+    """An attempt that may succeed when it is made again; holds what came of it."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+class Request:
+    """A request, the same in all its attempts.
 
     Args:
         method: Of HTTP.
         path: Of the URL.
         body: To be sent as JSON.
-        url: The service, for errors.
-        settings: How many attempts there are, and how long they may take.
-        jitter: Gives the share of a pause that is made, 0 to 1.
         divisible: The same can be asked for in smaller requests.
-
-    Raises:
-        EndpointError: If the service refuses, or the last attempt has failed.
-        TooMuchError: If a divisible request is too large for the service, or for the time that it gives: to repeat
-            it as it is would be in vain.
     """
-    headers = {"x-request-id": secrets.token_hex(16)}
-    content = None
-    if body is not None:
-        # As ASCII, so that text which is no Unicode is refused by the service and not by the encoder.
-        content = json.dumps(body, allow_nan=False).encode()
-        headers["content-type"] = "application/json"
-    ends = time.monotonic() + settings.deadline_s
-    pause_s = 0.0
-    attempt = failures = 0
-    while True:
-        attempt += 1
-        reply = yield Ask(method, path, content, headers, pause_s)
-        if divisible and _is_too_much(reply):
+
+    def __init__(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *, divisible: bool = False
+    ) -> None:
+        self._divisible = divisible
+        headers = {"x-request-id": secrets.token_hex(16)}
+        content = None
+        if body is not None:
+            # As ASCII, so that text which is no Unicode is refused by the service and not by the encoder.
+            content = json.dumps(body, allow_nan=False).encode()
+            headers["content-type"] = "application/json"
+        self.sent: dict[str, Any] = {"method": method, "url": path, "content": content, "headers": headers}
+        """What httpx sends."""
+
+    def accepted(self, reply: Reply, url: str) -> httpx.Response:
+        """The answer that counts.
+
+        Args:
+            reply: What came of an attempt.
+            url: The service, for errors.
+
+        Raises:
+            EndpointError: If the service refuses.
+            TooMuchError: If a divisible request is too large for the service, or for the time that it gives: to
+                repeat it as it is would be in vain.
+        """
+        if self._divisible and _is_too_much(reply):
             raise TooMuchError
-        if isinstance(reply, httpx.Response) and reply.status_code not in _RETRIED:
-            if reply.status_code >= 400:
-                raise _refused(reply, url)
-            return reply
-        pause_s = _pause_s(reply, attempt, jitter)
+        if not isinstance(reply, httpx.Response) or reply.status_code in _RETRIED:
+            raise _UnansweredError(reply)
+        if reply.status_code >= 400:
+            raise _refused(reply, url)
+        return reply
+
+
+def retrying(settings: ClientSettings, *, url: str, jitter: Callable[[], float]) -> dict[str, Any]:
+    """What tenacity is told about one request: to repeat it as long as there is hope, then raise EndpointError.
+
+    Args:
+        settings: How many attempts there are, and how long they may take.
+        url: The service, for errors.
+        jitter: Gives the share of a pause that is made, 0 to 1.
+    """
+    ends = time.monotonic() + settings.deadline_s
+    failures = 0
+
+    def wait(state: RetryCallState) -> float:
+        return _pause_s(_reply_of(state), state.attempt_number, jitter)
+
+    def stop(state: RetryCallState) -> bool:
+        nonlocal failures
+        reply = _reply_of(state)
         # Who is told to come later is in a queue, and has not failed: a slow machine answers everybody in the end.
         failures += not (isinstance(reply, httpx.Response) and reply.status_code == 429)
-        if failures >= settings.max_attempts or time.monotonic() + pause_s > ends:
-            raise _given_up(reply, attempt, url)
+        return failures >= settings.max_attempts or time.monotonic() + state.upcoming_sleep > ends
+
+    def give_up(state: RetryCallState) -> None:
+        raise _given_up(_reply_of(state), state.attempt_number, url)
+
+    return {
+        "retry": retry_if_exception_type(_UnansweredError),
+        "wait": wait,
+        "stop": stop,
+        "retry_error_callback": give_up,
+    }
+
+
+def _reply_of(state: RetryCallState) -> Reply:
+    error = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(error, _UnansweredError)
+    return error.reply
 
 
 def _is_too_much(reply: Reply) -> bool:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
+from tenacity import AsyncRetrying, Retrying
 
 from gad_ray.addresses import warn_of_plain_key
 from gad_ray.batch import Message
@@ -26,10 +27,10 @@ from gad_ray.client.request_split import Bound, Part, as_json, parts_of
 from gad_ray.client.retry import (
     ClientSettings,
     EndpointError,
-    Exchange,
     Reply,
+    Request,
     TooMuchError,
-    exchange,
+    retrying,
 )
 from gad_ray.client.schema import (
     CompareResponse,
@@ -207,7 +208,7 @@ class ScoreClient:
             EndpointError: If the service refuses, or cannot be reached.
             TooMuchError: If it is too much for the time that it has; its halves may not be.
         """
-        return self._typed(await self._drive_async(self._score_exchange(part)), ScoreResponse)
+        return self._typed(await self._send_async(_score(part)), ScoreResponse)
 
     # --- The other routes
 
@@ -217,14 +218,14 @@ class ScoreClient:
         Raises:
             EndpointError: If the service refuses, or cannot be reached.
         """
-        return self._typed(self._drive(self._rerank_exchange(prompt, responses, top_n)), RerankResponse)
+        return self._typed(self._send(_rerank(prompt, responses, top_n)), RerankResponse)
 
     async def rerank_async(
         self, prompt: Prompt, responses: Sequence[str], *, top_n: int | None = None
     ) -> RerankResponse:
         """As :meth:`rerank`."""
-        steps = self._rerank_exchange(prompt, responses, top_n)
-        return self._typed(await self._drive_async(steps), RerankResponse)
+        request = _rerank(prompt, responses, top_n)
+        return self._typed(await self._send_async(request), RerankResponse)
 
     def compare(self, prompt: Prompt, first: str, second: str) -> CompareResponse:
         """Which of two responses the critic prefers.
@@ -232,12 +233,12 @@ class ScoreClient:
         Raises:
             EndpointError: If the service refuses, or cannot be reached.
         """
-        return self._typed(self._drive(self._compare_exchange(prompt, first, second)), CompareResponse)
+        return self._typed(self._send(_compare(prompt, first, second)), CompareResponse)
 
     async def compare_async(self, prompt: Prompt, first: str, second: str) -> CompareResponse:
         """As :meth:`compare`."""
-        steps = self._compare_exchange(prompt, first, second)
-        return self._typed(await self._drive_async(steps), CompareResponse)
+        request = _compare(prompt, first, second)
+        return self._typed(await self._send_async(request), CompareResponse)
 
     def model(self) -> ModelCard:
         """The critic that is served now.
@@ -245,11 +246,11 @@ class ScoreClient:
         Raises:
             EndpointError: If the service refuses, or cannot be reached.
         """
-        return self._typed(self._drive(self._exchange("GET", "/v1/models", None)), ModelList).data[0]
+        return self._typed(self._send(Request("GET", "/v1/models")), ModelList).data[0]
 
     async def model_async(self) -> ModelCard:
         """As :meth:`model`."""
-        answer = await self._drive_async(self._exchange("GET", "/v1/models", None))
+        answer = await self._send_async(Request("GET", "/v1/models"))
         return self._typed(answer, ModelList).data[0]
 
     # --- Requests
@@ -269,7 +270,7 @@ class ScoreClient:
         """A part with its answer; in smaller ones, as small as it takes, where it is too much at once."""
         if bound.allows(part):
             try:
-                return [(part, self._drive(self._score_exchange(part)))]
+                return [(part, self._send(_score(part)))]
             except TooMuchError:
                 bound.too_much(part)
         return [one for half in part.halves() for one in self._answered(half, bound)]
@@ -278,64 +279,32 @@ class ScoreClient:
         async with gate:
             if bound.allows(part):
                 try:
-                    return [(part, await self._drive_async(self._score_exchange(part)))]
+                    return [(part, await self._send_async(_score(part)))]
                 except TooMuchError:
                     bound.too_much(part)
         return _flat(await _all_of([self._answered_async(half, bound, gate) for half in part.halves()]))
 
-    def _score_exchange(self, part: Part) -> Exchange:
-        return self._exchange("POST", "/v1/score", part.body, divisible=len(part.places) > 1)
-
-    def _rerank_exchange(self, prompt: Prompt, responses: Sequence[str], top_n: int | None) -> Exchange:
-        body: dict[str, object] = {"messages": as_json(_messages(prompt)), "documents": list(responses)}
-        return self._exchange("POST", "/v1/rerank", body if top_n is None else {**body, "top_n": top_n})
-
-    def _compare_exchange(self, prompt: Prompt, first: str, second: str) -> Exchange:
-        body: dict[str, object] = {"messages": as_json(_messages(prompt)), "responses": [first, second]}
-        return self._exchange("POST", "/v1/compare", body)
-
-    def _exchange(
-        self, method: str, path: str, body: Mapping[str, object] | None, *, divisible: bool = False
-    ) -> Exchange:
-        return exchange(
-            method,
-            path,
-            body,
-            url=self._url,
-            settings=self._settings,
-            jitter=self._jitter,
-            divisible=divisible,
-        )
-
-    def _drive(self, steps: Exchange) -> httpx.Response:
-        ask = next(steps)
-        while True:
-            time.sleep(ask.pause_s)
+    def _send(self, request: Request) -> httpx.Response:
+        def attempt() -> httpx.Response:
             try:
-                reply: Reply = self._sync.request(
-                    ask.method, ask.path, content=ask.content, headers=ask.headers
-                )
+                reply: Reply = self._sync.request(**request.sent)
             except httpx.TransportError as error:
                 reply = error
-            try:
-                ask = steps.send(reply)
-            except StopIteration as done:
-                return cast("httpx.Response", done.value)
+            return request.accepted(reply, self._url)
 
-    async def _drive_async(self, steps: Exchange) -> httpx.Response:
-        ask = next(steps)
-        while True:
-            await asyncio.sleep(ask.pause_s)
+        policy = retrying(self._settings, url=self._url, jitter=self._jitter)
+        return Retrying(sleep=time.sleep, **policy)(attempt)
+
+    async def _send_async(self, request: Request) -> httpx.Response:
+        async def attempt() -> httpx.Response:
             try:
-                reply: Reply = await self._async.request(
-                    ask.method, ask.path, content=ask.content, headers=ask.headers
-                )
+                reply: Reply = await self._async.request(**request.sent)
             except httpx.TransportError as error:
                 reply = error
-            try:
-                ask = steps.send(reply)
-            except StopIteration as done:
-                return cast("httpx.Response", done.value)
+            return request.accepted(reply, self._url)
+
+        policy = retrying(self._settings, url=self._url, jitter=self._jitter)
+        return await AsyncRetrying(sleep=asyncio.sleep, **policy)(attempt)
 
     # --- Answers
 
@@ -349,7 +318,7 @@ class ScoreClient:
             if [item.index for item in answer.data] != list(range(len(part.places))):
                 raise self._unusable("it has not one score for every pair")
             for place, item in zip(part.places, answer.data, strict=True):
-                found[place] = _score(item, answer.model_version)
+                found[place] = _typed_score(item, answer.model_version)
         return [found[place] for place in range(len(found))]
 
     def _typed(self, answer: httpx.Response, kind: type[R]) -> R:
@@ -375,7 +344,21 @@ def _messages(prompt: Prompt) -> tuple[Message, ...]:
     return (Message(role="user", content=prompt),) if isinstance(prompt, str) else tuple(prompt)
 
 
-def _score(item: ScoreItem, version: ModelVersion) -> Score:
+def _score(part: Part) -> Request:
+    return Request("POST", "/v1/score", part.body, divisible=len(part.places) > 1)
+
+
+def _rerank(prompt: Prompt, responses: Sequence[str], top_n: int | None) -> Request:
+    body: dict[str, object] = {"messages": as_json(_messages(prompt)), "documents": list(responses)}
+    return Request("POST", "/v1/rerank", body if top_n is None else {**body, "top_n": top_n})
+
+
+def _compare(prompt: Prompt, first: str, second: str) -> Request:
+    body: dict[str, object] = {"messages": as_json(_messages(prompt)), "responses": [first, second]}
+    return Request("POST", "/v1/compare", body)
+
+
+def _typed_score(item: ScoreItem, version: ModelVersion) -> Score:
     return Score(
         value=item.score,
         fingerprint=version.fingerprint,

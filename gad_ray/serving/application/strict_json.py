@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 
 from gad_ray.serving.application.errors import ApiError
 
+# The standard library's parser with its hooks, because pydantic-core's lets a repeated key and 1e999 pass.
 _SHOWN = 40
 
 
