@@ -152,6 +152,11 @@ Comparison = _OfOne | _OfTwo
 Condition = Comparison | Not | AllOf | AnyOf
 
 
+def within(signal: Signal, band: tuple[float, float]) -> tuple[Condition, Condition]:
+    """The parts that hold where the mean lies between both ends of a band."""
+    return Above(signal, band[0]), Below(signal, band[1])
+
+
 def holds(condition: Condition, windows: Windows) -> bool:
     """Whether a condition holds; a comparison of what is not known does not."""
     match condition:

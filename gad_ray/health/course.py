@@ -11,20 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gad_ray.health.conditions import Above, AllOf, Below, Condition, Not
+from gad_ray.health import bands
+from gad_ray.health.conditions import Above, AllOf, Below, Condition, Not, within
 from gad_ray.health.facts import NO_FACTS, RunFacts
 from gad_ray.health.history import Row
 from gad_ray.health.signals import Signal, read_signals
 
 READY: Condition = AllOf(
     (
-        Above(Signal.D_ACC, 0.65),
-        Below(Signal.D_ACC, 0.95),
-        Above(Signal.SCORE_DIFF, 1.0),
-        Below(Signal.SCORE_DIFF, 5.0),
-        Above(Signal.CRITIC_GRAD_NORM, 0.3),
-        Below(Signal.CRITIC_GRAD_NORM, 5.0),
-        Not(Above(Signal.SIGMOID_MEAN, 0.98)),
+        Above(Signal.D_ACC, bands.D_ACC[0]),
+        Below(Signal.D_ACC, bands.D_ACC_LIMIT),
+        *within(Signal.SCORE_DIFF, bands.SCORE_DIFF),
+        *within(Signal.CRITIC_GRAD_NORM, bands.GRAD_NORM),
+        Not(Above(Signal.SIGMOID_MEAN, bands.SATURATED)),
     )
 )
 """The critic ranks, its scores are apart and not saturated, and it still learns: its score can be a reward."""
@@ -82,9 +81,10 @@ def course_of(
         means = _means(warmup[:place], facts)
         if len(warmup) >= place and {Signal.D_ACC, Signal.SCORE_DIFF} <= means.keys():
             d_acc, difference = means[Signal.D_ACC], means[Signal.SCORE_DIFF]
-            lowest = (0.60, 0.5) if expected == "course-ranks" else (0.65, 1.0)
+            lowest = (0.60, 0.5) if expected == "course-ranks" else (bands.D_ACC[0], bands.SCORE_DIFF[0])
             standing = _standing(
-                behind=d_acc < lowest[0] or difference < lowest[1], ahead=d_acc > 0.95 or difference > 5.0
+                behind=d_acc < lowest[0] or difference < lowest[1],
+                ahead=d_acc > bands.D_ACC_LIMIT or difference > bands.SCORE_DIFF[1],
             )
             step = warmup[place - 1].step
             found.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gad_ray.health.texts import Language
+from gad_ray.health.texts import Language, Phrases
 
 CRITIC_TEXTS: Mapping[str, Mapping[Language, str]] = {
     "critic-not-finite": {
@@ -63,54 +63,54 @@ CRITIC_TEXTS: Mapping[str, Mapping[Language, str]] = {
 ``{limit}`` stands for the rule's limit.
 """
 
-CRITIC_PHRASES: Mapping[str, Mapping[Language, str]] = {
-    "judged": {
-        "en": "Critic {place} ({steps} optimiser steps), on {rows} rows of {data}: {pairs} with a student's answer.",
-        "zh": "判别器 {place}（{steps} 个优化步），数据 {data} 的 {rows} 行，其中 {pairs} 行带学生回答。",
-    },
-    "column-figure": {"en": "figure", "zh": "指标"},
-    "column-value": {"en": "value", "zh": "数值"},
-    "column-accepted": {"en": "accepted", "zh": "可接受"},
-    "token-mean": {"en": "tokens' values: mean", "zh": "token 值：均值"},
-    "token-std": {"en": "tokens' values: standard deviation", "zh": "token 值：标准差"},
-    "token-large": {"en": "tokens' values: share with |v| > 10", "zh": "token 值：|v| > 10 的比例"},
-    "token-small": {"en": "tokens' values: share with |v| < 0.1", "zh": "token 值：|v| < 0.1 的比例"},
-    "token-max": {"en": "tokens' values: largest |v|", "zh": "token 值：最大 |v|"},
-    "score-mean": {"en": "scores: mean", "zh": "分数：均值"},
-    "score-std": {"en": "scores: standard deviation", "zh": "分数：标准差"},
-    "score-max": {"en": "scores: largest |s|", "zh": "分数：最大 |s|"},
-    "same-call": {
-        "en": "identical answer in one call: largest |Δ|",
-        "zh": "同一次调用中的相同回答：最大 |Δ|",
-    },
-    "same-apart": {"en": "identical answer scored alone: largest |Δ|", "zh": "单独评分的相同回答：最大 |Δ|"},
-    "punctuation": {
-        "en": "final punctuation changed: |Δ| mean / 95 % / largest",
-        "zh": "句末标点改变：|Δ| 均值 / 95 % / 最大",
-    },
-    "similar": {
-        "en": "middle word written twice: |Δ| mean / 95 % / largest",
-        "zh": "中间词写两遍：|Δ| 均值 / 95 % / 最大",
-    },
-    "d-acc": {"en": "d_acc, teacher above student", "zh": "d_acc，教师高于学生"},
-    "score-diff": {"en": "score_diff, teacher − student", "zh": "score_diff，教师 − 学生"},
-    "score-separation": {"en": "score_separation", "zh": "score_separation"},
-    "not-finite": {"en": "numbers that are not finite", "zh": "非有限数的个数"},
-    "left-out": {
-        "en": "{unusable} rows were not usable, {too_long} were longer than the critic's limit.",
-        "zh": "{unusable} 行不可用，{too_long} 行超过判别器的长度上限。",
-    },
-    "no-students": {
-        "en": "No row has a student's answer (student_response, response or student): d_acc and score_diff are not known.",
-        "zh": "没有行带学生回答（student_response、response 或 student）：d_acc 与 score_diff 未知。",
-    },
-    "healthy": {
-        "en": "nothing wrong with this critic on these data",
-        "zh": "在这些数据上未发现该判别器的问题",
-    },
-}
-
-
-def tell(phrase: str, language: Language, **values: object) -> str:
-    """A phrase with its values in place."""
-    return CRITIC_PHRASES[phrase][language].format(**values)
+tell = Phrases(
+    {
+        "judged": {
+            "en": "Critic {place} ({steps} optimiser steps), on {rows} rows of {data}: {pairs} with a student's answer.",
+            "zh": "判别器 {place}（{steps} 个优化步），数据 {data} 的 {rows} 行，其中 {pairs} 行带学生回答。",
+        },
+        "column-figure": {"en": "figure", "zh": "指标"},
+        "column-value": {"en": "value", "zh": "数值"},
+        "column-accepted": {"en": "accepted", "zh": "可接受"},
+        "token-mean": {"en": "tokens' values: mean", "zh": "token 值：均值"},
+        "token-std": {"en": "tokens' values: standard deviation", "zh": "token 值：标准差"},
+        "token-large": {"en": "tokens' values: share with |v| > 10", "zh": "token 值：|v| > 10 的比例"},
+        "token-small": {"en": "tokens' values: share with |v| < 0.1", "zh": "token 值：|v| < 0.1 的比例"},
+        "token-max": {"en": "tokens' values: largest |v|", "zh": "token 值：最大 |v|"},
+        "score-mean": {"en": "scores: mean", "zh": "分数：均值"},
+        "score-std": {"en": "scores: standard deviation", "zh": "分数：标准差"},
+        "score-max": {"en": "scores: largest |s|", "zh": "分数：最大 |s|"},
+        "same-call": {
+            "en": "identical answer in one call: largest |Δ|",
+            "zh": "同一次调用中的相同回答：最大 |Δ|",
+        },
+        "same-apart": {
+            "en": "identical answer scored alone: largest |Δ|",
+            "zh": "单独评分的相同回答：最大 |Δ|",
+        },
+        "punctuation": {
+            "en": "final punctuation changed: |Δ| mean / 95 % / largest",
+            "zh": "句末标点改变：|Δ| 均值 / 95 % / 最大",
+        },
+        "similar": {
+            "en": "middle word written twice: |Δ| mean / 95 % / largest",
+            "zh": "中间词写两遍：|Δ| 均值 / 95 % / 最大",
+        },
+        "d-acc": {"en": "d_acc, teacher above student", "zh": "d_acc，教师高于学生"},
+        "score-diff": {"en": "score_diff, teacher − student", "zh": "score_diff，教师 − 学生"},
+        "score-separation": {"en": "score_separation", "zh": "score_separation"},
+        "not-finite": {"en": "numbers that are not finite", "zh": "非有限数的个数"},
+        "left-out": {
+            "en": "{unusable} rows were not usable, {too_long} were longer than the critic's limit.",
+            "zh": "{unusable} 行不可用，{too_long} 行超过判别器的长度上限。",
+        },
+        "no-students": {
+            "en": "No row has a student's answer (student_response, response or student): d_acc and score_diff are not known.",
+            "zh": "没有行带学生回答（student_response、response 或 student）：d_acc 与 score_diff 未知。",
+        },
+        "healthy": {
+            "en": "nothing wrong with this critic on these data",
+            "zh": "在这些数据上未发现该判别器的问题",
+        },
+    }
+)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gad_ray.findings import Severity, worst_first
+from gad_ray.health import bands
 from gad_ray.health.conditions import (
     Above,
     AllOf,
@@ -16,6 +17,7 @@ from gad_ray.health.conditions import (
     Rises,
     holds,
     signals_of,
+    within,
 )
 from gad_ray.health.course import course_of
 from gad_ray.health.findings import RunFinding
@@ -44,30 +46,30 @@ class Observation:
     condition: Condition
 
 
-_DIFFERENCE_IN_BAND = (Above(Signal.SCORE_DIFF, 1.0), Below(Signal.SCORE_DIFF, 5.0))
+_DIFFERENCE_IN_BAND = within(Signal.SCORE_DIFF, bands.SCORE_DIFF)
 _NOT_IN_THE_GAME = ("warmup", UNKNOWN_STAGE)
 
 OBSERVATIONS: tuple[Observation, ...] = (
     Observation(
         name="in-target-band",
         stages=_NOT_IN_THE_GAME,
-        condition=AllOf((Above(Signal.D_ACC, 0.65), Below(Signal.D_ACC, 0.85), *_DIFFERENCE_IN_BAND)),
+        condition=AllOf((*within(Signal.D_ACC, bands.D_ACC), *_DIFFERENCE_IN_BAND)),
     ),
     Observation(
         name="above-target-band",
         stages=_NOT_IN_THE_GAME,
         condition=AllOf(
             (
-                Not(Below(Signal.D_ACC, 0.85)),
-                Below(Signal.D_ACC, 0.95),
+                Not(Below(Signal.D_ACC, bands.D_ACC[1])),
+                Below(Signal.D_ACC, bands.D_ACC_LIMIT),
                 *_DIFFERENCE_IN_BAND,
-                Not(Above(Signal.SIGMOID_MEAN, 0.98)),
+                Not(Above(Signal.SIGMOID_MEAN, bands.SATURATED)),
             )
         ),
     ),
     Observation(
         name="gradient-healthy",
-        condition=AllOf((Above(Signal.CRITIC_GRAD_NORM, 0.3), Below(Signal.CRITIC_GRAD_NORM, 5.0))),
+        condition=AllOf(within(Signal.CRITIC_GRAD_NORM, bands.GRAD_NORM)),
     ),
     Observation(name="identical-text-alike", condition=Below(Signal.IDENTICAL_DIFF, 1e-5)),
     Observation(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from gad_ray.findings import Severity
 from gad_ray.health import advice as change
+from gad_ray.health import bands
 from gad_ray.health.advice import Advice
 from gad_ray.health.conditions import (
     Above,
@@ -76,8 +77,8 @@ class Rule:
         return (epoch or UNKNOWN_EPOCH) if self.window == "epoch" else self.window
 
 
-_SATURATED = Above(Signal.SIGMOID_MEAN, 0.98)
-_FAR_APART = Above(Signal.SCORE_DIFF, 5.0)
+_SATURATED = Above(Signal.SIGMOID_MEAN, bands.SATURATED)
+_FAR_APART = Above(Signal.SCORE_DIFF, bands.SCORE_DIFF[1])
 _EXTREME = Above(Signal.SCORE_SIZE_MAX, 10.0)
 _EVALUATION_GAP = AllOf(
     (
@@ -126,7 +127,7 @@ RULES: tuple[Rule, ...] = (
         condition=AnyOf(
             (
                 AllOf((Above(Signal.D_ACC, 0.90), AnyOf((_FAR_APART, _SATURATED)))),
-                Above(Signal.D_ACC, 0.95),
+                Above(Signal.D_ACC, bands.D_ACC_LIMIT),
             )
         ),
         advice=(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import assert_never
 
 from gad_ray.health.conditions import (
@@ -27,30 +26,32 @@ from gad_ray.health.conditions import (
 )
 from gad_ray.health.phrases import signal_name
 from gad_ray.health.rules import Rule
-from gad_ray.health.texts import Language
+from gad_ray.health.texts import Language, Phrases
 
-_WORDS: Mapping[str, Mapping[Language, str]] = {
-    "StaysAbove": {"en": "{a} > {limit} in every step", "zh": "每一步 {a} > {limit}"},
-    "near": {"en": "{a} within {tolerance} of {value}", "zh": "{a} 在 {value} ± {tolerance} 之内"},
-    "VariationAbove": {"en": "{a} varies by > {limit} × its mean", "zh": "{a} 的变化 > {limit} × 均值"},
-    "VariationBelow": {"en": "{a} varies by < {limit} × its mean", "zh": "{a} 的变化 < {limit} × 均值"},
-    "DriftBelow": {
-        "en": "{a} moves by < {limit} of itself over the window",
-        "zh": "{a} 在窗口内的移动 < 自身的 {limit}",
-    },
-    "Rises": {"en": "{a} rises by > {limit}", "zh": "{a} 上升 > {limit}"},
-    "Falls": {"en": "{a} falls by > {limit}", "zh": "{a} 下降 > {limit}"},
-    "known": {"en": "{a} is known", "zh": "{a} 已知"},
-    "unknown": {"en": "{a} is not known", "zh": "{a} 未知"},
-    "not": {"en": "not ({part})", "zh": "并非（{part}）"},
-    "and": {"en": " and ", "zh": "，且 "},
-    "or": {"en": " or ", "zh": "，或 "},
-    "inside": {"en": "({part})", "zh": "（{part}）"},
-    "yields": {
-        "en": "{condition}, unless a rule that names the cause holds",
-        "zh": "{condition}，且没有能指出原因的规则成立",
-    },
-}
+_say = Phrases(
+    {
+        "StaysAbove": {"en": "{a} > {limit} in every step", "zh": "每一步 {a} > {limit}"},
+        "near": {"en": "{a} within {tolerance} of {value}", "zh": "{a} 在 {value} ± {tolerance} 之内"},
+        "VariationAbove": {"en": "{a} varies by > {limit} × its mean", "zh": "{a} 的变化 > {limit} × 均值"},
+        "VariationBelow": {"en": "{a} varies by < {limit} × its mean", "zh": "{a} 的变化 < {limit} × 均值"},
+        "DriftBelow": {
+            "en": "{a} moves by < {limit} of itself over the window",
+            "zh": "{a} 在窗口内的移动 < 自身的 {limit}",
+        },
+        "Rises": {"en": "{a} rises by > {limit}", "zh": "{a} 上升 > {limit}"},
+        "Falls": {"en": "{a} falls by > {limit}", "zh": "{a} 下降 > {limit}"},
+        "known": {"en": "{a} is known", "zh": "{a} 已知"},
+        "unknown": {"en": "{a} is not known", "zh": "{a} 未知"},
+        "not": {"en": "not ({part})", "zh": "并非（{part}）"},
+        "and": {"en": " and ", "zh": "，且 "},
+        "or": {"en": " or ", "zh": "，或 "},
+        "inside": {"en": "({part})", "zh": "（{part}）"},
+        "yields": {
+            "en": "{condition}, unless a rule that names the cause holds",
+            "zh": "{condition}，且没有能指出原因的规则成立",
+        },
+    }
+)
 
 
 def sentence_of(rule: Rule, language: Language) -> str:
@@ -103,7 +104,3 @@ def _inside(part: Condition, language: Language) -> str:
     """A part of a whole: what has parts of its own is put into brackets."""
     text = told(part, language)
     return _say("inside", language, part=text) if isinstance(part, AllOf | AnyOf) else text
-
-
-def _say(key: str, language: Language, **values: str) -> str:
-    return _WORDS[key][language].format(**values)

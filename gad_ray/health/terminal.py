@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gad_ray.findings import print_finding
+from gad_ray.health import bands
 from gad_ray.health.critic import (
     COLLAPSED_STD,
     EXTREME_VALUE,
@@ -177,7 +178,7 @@ def _shown(figures: CriticFigures) -> Iterator[tuple[str, str, str]]:
     yield "score-std", f"{figures.score_std:.3f}", f"≥ {COLLAPSED_STD:g}"
     yield "score-max", f"{figures.score_largest:.3f}", f"≤ {EXTREME_VALUE:g}"
     if "critic/d_acc" in scores:
-        yield "d-acc", f"{scores['critic/d_acc']:.3f}", "0.65 … 0.95"
+        yield "d-acc", f"{scores['critic/d_acc']:.3f}", f"{bands.D_ACC[0]} … {bands.D_ACC_LIMIT}"
         yield "score-diff", f"{scores['critic/score_diff']:.3f}", "0.5 … 5"
     if "critic/score_separation" in scores:
         yield "score-separation", f"{scores['critic/score_separation']:.3f}", "1 … 2"

@@ -11,6 +11,21 @@ LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
 @dataclass(frozen=True, slots=True)
+class Phrases:
+    """What is said, in every language; called, it gives a phrase with its values in place.
+
+    Attributes:
+        texts: Phrase → language → text, with places for what it is said of.
+    """
+
+    texts: Mapping[str, Mapping[Language, str]]
+
+    def __call__(self, phrase: str, language: Language, **values: object) -> str:
+        """A phrase with its values in place."""
+        return self.texts[phrase][language].format(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class RuleText:
     """What is said of a rule in one language.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gad_ray.health import bands
+
 WARMUP = ("warmup",)
 
 
@@ -57,6 +59,10 @@ class Section:
 _GRADIENT = Band(low=0.3, high=5.0, label="healthy 0.3–5")
 
 
+def _band(band: tuple[float, float], label: str, stages: tuple[str, ...]) -> Band:
+    return Band(low=band[0], high=band[1], label=label.format(*band), stages=stages)
+
+
 def _spread_chart(title: str, prefix: str) -> Chart:
     return Chart(
         title=title,
@@ -79,14 +85,16 @@ SECTIONS: tuple[Section, ...] = (
                 title="Teacher preferred",
                 metrics=("critic/d_acc",),
                 bands=(
-                    Band(low=0.65, high=0.85, label="warm-up target 0.65–0.85", stages=WARMUP),
-                    Band(low=0.85, high=0.95, label="up to 0.95 while nothing is saturated", stages=WARMUP),
+                    _band(bands.D_ACC, "warm-up target {}–{}", WARMUP),
+                    _band(
+                        (bands.D_ACC[1], bands.D_ACC_LIMIT), "up to {1} while nothing is saturated", WARMUP
+                    ),
                 ),
             ),
             Chart(
                 title="Score difference, teacher − student",
                 metrics=("critic/score_diff",),
-                bands=(Band(low=1.0, high=5.0, label="warm-up target 1–5", stages=WARMUP),),
+                bands=(_band(bands.SCORE_DIFF, "warm-up target {:g}–{:g}", WARMUP),),
             ),
             Chart(
                 title="Scores of both sides",
@@ -127,7 +135,9 @@ SECTIONS: tuple[Section, ...] = (
             Chart(
                 title="Saturation, mean sigmoid(d / τ)",
                 metrics=("critic/sigmoid_mean",),
-                bands=(Band(low=None, high=0.98, label="not saturated: below 0.98"),),
+                bands=(
+                    Band(low=None, high=bands.SATURATED, label=f"not saturated: below {bands.SATURATED}"),
+                ),
             ),
             Chart(
                 title="Critic's gradient norm",

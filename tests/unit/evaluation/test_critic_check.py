@@ -18,7 +18,7 @@ from gad_ray.evaluation.critic_check import (
     other_punctuation,
 )
 from gad_ray.health.critic import CriticFigures, Moved, TokenFigures, judge_critic
-from gad_ray.health.critic_texts import CRITIC_PHRASES, CRITIC_TEXTS
+from gad_ray.health.critic_texts import CRITIC_TEXTS, tell
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import Pair
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
@@ -208,4 +208,4 @@ def test_every_text_of_a_critics_diagnosis_is_there_in_both_languages():
     for texts in CRITIC_TEXTS.values():
         assert set(texts) == {"en", "zh"}
         assert all(texts.values())
-    assert all(set(texts) == {"en", "zh"} for texts in CRITIC_PHRASES.values())
+    assert all(set(texts) == {"en", "zh"} for texts in tell.texts.values())

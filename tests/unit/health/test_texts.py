@@ -25,7 +25,7 @@ from gad_ray.health.conditions import (
 )
 from gad_ray.health.diagnosis import OBSERVATIONS
 from gad_ray.health.page import rules_page
-from gad_ray.health.phrases import PHRASES, signal_name
+from gad_ray.health.phrases import say, signal_name
 from gad_ray.health.rules import RULES, Rule
 from gad_ray.health.sentences import sentence_of
 from gad_ray.health.signals import Signal
@@ -100,16 +100,16 @@ def test_a_condition_is_said_with_its_parts_in_brackets_and_its_exception() -> N
     assert sentence_of(known["policy-runs-away"], "zh") == "每一步 相对参考策略的 KL > 1"
 
 
-@pytest.mark.parametrize("phrase", PHRASES)
+@pytest.mark.parametrize("phrase", say.texts)
 def test_every_phrase_speaks_every_language_with_the_same_places(phrase: str) -> None:
-    english, chinese = (PHRASES[phrase][language] for language in LANGUAGES)
+    english, chinese = (say.texts[phrase][language] for language in LANGUAGES)
     assert places(english) == places(chinese)
     assert figures(english) == figures(chinese)
     assert not re.search(r"[一-鿿]", english)
 
 
 def test_every_observation_has_its_phrase() -> None:
-    assert {observation.name for observation in OBSERVATIONS} <= set(PHRASES)
+    assert {observation.name for observation in OBSERVATIONS} <= set(say.texts)
 
 
 def test_signals_keep_the_names_of_metrics_and_formulas_in_every_language() -> None:
