@@ -125,3 +125,21 @@ def test_a_run_without_records_or_critics_says_what_to_set(whole_run: Outcome, t
     shutil.copytree(whole_run.root / "exports" / "critic", bare / "exports" / "critic")
     with pytest.raises(GadError, match=r"records\.every"):
         replay(str(bare), output_dir="")
+
+
+def test_policies_are_compared_by_fresh_critics_and_by_one_that_is_there(
+    whole_run: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    critic = whole_run.root / "exports" / "critic"
+    with pytest.raises(SystemExit) as left:
+        main(["compare", str(whole_run.root), "--critic", str(critic), "--out", str(tmp_path / "out")])
+    assert not left.value.code
+    assert "given critic's d_acc" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    name = whole_run.root.name
+    assert list(found["policies"]) == list(found["verdicts"]) == ["base", name]
+    for policy in found["policies"].values():
+        assert 0.0 <= policy["fresh"]["auc"]["low"] <= policy["fresh"]["auc"]["high"] <= 1.0
+        assert len(policy["answers"]) == policy["fresh"]["num_prompts"] > 0
+    assert found["verdicts"]["base"] != found["verdicts"][name]
+    assert found["policies"]["base"]["answers"] != found["policies"][name]["answers"]
