@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
     pairs = [Pair(game.prompt_ids(row["content"]), row["teacher_response"]) for row in rows]
     course = play(game, pairs, warmup=options.warmup, steps=options.steps, count=options.responses, seed=0)
     for row in course:
-        print(f"step {row['step']:3.0f}  d_acc {row['d_acc']:.2f}  reward {row['reward']:+.3f}")  # noqa: T201
+        print(f"step {row['step']:3.0f}  d_acc {row['d_acc']:.2f}  reward {row['reward']:+.3f}", flush=True)  # noqa: T201
     return course
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from gad_ray.config import RunConfig, load_config
+from gad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from gad_ray.evaluation.reevaluate import Evaluation
@@ -51,6 +53,8 @@ def configure(recipe: str | Path, *overrides: str) -> RunConfig:
     Raises:
         ConfigError: Naming file, key, value and what was probably meant.
     """
+    for override in overrides:
+        _check(override, str, what="override", hint="write each as 'dotted.key=value'")
     return load_config(str(recipe), overrides)
 
 
@@ -66,6 +70,8 @@ def train(config: RunConfig, *, resume: str | None = None) -> Run:
     Raises:
         GadError: If anything needed cannot be used, or training cannot go on.
     """
+    _check(config, RunConfig, what="configuration", hint="configure('quickstart') makes one")
+    _check(resume, str | None, what="run to resume", hint="'auto', or a run's name or path")
     from gad_ray.controller.train import train as play
     from gad_ray.observability.run_dir import find_run, latest_run
 
@@ -110,7 +116,11 @@ def score(critic: str | Path, rows: Iterable[Mapping[str, object]]) -> list[dict
     """
     from gad_ray.evaluation.scoring import score_rows
 
-    return list(score_rows(critic, list(rows)))
+    _check(critic, str | Path, what="critic", hint="give an exported critic's directory, or a URL")
+    given = list(rows)
+    for row in given:
+        _check(row, Mapping, what="row", hint="give a list of mappings with content and response")
+    return list(score_rows(critic, given))
 
 
 def serve(
@@ -140,3 +150,8 @@ def serve(
 
     place = None if critic is None else Path(critic)
     return serve_critic(place, follow, host=host, port=port, settings=settings)
+
+
+def _check(given: object, kind: type | UnionType, *, what: str, hint: str) -> None:
+    if not isinstance(given, kind):
+        raise ConfigError(f"{given!r} is no {what}", hint=hint)

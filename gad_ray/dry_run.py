@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from gad_ray import machine
 from gad_ray.config import FitMethod, RunConfig, ServeConfig
+from gad_ray.config.critic import ExportedCriticSettings
 from gad_ray.config.explain import batch_arithmetic, fit_arithmetic
 from gad_ray.dry_run_models import (
     POLICY,
@@ -31,6 +32,7 @@ from gad_ray.errors import ConfigError, DataError, GadError, RolloutError
 from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB
 from gad_ray.memory_estimate import ActorMemory, estimate_fit_memory, estimate_memory
+from gad_ray.models.critic_meta import exported_fingerprint
 from gad_ray.precision import resolve_precision
 from gad_ray.registry import import_object, is_import_path
 
@@ -94,6 +96,11 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
     facts = describe_models(config, roles, found)
     formats = {role: chat_format(role, of(config), facts, engine, found) for role, of in roles}
     check_lengths(config, facts, found)
+    if fit is None and isinstance(config.critic.frozen, ExportedCriticSettings):
+        try:
+            exported_fingerprint(Path(config.critic.frozen.path))
+        except GadError as error:
+            found.problems.append(error)
     described = [_describe_template(role, chat) for role, chat in formats.items() if chat is not None]
     if any(described):
         found.sections["chat templates"] = [line for lines in described for line in lines]

@@ -36,6 +36,7 @@ RequestPairs = Annotated[int, typer.Option(min=2, help="Pairs of a large request
 Concurrency = Annotated[int, typer.Option(min=1, help="Pairs under way at saturation.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of throughput that count.")]
 LoadSeconds = Annotated[float, typer.Option(min=1.0, help="Length of the loads at random times.")]
+PRECISIONS = ("float32", "bfloat16")
 LoadSeed = Annotated[int, typer.Option(help="Of texts and times.")]
 
 
@@ -57,6 +58,7 @@ def bench_methods(
 ) -> None:
     """Base, SeqKD, SODA and the game at about equal time, judged on held-out prompts by fresh critics."""
     from gad_ray.bench.methods import METHODS, MethodsBench, table
+    from gad_ray.config import load_config
 
     unknown = [name for name in method or () if name not in METHODS]
     if unknown:
@@ -65,6 +67,7 @@ def bench_methods(
         )
     if seeds < 1:
         raise ConfigError(f"{seeds} seeds compare nothing", where="--seeds", hint="take 3 or more")
+    load_config(recipe, overrides or ())
     bench = MethodsBench(
         recipe=recipe,
         out=out.resolve(),
@@ -151,6 +154,14 @@ def measure_serving(
         GadError: If a part is not known, or a server does not come up or fails where it must not.
     """
     _passive()
+    if dtype not in PRECISIONS:
+        raise ConfigError(
+            f"there is no precision {dtype!r}", where="--dtype", hint=f"take {' or '.join(PRECISIONS)}"
+        )
+    if critic is not None and not (critic / "critic.json").is_file():
+        raise ConfigError(
+            f"{critic} is no exported critic", where="--critic", hint="give a run's exports/critic"
+        )
     from gad_ray.bench.serve.critics import make_critic
     from gad_ray.bench.serve.setting import Setting
     from gad_ray.bench.serve.study import ServeStudy, notes_of

@@ -86,6 +86,16 @@ def find_target(target: str, output_dir: str) -> tuple[RunDirectory, KeptCritic 
     return find_run(target, output_dir), None
 
 
+def check_critic(directory: Path) -> None:
+    """Refuse, without loading anything, a directory that holds neither a checkpoint's critic nor an exported one.
+
+    Raises:
+        ModelError: If it does not.
+    """
+    if not (directory / "critic" / STATE_FILE).is_file():
+        exported_fingerprint(directory)
+
+
 def is_url(source: str | Path) -> bool:
     """Whether a critic is named by where it is served, and not by where it lies."""
     return str(source).startswith(("http://", "https://"))

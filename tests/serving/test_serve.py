@@ -308,6 +308,7 @@ def refuses(served: Served) -> bool:
         (["--host", "0.0.0.0"], "can be reached from other machines, and no key is set"),
         (["--host", "192.0.2.200"], "no key is set"),
         (["--critic", "/nowhere"], "there is no directory /nowhere"),
+        (["--critic", "/tmp"], "/tmp: is not an exported critic"),
     ],
 )
 def test_what_cannot_be_served_there_is_told_before_anything_starts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,18 @@ def test_rows_are_scored_as_the_critic_scores_them(tied_model: Path, tmp_path: P
     wanted = critic.score([pair(PROMPTS[0], text) for text in TEACHER], micro_batch_tokens=4096)
     np.testing.assert_allclose(np.asarray([row["score"] for row in scored], dtype=float), wanted, atol=1e-5)
     assert [row["response"] for row in scored] == list(TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: gad_ray.configure("quickstart", {"seed": 1}), "is no override"),  # type: ignore[arg-type]
+        (lambda: gad_ray.train("quickstart"), "'quickstart' is no configuration"),  # type: ignore[arg-type]
+        (lambda: gad_ray.train(gad_ray.configure("quickstart"), resume=True), "is no run to resume"),  # type: ignore[arg-type]
+        (lambda: gad_ray.score(None, []), "None is no critic"),  # type: ignore[arg-type]
+        (lambda: gad_ray.score("critic", ["x"]), "'x' is no row"),  # type: ignore[list-item]
+    ],
+)
+def test_what_is_none_of_what_is_asked_for_is_refused(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        call()

@@ -217,6 +217,35 @@ def test_the_options_of_a_collection_reach_it(monkeypatch: pytest.MonkeyPatch, t
     ]
 
 
+def test_the_options_of_a_load_reach_its_measurement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from gad_ray.bench.serve.setting import Setting
+    from gad_ray.bench.serve.study import ServeStudy
+
+    seen: list[Setting] = []
+
+    def measure(self: ServeStudy) -> dict[str, Any]:
+        seen.append(self.setting)
+        return {}
+
+    monkeypatch.setattr(ServeStudy, "run", measure)
+    (tmp_path / "critic.json").write_text("{}")
+    options = ["--critic", str(tmp_path), "--out", str(tmp_path / "out"), "--threads", "1", "--seconds", "3"]
+    assert run("bench", "serve", "latency", *options) == 0
+    (setting,) = seen
+    assert (setting.critic, setting.threads, setting.seconds) == (tmp_path.resolve(), 1, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [(["--dtype", "x"], "float32 or bfloat16"), (["--critic", "/nowhere"], "is no exported critic")],
+)
+def test_a_load_that_cannot_be_is_refused(
+    wrong: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("bench", "serve", "--out", str(tmp_path / "out"), *wrong) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_collection_from_no_url_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--in", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o.parquet")]
     assert run("data", "collect", "--endpoint", "nowhere", "--model", "m", *where) == 2

@@ -33,7 +33,6 @@ from gad_ray.learners.replay import PastResponse, ReplayBuffer
 from gad_ray.machine import GIB, Memory
 from gad_ray.memory_estimate import estimate_memory
 from gad_ray.models.architecture import Architecture
-from gad_ray.models.critic import CriticModel
 from gad_ray.models.facts import ModelFacts
 from gad_ray.models.pairs import TokenRow
 from gad_ray.models.policy import PolicyModel
@@ -488,31 +487,6 @@ def test_a_full_replay_buffer_is_as_large_as_estimated(recipe: Path, model: Path
     assert found + num_bytes([text]) == pytest.approx(estimate, rel=0.5)
 
 
-@pytest.mark.parametrize("packing", [False, True])
-def test_what_packing_keeps_for_the_backward_pass_is_what_is_estimated(
-    recipe: Path, model: Path, packing: bool
-) -> None:
-    # The teacher's and two responses of the greatest length at once.
-    lengths = (200, 180, 196)
-    config = load_config(
-        str(recipe), [f"critic.packing={str(packing).lower()}", f"critic.micro_batch_tokens={sum(lengths)}"]
-    )
-    critic = CriticModel.build(
-        config.critic.model, pooling=config.critic.pooling, max_tokens=256, seed=0, packing=packing
-    )
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.shape[-2:] == (sum(lengths), sum(lengths)):
-            kept[tensor.data_ptr()] = num_bytes([tensor])
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        critic.scores([TokenRow(ids=np.arange(10, 10 + n, dtype=np.int32), start=3) for n in lengths])
-    parts = real_parts(config, model)["critic"]
-    assert parts.get("packing", 0) == sum(kept.values()) + (sum(lengths) ** 2 if packing else 0)
-
-
 def test_activations_weights_and_gradients_are_about_what_is_estimated(recipe: Path, model: Path) -> None:
     lengths = [50] * 12
     config = load_config(str(recipe), [f"critic.micro_batch_tokens={sum(lengths)}", "critic.max_tokens=50"])
@@ -583,6 +557,11 @@ def test_a_critic_that_does_not_learn_is_told_and_needs_no_model(recipe: Path) -
     assert "weights" not in next(
         line for line in found.sections["memory, roughly"] if line.startswith("critic")
     )
+
+
+def test_a_critic_that_is_not_there_stands_against_the_run(recipe: Path, tmp_path: Path) -> None:
+    found = run(recipe, f"critic.frozen={{name: exported, path: {tmp_path}}}")
+    assert any(str(tmp_path) in str(problem) for problem in found.problems)
 
 
 def test_a_critic_that_does_not_learn_is_not_served_by_its_run(recipe: Path) -> None:

@@ -51,9 +51,9 @@ class Setting:
     concurrency: int
     rounds: int
     seconds: float
-    minutes: float
-    swap_every_s: float
-    kill_every_s: float
+    minutes: float = 10.0
+    swap_every_s: float = 5.0
+    kill_every_s: float = 30.0
     seed: int
     tell: Tell
 

@@ -13,6 +13,7 @@ import typer
 
 from gad_ray.activity import activity, telling
 from gad_ray.actors.session import RaySession
+from gad_ray.critics.store import check_critic
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import find_run
@@ -53,6 +54,8 @@ def serve_critic(
             where="--critic",
             hint="give a run's checkpoint or exports/critic",
         )
+    if critic is not None:
+        check_critic(critic)
     source = {
         "critic": None if critic is None else str(critic.resolve()),
         "follow": None if follow is None else str(find_run(follow).root.resolve()),
