@@ -107,10 +107,9 @@ def estimate_memory(
 
 
 def _critic(config: RunConfig, facts: ModelFacts, tokens: int) -> dict[str, int]:
-    packing, replay = _packing(config, facts, tokens), _replay(config)
+    replay = _replay(config)
     return {
         **_learner(facts, config.critic.model, tokens, has_logits=False),
-        **({"packing": packing} if packing else {}),
         **({"replay": replay} if replay else {}),
     }
 
@@ -154,15 +153,6 @@ def _replay(config: RunConfig) -> int:
     saved = shared + config.rollout.max_response_tokens
     # The text, its bytes, and the tensor that they are copied to.
     return int(replay.size * (_BYTES_PER_KEPT_RESPONSE + (kept + 3 * saved) * _BYTES_PER_TOKEN))
-
-
-def _packing(config: RunConfig, facts: ModelFacts, tokens: int) -> int:
-    """The mask that keeps packed pairs apart, as every layer keeps it for its backward pass."""
-    if not config.critic.packing:
-        return 0
-    model = config.critic.model
-    layers = 1 if model.gradient_checkpointing else _known(facts.architecture.num_layers)
-    return tokens * tokens * (1 + layers * _BYTES[model.dtype])
 
 
 def estimate_fit_memory(config: RunConfig, *, policy: ModelFacts, engine: str) -> tuple[ActorMemory, ...]:

@@ -87,12 +87,11 @@ class CriticConfig(StrictModel):
     """Past responses in the critic's batch; absent: fresh ones alone."""
 
     micro_batch_tokens: int = Field(default=16384, ge=1)
-    """Tokens, padding included, in one forward pass; gradients accumulate over the passes."""
+    """Tokens that one forward pass computes; gradients accumulate over the passes."""
 
-    packing: bool = False
-    """Put the pairs of a micro-batch end to end in one row, none seeing another, in place of padding each. The
-    mask that keeps them apart grows with the square of the row, and every layer keeps it: micro_batch_tokens
-    should be a few thousand."""
+    packing: bool = True
+    """Put the pairs of a forward pass end to end, none seeing another and a prompt that several share computed once, in
+    place of padding each. A backbone that cannot (layers with a window, an attention of its own) is padded."""
 
     max_tokens: int = Field(default=4096, ge=2)
     """Longest prompt plus response, in the critic's tokens; a longer pair is refused by name."""

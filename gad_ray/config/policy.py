@@ -111,7 +111,11 @@ class PolicyConfig(StrictModel):
     """Passes over each step's samples."""
 
     micro_batch_tokens: int = Field(default=16384, ge=1)
-    """Tokens, padding included, in one forward pass; gradients accumulate over the passes."""
+    """Tokens that one forward pass computes; gradients accumulate over the passes."""
+
+    packing: bool = True
+    """Put the rows of a forward pass end to end, none seeing another and a prompt that several share computed once, in
+    place of padding each. A model that cannot (layers with a window, an attention of its own) is padded."""
 
     backend: BackendConfig = LocalBackendSettings()
     group: GroupConfig = GroupConfig()

@@ -2,9 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_CHUNK_ELEMENTS = 2**25
+"""Logits that are held at once: 128 MiB in float32, 682 tokens of 49,152 words."""
+
+
+def head_logprobs(
+    hidden: Float[Tensor, "tokens hidden"],
+    head: Callable[[Tensor], Tensor],
+    targets: Int[Tensor, " tokens"],
+    *,
+    words: int,
+    temperature: float = 1.0,
+    entropy_gradient: bool = False,
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """As :func:`token_logprobs` of ``head(hidden)``, never holding the logits of many tokens at once.
+
+    Tokens go through the head in chunks, and the backward pass computes each chunk's logits anew: of more tokens than a
+    chunk that is one more product with the head, in place of [tokens, words] in float32.
+
+    Args:
+        hidden: Last hidden states at the places that predict the targets.
+        head: Hidden states → logits.
+        targets: Token ids.
+        words: Size of the vocabulary.
+        temperature: As :func:`token_logprobs` takes it.
+        entropy_gradient: Likewise.
+    """
+
+    def figures(states: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return token_logprobs(
+            head(states), chosen, temperature=temperature, entropy_gradient=entropy_gradient
+        )
+
+    size = max(1, _CHUNK_ELEMENTS // words)
+    if len(targets) <= size:
+        return figures(hidden, targets)
+    chunks = zip(hidden.split(size), targets.split(size), strict=True)
+    if torch.is_grad_enabled():
+        parts = [checkpoint(figures, *chunk, use_reentrant=False) for chunk in chunks]
+    else:
+        parts = [figures(*chunk) for chunk in chunks]
+    logprobs, entropies = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def token_logprobs(

@@ -16,7 +16,6 @@ from torch import Tensor
 from gad_ray.batch import Fingerprint, Metrics, PromptBatch, RolloutBatch, ScoreBatch, TrainStats
 from gad_ray.config.critic import CriticConfig
 from gad_ray.core.discriminator import DiscriminatorStats, FixedTemperature
-from gad_ray.core.packing import plan_group_batches
 from gad_ray.learners.backends import new_backend
 from gad_ray.learners.collective import Collective
 from gad_ray.learners.critic_batch import (
@@ -54,6 +53,7 @@ from gad_ray.models.critic_export import export_critic
 from gad_ray.models.critic_state import CriticState, state_of
 from gad_ray.models.load import TORCH_DTYPES
 from gad_ray.models.pairs import Pair
+from gad_ray.models.sequence_packing import plan_group_passes
 
 
 class CriticLearner:
@@ -89,6 +89,7 @@ class CriticLearner:
             packing=config.packing,
         ).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
+        _ = self.model.packs  # tried while the model is whole: a backend may take it apart
         self.replay = None if config.replay is None else ReplayBuffer(config.replay, seed=seed)
         self._temperature = first_temperature(config.loss)
         self._forward_seconds = 0.0
@@ -284,8 +285,8 @@ class CriticLearner:
         return scores, losses, results
 
     def _micro_batches(self, groups: Sequence[Group]) -> list[list[int]]:
-        lengths = [[len(row) for row in group.rows] for group in groups]
-        return plan_group_batches(lengths, max_tokens=self.config.micro_batch_tokens)
+        rows = [group.rows for group in groups]
+        return plan_group_passes(rows, max_tokens=self.config.micro_batch_tokens, packs=self.model.packs)
 
     def _forward(self, groups: Sequence[Group]) -> Tensor:
         started = time.perf_counter()

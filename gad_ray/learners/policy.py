@@ -24,7 +24,6 @@ from gad_ray.batch import (
     WeightsSnapshot,
 )
 from gad_ray.config.policy import PolicyConfig
-from gad_ray.core.packing import plan_micro_batches
 from gad_ray.core.policy_loss import POLICY_LOSSES, LossBatch
 from gad_ray.learners.backends import new_backend
 from gad_ray.learners.collective import Collective, own_share
@@ -37,6 +36,7 @@ from gad_ray.learners.weights import ShadowModel, perturbed
 from gad_ray.models.arrays import to_numpy
 from gad_ray.models.load import TORCH_DTYPES, export_hf
 from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of, teacher_row
+from gad_ray.models.sequence_packing import plan_passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,9 @@ class PolicyLearner:
         self.version = 0
         self._mini_batch_prompts = mini_batch_prompts
         self._total_steps = total_steps
-        self.model = PolicyModel.build(config.model).to(device)
+        self.model = PolicyModel.build(config.model, packing=config.packing).to(device)
         without_dropout(self.model, gradient_checkpointing=config.model.gradient_checkpointing)
+        _ = self.model.packs  # tried while the model is whole: a backend may take it apart
         self._shadow = ShadowModel(self.model)
         self._kl = KlPenalty(config.kl)
         self._in_game = False
@@ -368,7 +369,8 @@ class PolicyLearner:
         return dict(self.backend.full_weights(self.model.lm, dtype))
 
     def _micro_batches(self, rows: Sequence[SequenceRow]) -> list[NDArray[np.int64]]:
-        return plan_micro_batches([len(row) for row in rows], max_tokens=self.config.micro_batch_tokens)
+        budget = self.config.micro_batch_tokens
+        return plan_passes(rows, max_tokens=budget, packs=self.model.packs)
 
     @torch.no_grad()
     def _logprobs(self, samples: Sequence[_Sample], *, temperature: float) -> list[Tensor]:

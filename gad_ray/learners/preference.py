@@ -12,12 +12,12 @@ from torch import Tensor
 
 from gad_ray.batch import Example, Float32, Metrics, RolloutBatch, TrainStats
 from gad_ray.config.fit import SodaFit
-from gad_ray.core.packing import plan_group_batches, plan_micro_batches
 from gad_ray.core.preference_loss import DpoStats, dpo_loss
 from gad_ray.learners.collective import own_share, shared_out
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.chat import ChatFormat
 from gad_ray.models.policy import SequenceRow, rows_of, teacher_row
+from gad_ray.models.sequence_packing import plan_group_passes, plan_passes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def reference_logprobs(
     def sums(share: Sequence[SequenceRow]) -> Float32:
         found = np.zeros(len(share), dtype=np.float32)
         budget = learner.config.micro_batch_tokens
-        for index in plan_micro_batches([len(row) for row in share], max_tokens=budget):
+        for index in plan_passes(share, max_tokens=budget, packs=learner.model.packs):
             out = learner.model.token_logprobs([share[i] for i in index])
             found[index] = out.logprobs.sum(-1).cpu().numpy()
         return found
@@ -107,8 +107,12 @@ def preference_step(
     num_tokens = sum(group.chosen.num_response_tokens for group in groups)
     own = own_share(list(zip(groups, references, strict=True)), learner.collective)
     sums, loss_value = torch.zeros(6, dtype=torch.float64), 0.0
-    lengths = [[len(row) for row in group.rows] for group, _ in own]
-    for index in plan_group_batches(lengths, max_tokens=learner.config.micro_batch_tokens):
+    passes = plan_group_passes(
+        [group.rows for group, _ in own],
+        max_tokens=learner.config.micro_batch_tokens,
+        packs=learner.model.packs,
+    )
+    for index in passes:
         loss, stats, nll = _micro_batch(
             learner, [own[i] for i in index], config, num_pairs=num_pairs, num_tokens=num_tokens
         )

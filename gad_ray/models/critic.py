@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gad_ray.batch import Fingerprint
 from gad_ray.config.models import ModelConfig
-from gad_ray.core.packing import pack_rows, pad_rows, plan_micro_batches
+from gad_ray.core.packing import pad_rows
 from gad_ray.core.pooling import POOLINGS, PoolingSettings, TokenValues
 from gad_ray.errors import ModelError
 from gad_ray.models.architecture import check_vocabulary, hidden_size_of
@@ -31,11 +31,10 @@ from gad_ray.models.onednn_linear import pack_linears
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
 from gad_ray.models.sequence_packing import (
     CANNOT,
-    attend_as_before,
-    attend_by_rows,
-    attends_by_rows,
-    keeps_rows_apart,
-    rows_apart,
+    Packing,
+    can_pack,
+    packed_states,
+    plan_passes,
 )
 from gad_ray.models.source import resolve_model
 
@@ -64,6 +63,7 @@ class CriticModel(nn.Module):
     """Scores of (prompt, response) pairs. The one scoring path: training, evaluation and serving call it.
 
     Attributes:
+        packing: Whether rows go end to end where the backbone can; see :attr:`packs`.
         updates: Optimiser steps that the critic has taken: a blended pooling depends on them.
     """
 
@@ -76,7 +76,7 @@ class CriticModel(nn.Module):
         pooling: PoolingSettings,
         max_tokens: int,
         dtype: str,
-        packing: bool = False,
+        packing: bool = True,
         updates: int = 0,
     ) -> None:
         super().__init__()
@@ -87,6 +87,7 @@ class CriticModel(nn.Module):
         self.dtype = dtype
         self.packing = packing
         self.updates = updates
+        self._packs: bool | None = None
 
     @classmethod
     def build(
@@ -96,7 +97,7 @@ class CriticModel(nn.Module):
         pooling: PoolingSettings,
         max_tokens: int,
         seed: int,
-        packing: bool = False,
+        packing: bool = True,
     ) -> CriticModel:
         """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.dtype``.
 
@@ -105,7 +106,7 @@ class CriticModel(nn.Module):
             pooling: How the tokens' values become a score.
             max_tokens: Longest prompt plus response.
             seed: Seed of the value head.
-            packing: Put the pairs of one forward pass end to end in one row, in place of padding each.
+            packing: Put the pairs of one forward pass end to end, a common prompt once, in place of padding each.
 
         Raises:
             ModelError: If the model cannot be found or loaded.
@@ -143,15 +144,18 @@ class CriticModel(nn.Module):
         if is_adapted(cast(Any, self.backbone)) or self.device.type != "cpu":
             return self
         pack_linears(self.backbone)
-        self.packing = attend_by_rows(self.backbone) and keeps_rows_apart(
-            self._packed_values,
-            self._padded_values,
-            words=int(cast(Any, self.backbone).config.get_text_config().vocab_size),
-            tolerance=_SAME_VALUE[self.dtype],
-        )
-        if not self.packing and attends_by_rows(self.backbone):
-            attend_as_before(self.backbone)
+        self._packs = None
         return self
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows go end to end, and a prompt that several begin with is computed once: it is tried at first use."""
+        if self._packs is None:
+            words = int(cast(Any, self.backbone).config.get_text_config().vocab_size)
+            self._packs = self.packing and can_pack(
+                self.backbone, words=words, tolerance=_SAME_VALUE[self.dtype]
+            )
+        return self._packs
 
     @property
     def device(self) -> torch.device:
@@ -167,27 +171,27 @@ class CriticModel(nn.Module):
         return self.pooled(self.row_values(rows), rows)
 
     def row_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:
-        """float32 value of every token of tokenised pairs in one forward pass; anything behind a row's end."""
-        return self._packed_values(rows) if self.packing else self._padded_values(rows)
+        """float32 value of every token that is scored, in one forward pass; elsewhere anything."""
+        if self.packs:
+            return self._packed_values(rows)
+        pad_id = self.encoder.chat.pad_token_id
+        return self.values(pad_rows([row.ids for row in rows], pad_id=pad_id, device=self.device))
 
     def pooled(self, values: Float[Tensor, "batch seq"], rows: Sequence[TokenRow]) -> Float[Tensor, " batch"]:
         """The scores that :meth:`row_values` come to."""
         tokens = TokenValues(values=values, mask=self._mask(rows), updates=self.updates)
         return POOLINGS.of(self.pooling)(tokens, self.pooling)
 
-    def _padded_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:
-        pad_id = self.encoder.chat.pad_token_id
-        return self.values(pad_rows([row.ids for row in rows], pad_id=pad_id, device=self.device))
-
     def _packed_values(self, rows: Sequence[TokenRow]) -> Float[Tensor, "batch seq"]:
-        """The same from one row of all tokens, laid out again a pair a row."""
-        ids, positions = pack_rows([row.ids for row in rows], device=self.device)
-        lengths = [len(row) for row in rows]
-        # transformers takes positions that begin anew for a border that attention does not cross.
-        with rows_apart(lengths):
-            hidden = self.backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
-        pieces = self.head(hidden)[0].split(lengths)
-        return nn.utils.rnn.pad_sequence(list(pieces), batch_first=True)
+        """The same with the rows end to end."""
+        packing = Packing(rows, device=self.device)
+        values = self.head(packed_states(self.backbone, packing))
+        row = np.repeat(np.arange(len(rows)), [len(one) - one.start for one in rows])
+        column = np.concatenate([np.arange(one.start, len(one)) for one in rows])
+        place = np.concatenate([p[one.start :] for p, one in zip(packing.places, rows, strict=True)])
+        row_t, column_t, place_t = (torch.from_numpy(a).to(self.device) for a in (row, column, place))
+        shape = (len(rows), max(len(one) for one in rows))
+        return values.new_zeros(shape).index_put((row_t, column_t), values[place_t])
 
     def _mask(self, rows: Sequence[TokenRow]) -> Bool[Tensor, "batch seq"]:
         """True on the tokens that are scored."""
@@ -213,7 +217,7 @@ class CriticModel(nn.Module):
         distinct, index = deduplicate(pairs)
         rows = [self.encoder.encode(pair) for pair in distinct]
         scores = np.zeros(len(rows), dtype=np.float32)
-        for batch in plan_micro_batches([len(r) for r in rows], max_tokens=micro_batch_tokens):
+        for batch in plan_passes(rows, max_tokens=micro_batch_tokens, packs=self.packs):
             scores[batch] = self.score_rows([rows[i] for i in batch])[0]
         return scores[index]
 

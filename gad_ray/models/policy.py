@@ -14,14 +14,18 @@ from torch import Tensor, nn
 
 from gad_ray.batch import Example, Float32, RolloutBatch, TrainBatch
 from gad_ray.config.models import ModelConfig
-from gad_ray.core.logprobs import token_logprobs
-from gad_ray.core.packing import pad_rows, plan_micro_batches
+from gad_ray.core.logprobs import head_logprobs, token_logprobs
+from gad_ray.core.packing import pad_rows
 from gad_ray.models.architecture import check_vocabulary
 from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, plain_model
+from gad_ray.models.sequence_packing import Packing, can_pack, packed_states, plan_passes
 from gad_ray.models.source import resolve_model
 
 _HEAD_TOLERANCE = 1e-3
+
+_SAME_STATE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+"""What two ways to compute one token's state may differ by, as a share of the largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +81,31 @@ class TokenLogprobs:
 
 
 class PolicyModel(nn.Module):
-    """A causal language model whose output head is applied to response positions only."""
+    """A causal language model whose output head is applied to response positions only.
 
-    def __init__(self, lm: nn.Module, chat: ChatFormat) -> None:
+    Attributes:
+        packing: Whether rows go end to end where the model can; see :attr:`packs`.
+    """
+
+    def __init__(self, lm: nn.Module, chat: ChatFormat, *, packing: bool = True) -> None:
         super().__init__()
         self.lm = lm
         self.chat = chat
+        self.packing = packing
+        self._packs: bool | None = None
         plain = cast(Any, plain_model(cast(Any, lm)))
         # In a tuple, so that torch does not register these parts of ``lm`` under a second name.
         self._parts: tuple[Any, Any] = (plain.get_decoder(), plain.get_output_embeddings())
+        self._words: int = plain.get_input_embeddings().num_embeddings
         self._head_is_plain = self._check_head()
 
     @classmethod
-    def build(cls, config: ModelConfig) -> PolicyModel:
+    def build(cls, config: ModelConfig, *, packing: bool = True) -> PolicyModel:
         """Load a pretrained model and its chat format.
+
+        Args:
+            config: The model.
+            packing: Put the rows of one forward pass end to end, a common prompt once, in place of padding each.
 
         Raises:
             ModelError: If the model cannot be found or loaded.
@@ -112,16 +127,37 @@ class PolicyModel(nn.Module):
                 alpha=config.lora.alpha,
                 target_modules=config.lora.target_modules,
             )
-        return cls(lm, chat)
+        return cls(lm, chat, packing=packing)
 
     @property
     def device(self) -> torch.device:
         """Where the policy computes."""
         return next(self.lm.parameters()).device
 
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its output head."""
+        return self._parts[0]
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows go end to end, and a prompt that several begin with is computed once: it is tried at first use."""
+        if self._packs is None:
+            decoder, _ = self._parts
+            self._packs = (
+                self.packing
+                and self._head_is_plain
+                and can_pack(
+                    decoder,
+                    words=self._words,
+                    tolerance=_SAME_STATE.get(next(decoder.parameters()).dtype, 1e-6),
+                )
+            )
+        return self._packs
+
     def forward(
         self,
-        ids: Int[Tensor, "batch seq"],
+        ids: Int[Tensor, "batch seq"] | Packing,
         row: Int[Tensor, " tokens"],
         column: Int[Tensor, " tokens"],
         targets: Int[Tensor, " tokens"],
@@ -129,13 +165,22 @@ class PolicyModel(nn.Module):
         entropy_gradient: bool = False,
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
         """Log-probability of ``targets``, each predicted at position (row, column), and the entropies there."""
-        if self._head_is_plain:
-            decoder, head = self._parts
-            hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
-            logits = head(hidden[row, column])
+        decoder, head = self._parts
+        if isinstance(ids, Packing):
+            hidden = packed_states(decoder, ids)[column]
+        elif self._head_is_plain:
+            hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[row, column]
         else:
             logits = self.lm(input_ids=ids, use_cache=False).logits[row, column]
-        return token_logprobs(logits, targets, temperature=temperature, entropy_gradient=entropy_gradient)
+            return token_logprobs(logits, targets, temperature=temperature, entropy_gradient=entropy_gradient)
+        return head_logprobs(
+            hidden,
+            head,
+            targets,
+            words=self._words,
+            temperature=temperature,
+            entropy_gradient=entropy_gradient,
+        )
 
     def token_logprobs(
         self,
@@ -153,14 +198,22 @@ class PolicyModel(nn.Module):
             reference: Weights to use in place of the model's own of these names (see ``trainable``).
             entropy_gradient: Whether the entropies carry their gradient.
         """
-        ids = pad_rows([r.ids for r in rows], pad_id=self.chat.pad_token_id, device=self.device)
         lengths = np.asarray([r.num_response_tokens for r in rows])
         row = np.repeat(np.arange(len(rows)), lengths)
         place = np.concatenate([np.arange(n) for n in lengths])
         # The token at position p is predicted at p − 1.
         column = np.repeat([r.start for r in rows], lengths) + place - 1
-        row_t, place_t, column_t = (torch.from_numpy(a).to(self.device) for a in (row, place, column))
-        arguments = (ids, row_t, column_t, ids[row_t, column_t + 1], temperature, entropy_gradient)
+        targets = np.concatenate([r.ids[r.start :] for r in rows]).astype(np.int64)
+        ids: Tensor | Packing
+        if self.packs:
+            ids = Packing(rows, device=self.device)
+            column = np.concatenate([p[r.start - 1 : -1] for p, r in zip(ids.places, rows, strict=True)])
+        else:
+            ids = pad_rows([r.ids for r in rows], pad_id=self.chat.pad_token_id, device=self.device)
+        row_t, place_t, column_t, targets_t = (
+            torch.from_numpy(a).to(self.device) for a in (row, place, column, targets)
+        )
+        arguments = (ids, row_t, column_t, targets_t, temperature, entropy_gradient)
         if reference is None:
             flat, flat_entropy = self(*arguments)
         else:
@@ -184,7 +237,7 @@ class PolicyModel(nn.Module):
         """
         rows = [teacher_row(self.chat, example, end_of_turn=False) for example in examples]
         nll = np.zeros(len(rows), dtype=np.float32)
-        for index in plan_micro_batches([len(row) for row in rows], max_tokens=micro_batch_tokens):
+        for index in plan_passes(rows, max_tokens=micro_batch_tokens, packs=self.packs):
             out = self.token_logprobs([rows[i] for i in index])
             nll[index] = (-out.logprobs.sum(-1) / out.mask.sum(-1)).cpu().numpy()
         return nll

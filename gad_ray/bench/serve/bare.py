@@ -133,7 +133,7 @@ def _serve_rounds(critic_dir: str, file: str, threads: int, batch_tokens: int) -
         rows = [critic.encoder.encode(pair) for pair in pairs]
         tokenised = time.perf_counter()
         lengths = [len(row) for row in rows]
-        if as_served and packed.packing:
+        if as_served and packed.packs:
             plans = plan_even_batches(lengths, max_tokens=batch_tokens, at_once=at_once)
         else:
             plans = plan_micro_batches(lengths, max_tokens=batch_tokens)

@@ -121,7 +121,7 @@ class ServedCritic:
         self.max_tokens: int = self._model.encoder.max_tokens
         self.dtype: str = self._model.dtype
         self.loaded_at = int(time.time())
-        self.end_to_end = self._model.packing
+        self.end_to_end = self._model.packs
         self.shares_prompts = self._warm_up()
 
     @classmethod
