@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-_CHUNK_ELEMENTS = 2**25
-"""Logits that are held at once: 128 MiB in float32, 682 tokens of 49,152 words."""
+_CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**28}
+"""Logits that are held at once: on a CPU 128 MiB in float32, 682 tokens of 49,152 words; a GPU needs larger products."""
 
 
 def head_logprobs(
@@ -35,13 +37,12 @@ def head_logprobs(
         temperature: As :func:`token_logprobs` takes it.
         entropy_gradient: Likewise.
     """
+    of_logits = _fused_token_logprobs() if hidden.is_cuda else token_logprobs
 
     def figures(states: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return token_logprobs(
-            head(states), chosen, temperature=temperature, entropy_gradient=entropy_gradient
-        )
+        return of_logits(head(states), chosen, temperature=temperature, entropy_gradient=entropy_gradient)
 
-    size = max(1, _CHUNK_ELEMENTS // words)
+    size = max(1, _CHUNK_ELEMENTS.get(hidden.device.type, 2**25) // words)
     if len(targets) <= size:
         return figures(hidden, targets)
     chunks = zip(hidden.split(size), targets.split(size), strict=True)
@@ -88,3 +89,18 @@ def token_logprobs(
         probabilities = torch.softmax(logits, dim=-1)
         entropy = normaliser - (probabilities * logits).sum(-1)
     return chosen, entropy
+
+
+@cache
+def _fused_token_logprobs() -> Callable[..., tuple[Tensor, Tensor]]:
+    """:func:`token_logprobs` in a few kernels, which never write the logits in float32; itself where no compiler is."""
+    fused = torch.compile(token_logprobs, dynamic=True)
+    try:
+        fused(
+            torch.zeros(4, 8, device="cuda", dtype=torch.bfloat16),
+            torch.zeros(4, dtype=torch.int64, device="cuda"),
+        )
+    except Exception as error:  # noqa: BLE001 (of a compiler that is missing or broken, in many forms)
+        warnings.warn(f"log-probabilities are computed without fused kernels: {error}", stacklevel=2)
+        return token_logprobs
+    return fused
