@@ -41,9 +41,15 @@ def score(
     from gad_ray.evaluation.scoring import score_rows
 
     scored = score_rows(chosen, rows, key_env=key_env)
-    with _open(out, "w") as file:
-        for row in scored:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    try:
+        with _open(out, "w") as file:
+            for row in scored:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+    except OSError as error:
+        raise DataError(
+            f"cannot be written: {error.strerror}", where=out, hint="make room, or name another file"
+        ) from error
 
 
 def _open(name: str, mode: str) -> AbstractContextManager[IO[str]]:

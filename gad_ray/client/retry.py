@@ -83,7 +83,7 @@ class ClientSettings:
     concurrency: int = 8
 
 
-Reply = httpx.Response | httpx.TransportError
+Reply = httpx.Response | httpx.RequestError
 """What came of an attempt."""
 
 

@@ -288,7 +288,7 @@ class ScoreClient:
         def attempt() -> httpx.Response:
             try:
                 reply: Reply = self._sync.request(**request.sent)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 reply = error
             return request.accepted(reply, self._url)
 
@@ -299,7 +299,7 @@ class ScoreClient:
         async def attempt() -> httpx.Response:
             try:
                 reply: Reply = await self._async.request(**request.sent)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 reply = error
             return request.accepted(reply, self._url)
 

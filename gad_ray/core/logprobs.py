@@ -100,7 +100,7 @@ def _fused_token_logprobs() -> Callable[..., tuple[Tensor, Tensor]]:
             torch.zeros(4, 8, device="cuda", dtype=torch.bfloat16),
             torch.zeros(4, dtype=torch.int64, device="cuda"),
         )
-    except Exception as error:  # noqa: BLE001 (of a compiler that is missing or broken, in many forms)
+    except Exception as error:  # noqa: BLE001 (a compiler that is missing or broken shows in many ways)
         warnings.warn(f"log-probabilities are computed without fused kernels: {error}", stacklevel=2)
         return token_logprobs
     return fused

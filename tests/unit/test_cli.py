@@ -246,6 +246,16 @@ def test_a_load_that_cannot_be_is_refused(
     assert told in capsys.readouterr().err
 
 
+def test_scores_that_find_no_room_are_told(
+    scorer: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del scorer
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"content": "Hi", "response": "Hello"}\n')
+    assert run("score", "--critic", "c", "--in", str(rows), "--out", "/dev/full") == DataError.exit_code
+    assert "cannot be written: No space left on device" in capsys.readouterr().err
+
+
 def test_a_collection_from_no_url_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--in", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o.parquet")]
     assert run("data", "collect", "--endpoint", "nowhere", "--model", "m", *where) == 2

@@ -150,7 +150,7 @@ def test_options_and_key_are_sent(score_pairs: Callable[..., list[float]]):
 
 @pytest.mark.parametrize(
     "trouble",
-    [envelope(429), envelope(503), envelope(500), envelope(408), httpx.ConnectError("refused"), httpx.ReadError("cut"), httpx.ReadTimeout("slow")],
+    [envelope(429), envelope(503), envelope(500), envelope(408), httpx.ConnectError("refused"), httpx.ReadError("cut"), httpx.ReadTimeout("slow"), httpx.DecodingError("no gzip")],
 )  # fmt: skip
 def test_what_may_pass_is_tried_again_under_the_same_id(
     score_pairs: Callable[..., list[float]], trouble: Reply, pauses: list[float]
