@@ -40,8 +40,9 @@ _NAME = "each_row_alone"
 CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError)
 """What backbones raise when they are asked for something that they were not made for."""
 
-_BLOCK_TOKENS = 256
-"""Short rows are attended to so many tokens at a time: what the mask hides is computed, what it costs is less than a call."""
+_BLOCK_TOKENS = 1
+"""Short rows that fit into so many tokens are attended to in one call, behind a mask; 1: every row in a call of its own. 256
+spares 3 to 6 % of a pass, and lets a row's rounding depend on its company."""
 
 _here = threading.local()
 
