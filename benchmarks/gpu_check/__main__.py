@@ -461,11 +461,10 @@ def main() -> int:
             started = time.perf_counter()
             try:
                 PARTS[name](check)
-                _forget(check)
             except Exception:  # noqa: BLE001 (told, and the other parts go on)
                 traceback.print_exc()
                 check.demand(False, f"{name} ended with an error")
-                _forget(check)
+            _forget(check)
             _say(f"{name}: {time.perf_counter() - started:.0f} s")
             found = {**check.figures, "failures": check.failures}
             (options.out / "gpu_check.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Micro-batches: rows of similar length, padded on the right or packed end to end, within a budget of tokens."""
+"""Micro-batches: rows of similar length, within a budget of tokens."""
 
 from __future__ import annotations
 
@@ -146,12 +146,3 @@ def pad_rows(
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row
     return torch.from_numpy(padded).to(device)
-
-
-def pack_rows(
-    rows: Sequence[Sequence[int] | NDArray[np.int32]], *, device: torch.device | None = None
-) -> tuple[Int[Tensor, "1 tokens"], Int[Tensor, "1 tokens"]]:
-    """Rows of token ids end to end in one row, and the position of each token in the row it came from."""
-    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
-    positions = np.concatenate([np.arange(len(row), dtype=np.int64) for row in rows])
-    return torch.from_numpy(ids)[None].to(device), torch.from_numpy(positions)[None].to(device)

@@ -81,7 +81,7 @@ def find_target(target: str, output_dir: str) -> tuple[RunDirectory, KeptCritic 
     path = Path(target)
     if (path / "critic.json").is_file():
         return _run_above(path), _of_export(path)
-    if (path / "critic" / STATE_FILE).is_file():
+    if _is_checkpoint(path):
         return _run_above(path), _of_checkpoint(path)
     return find_run(target, output_dir), None
 
@@ -92,7 +92,7 @@ def check_critic(directory: Path) -> None:
     Raises:
         ModelError: If it does not.
     """
-    if not (directory / "critic" / STATE_FILE).is_file():
+    if not _is_checkpoint(directory):
         exported_fingerprint(directory)
 
 
@@ -133,7 +133,7 @@ def open_value_head(directory: Path, *, micro_batch_tokens: int | None = None) -
     Raises:
         GadError: If there is none, or it cannot be loaded.
     """
-    if not (directory / "critic" / STATE_FILE).is_file():
+    if not _is_checkpoint(directory):
         return ValueHeadCritic.exported(
             directory, micro_batch_tokens=micro_batch_tokens or MICRO_BATCH_TOKENS
         )
@@ -163,6 +163,10 @@ def first_with(critics: Sequence[KeptCritic], fingerprint: Fingerprint | None) -
     if fingerprint is None:
         return None
     return next((critic for critic in critics if critic.fingerprint == fingerprint), None)
+
+
+def _is_checkpoint(directory: Path) -> bool:
+    return (directory / "critic" / STATE_FILE).is_file()
 
 
 def _run_above(path: Path) -> RunDirectory:

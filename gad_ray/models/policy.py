@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from gad_ray.batch import Example, Float32, RolloutBatch, TrainBatch
 from gad_ray.config.models import ModelConfig
-from gad_ray.core.logprobs import head_logprobs, token_logprobs
+from gad_ray.core.logprobs import token_logprobs
 from gad_ray.core.packing import pad_rows
 from gad_ray.models.architecture import check_vocabulary
 from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.load import TORCH_DTYPES, apply_lora, load_causal_lm, plain_model
+from gad_ray.models.output_head import head_logprobs
 from gad_ray.models.sequence_packing import Packing, can_pack, packed_states, plan_passes
 from gad_ray.models.source import resolve_model
 
@@ -143,7 +144,7 @@ class PolicyModel(nn.Module):
     def packs(self) -> bool:
         """Whether rows go end to end, and a prompt that several begin with is computed once: it is tried at first use."""
         if self._packs is None:
-            decoder, _ = self._parts
+            decoder = self.decoder
             self._packs = (
                 self.packing
                 and self._head_is_plain

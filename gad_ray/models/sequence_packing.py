@@ -40,10 +40,6 @@ _NAME = "each_row_alone"
 CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError)
 """What backbones raise when they are asked for something that they were not made for."""
 
-_BLOCK_TOKENS = 1
-"""Short rows that fit into so many tokens are attended to in one call, behind a mask; 1: every row in a call of its own. 256
-spares 3 to 6 % of a pass, and lets a row's rounding depend on its company."""
-
 _here = threading.local()
 
 
@@ -68,15 +64,19 @@ class Packing:
         self.spans = packed.spans
         self.places = packed.places
         self._device = device
-        self._blocks: tuple[_Block, ...] | None = None
+        self._masks: dict[tuple[int, int], Tensor] = {}
         self._varlen: _Varlen | None = None
 
-    @property
-    def blocks(self) -> tuple[_Block, ...]:
-        """The same for attention a few rows at a time."""
-        if self._blocks is None:
-            self._blocks = _blocks(self.spans, self._device)
-        return self._blocks
+    def mask(self, span: Span) -> Bool[Tensor, "1 1 own all"] | None:
+        """What the tokens of a span may attend to: all of the prompt, and themselves causally. None without a prompt."""
+        if span.prompt is None:
+            return None
+        shape = (span.end - span.begin, span.prompt[1] - span.prompt[0])
+        if shape not in self._masks:
+            own, prompt = shape
+            mask = torch.ones(own, prompt + own, dtype=torch.bool, device=self._device)
+            self._masks[shape] = mask.tril(prompt)[None, None]
+        return self._masks[shape]
 
     @property
     def varlen(self) -> _Varlen:
@@ -84,57 +84,6 @@ class Packing:
         if self._varlen is None:
             self._varlen = _Varlen.of(self.spans, self._device)
         return self._varlen
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Tokens that are attended to in one call.
-
-    Attributes:
-        queries: Their places.
-        keys: Places of what they attend to, one after the other.
-        mask: [1, 1, queries, keys] who attends to whom; None where that is plainly causal.
-    """
-
-    queries: slice
-    keys: tuple[slice, ...]
-    mask: Bool[Tensor, "1 1 queries keys"] | None
-
-
-def _blocks(spans: Sequence[Span], device: torch.device) -> tuple[_Block, ...]:
-    """Spans in calls: short ones that follow upon each other together, behind a mask, a long one alone."""
-    found: list[_Block] = []
-    at = 0
-    while at < len(spans):
-        first, last = spans[at], at + 1
-        begin = first.begin if first.prompt is None else first.prompt[0]
-        if first.prompt is None:
-            while last < len(spans) and spans[last].end - begin <= _BLOCK_TOKENS:
-                last += 1
-        members = spans[at:last]
-        if len(members) > 1:
-            places = slice(begin, members[-1].end)
-            mask = torch.zeros(members[-1].end - begin, members[-1].end - begin, dtype=torch.bool)
-            for span in members:
-                own = slice(span.begin - begin, span.end - begin)
-                mask[own, own] = True
-                if span.prompt is not None:
-                    mask[own, span.prompt[0] - begin : span.prompt[1] - begin] = True
-            found.append(_Block(places, (places,), mask.tril()[None, None].to(device)))
-        else:
-            own = slice(first.begin, first.end)
-            prompt = () if first.prompt is None else (slice(*first.prompt),)
-            found.append(_Block(own, (*prompt, own), _behind_prompt(first, device)))
-        at = last
-    return tuple(found)
-
-
-def _behind_prompt(span: Span, device: torch.device) -> Tensor | None:
-    """Who attends to whom where a span's keys stand behind its prompt's."""
-    if span.prompt is None:
-        return None
-    own, prompt = span.end - span.begin, span.prompt[1] - span.prompt[0]
-    return torch.ones(own, prompt + own, dtype=torch.bool, device=device).tril(prompt)[None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,15 +292,13 @@ def _attend(
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and _varlen_attention() is not None:
         return _attend_at_once(query, key, value, packing.varlen, scale=options.get("scaling")), None
     found: list[Tensor] = []
-    for block in packing.blocks:
-        keys, values = (
-            part[:, :, block.keys[0]]
-            if len(block.keys) == 1
-            else torch.cat([part[:, :, one] for one in block.keys], dim=2)
-            for part in (key, value)
-        )
-        own = query[:, :, block.queries]
-        found.append(sdpa_attention_forward(module, own, keys, values, block.mask, **options)[0])
+    for span in packing.spans:
+        own, keys, values = (part[:, :, span.begin : span.end] for part in (query, key, value))
+        if span.prompt is not None:
+            first, behind = span.prompt
+            keys = torch.cat([key[:, :, first:behind], keys], dim=2)
+            values = torch.cat([value[:, :, first:behind], values], dim=2)
+        found.append(sdpa_attention_forward(module, own, keys, values, packing.mask(span), **options)[0])
     return torch.cat(found, dim=1), None
 
 
@@ -383,7 +330,7 @@ def _varlen_attention() -> Callable[..., Tensor] | None:
     except ImportError:
         return None
     known = inspect.signature(varlen_attn).parameters
-    # PyTorch 2.10 says causal by a flag, later ones by a window; heads that share keys are asked for from 2.12 on.
+    # Versions differ in how they are told "causal", and in whether heads that share keys have to be asked for.
     options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     if "enable_gqa" in known:
         options["enable_gqa"] = True

@@ -48,13 +48,13 @@ def serve_critic(
     Raises:
         GadError: If the critic cannot be served there.
     """
-    if critic is not None and not critic.is_dir():
-        raise ConfigError(
-            f"there is no directory {critic}",
-            where="--critic",
-            hint="give a run's checkpoint or exports/critic",
-        )
     if critic is not None:
+        if not critic.is_dir():
+            raise ConfigError(
+                f"there is no directory {critic}",
+                where="--critic",
+                hint="give a run's checkpoint or exports/critic",
+            )
         check_critic(critic)
     source = {
         "critic": None if critic is None else str(critic.resolve()),

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from gad_ray.config.models import ModelConfig
 from gad_ray.core.pooling import MeanPooling
-from gad_ray.models import sequence_packing
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.pairs import TokenRow
 from gad_ray.models.policy import PolicyModel, SequenceRow
@@ -83,16 +82,6 @@ def test_values_and_gradients_are_those_of_padded_rows(
     (packed, gradient), (padded, wanted) = found
     torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
     assert float((gradient - wanted).norm() / wanted.norm()) < (1e-6 if dtype is torch.float64 else 1e-5)
-
-
-@pytest.mark.parametrize("block", [1, 64, 10_000])
-def test_it_does_not_matter_how_many_rows_are_attended_to_at_once(
-    block: int, tied_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, values = policy(tied_model, packing=True, checkpointing=False)
-    wanted = values().detach()
-    monkeypatch.setattr(sequence_packing, "_BLOCK_TOKENS", block)
-    torch.testing.assert_close(values().detach(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_only_what_must_be_computed_is(tied_model: Path) -> None:
