@@ -220,7 +220,7 @@ def _head(check: Check, compute: Precision) -> None:
     shape = check.shape(SMALL)
     rows = draw_rows(shape, 4, [1020] if not check.small else [60], groups=16)
     config = ModelConfig(model=check.model(shape, "float32"), compute=compute, chat_template="chatml")
-    model = PolicyModel.build(config).to(check.device)
+    model = PolicyModel.build(config, packing=True).to(check.device)
     assert model.packs
     packing = Packing(rows, device=check.device)
     decoder = model.decoder
@@ -364,6 +364,7 @@ def _critic(
             model=_model_config(directory),
             optimizer=OptimizerConfig(lr=1e-6),
             micro_batch_tokens=64 if check.small else 8192,
+            packing=True,
         ),
         seed=0,
         total_steps=100,

@@ -76,7 +76,7 @@ class CriticModel(nn.Module):
         pooling: PoolingSettings,
         max_tokens: int,
         dtype: str,
-        packing: bool = True,
+        packing: bool = False,
         updates: int = 0,
     ) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class CriticModel(nn.Module):
         pooling: PoolingSettings,
         max_tokens: int,
         seed: int,
-        packing: bool = True,
+        packing: bool = False,
     ) -> CriticModel:
         """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.dtype``.
 
@@ -144,7 +144,7 @@ class CriticModel(nn.Module):
         if is_adapted(cast(Any, self.backbone)) or self.device.type != "cpu":
             return self
         pack_linears(self.backbone)
-        self._packs = None
+        self.packing, self._packs = True, None
         return self
 
     @property

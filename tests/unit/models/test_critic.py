@@ -103,8 +103,9 @@ def test_the_end_of_turn_token_is_not_scored(critic: CriticModel, chat: ChatForm
 def test_no_gradient_reaches_the_values_of_prompt_and_padding(
     critic: CriticModel, packs: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    assert critic.packs
-    monkeypatch.setattr(critic, "_packs", packs)
+    monkeypatch.setattr(critic, "packing", packs)
+    monkeypatch.setattr(critic, "_packs", None)
+    assert critic.packs is packs
     rows = [critic.encoder.encode(PAIRS[0]), critic.encoder.encode(pair("Hello!", "Hi"))]
     seen: list[torch.Tensor] = []
 
