@@ -28,6 +28,7 @@ from gad_ray.cli import (
     serve,
     train,
 )
+from gad_ray.cli.arguments import say
 from gad_ray.errors import GadError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _show(error: GadError) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"gad-ray {__version__}")
+        say(f"gad-ray {__version__}")
         raise typer.Exit
 
 

@@ -1,7 +1,8 @@
-"""Arguments that several commands share."""
+"""What several commands share: arguments, and how they print."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -26,3 +27,14 @@ EndpointKey = Annotated[
 RecipeName = Annotated[
     str, typer.Argument(metavar="NAME", help="The recipe's name; see gad-ray recipes list.")
 ]
+
+
+def say(text: str, *, nl: bool = True) -> None:
+    """Print for people and pipes, in the encoding that the terminal has.
+
+    Args:
+        text: What to print.
+        nl: Whether the line ends behind it.
+    """
+    # Left to choose, typer writes UTF-8 where standard output says that it is ASCII.
+    typer.echo(text, file=sys.stdout, nl=nl)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from gad_ray.cli.arguments import say
 from gad_ray.errors import ConfigError, DataError
 from gad_ray.findings import Severity
 
@@ -79,7 +80,7 @@ def diagnose(
             )
         fired = _judge_critic(critic, data, num_rows=rows, language=language, as_json=as_json)
     elif rules:
-        typer.echo(rules_page(language), nl=False)
+        say(rules_page(language), nl=False)
         return
     else:
         if stage is not None:
@@ -104,7 +105,7 @@ def _judge_run(
     told = None if facts is None else read_facts(facts)
     diagnosis = diagnose(read_history(source, facts=told, stage=stage), language=language)
     if as_json:
-        typer.echo(json.dumps(findings_to_json(diagnosis.fired), ensure_ascii=False, indent=2))
+        say(json.dumps(findings_to_json(diagnosis.fired), ensure_ascii=False, indent=2))
     else:
         print_diagnosis(diagnosis)
     return diagnosis.fired
@@ -149,7 +150,7 @@ def _judge_critic(
             "findings": findings_to_json(verdict.fired),
             "verdict": verdict.verdict,
         }
-        typer.echo(json.dumps(told, ensure_ascii=False, indent=2, allow_nan=False))
+        say(json.dumps(told, ensure_ascii=False, indent=2, allow_nan=False))
     else:
         print_critic_verdict(directory, data, figures, verdict, left_out, language)
     return verdict.fired

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gad_ray.cli.arguments import Json
+from gad_ray.cli.arguments import Json, say
 from gad_ray.findings import Severity, print_finding
 
 _VERDICTS = {Severity.OK: "ok", Severity.WARNING: "warn", Severity.CRITICAL: "fail"}
@@ -37,7 +37,7 @@ def doctor(
             }
             for finding in findings
         ]
-        typer.echo(json.dumps({"ok": not failed, "findings": told}, indent=1, ensure_ascii=False))
+        say(json.dumps({"ok": not failed, "findings": told}, indent=1, ensure_ascii=False))
         raise typer.Exit(int(failed))
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gad_ray.activity import tells
-from gad_ray.cli.arguments import EndpointKey, Json, RunOrCritic, RunsDirectory
+from gad_ray.cli.arguments import EndpointKey, Json, RunOrCritic, RunsDirectory, say
 
 if TYPE_CHECKING:
     from gad_ray.critics import Critic
@@ -36,7 +36,7 @@ def evaluate(
 
     found = evaluate_again(target, output_dir=runs, step=step)
     if as_json:
-        typer.echo(json.dumps(_evaluation_json(found), indent=1))
+        say(json.dumps(_evaluation_json(found), indent=1))
     else:
         _print_evaluation(found)
 
@@ -70,7 +70,7 @@ def replay(
         critic = open_critic(via, key_env=key_env)
     found = run(target, output_dir=runs, step=step, via=critic, tolerance=tolerance)
     if as_json:
-        typer.echo(json.dumps(_replay_json(found), indent=1, ensure_ascii=False))
+        say(json.dumps(_replay_json(found), indent=1, ensure_ascii=False))
     else:
         _print_replay(found)
     raise typer.Exit(0 if found.same_scores else 1)

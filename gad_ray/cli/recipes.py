@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gad_ray.cli.arguments import RecipeName
+from gad_ray.cli.arguments import RecipeName, say
 from gad_ray.errors import ConfigError
 
 
@@ -19,14 +19,14 @@ def recipes_list() -> None:
     width = max(map(len, names))
     for name in names:
         comment = find_recipe(name).read_text(encoding="utf-8").partition("\n")[0]
-        typer.echo(f"{name:{width}}  {comment.removeprefix('#').strip()}")
+        say(f"{name:{width}}  {comment.removeprefix('#').strip()}")
 
 
 def recipes_show(name: RecipeName) -> None:
     """Print a recipe."""
     from gad_ray.config.load import find_recipe
 
-    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    say(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
 
 def recipes_copy(
@@ -59,4 +59,4 @@ def recipes_copy(
             where=str(target),
             hint="name a file in a writable directory",
         ) from error
-    typer.echo(f"{target}  (start it: gad-ray train {target})")
+    say(f"{target}  (start it: gad-ray train {target})")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gad_ray.cli.arguments import say
+
 
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN …", help="Names or paths; several are compared.")],
@@ -20,4 +22,4 @@ def report(
 
     path = write_reports(runs, out=out)
     # Never wrapped: a path is there to be copied.
-    typer.echo(f"{path}  ({path.stat().st_size / 2**20:.1f} MiB)")
+    say(f"{path}  ({path.stat().st_size / 2**20:.1f} MiB)")

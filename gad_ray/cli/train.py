@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeGuard, get_args
 
 import typer
 
-from gad_ray.cli.arguments import DryRun, Recipe
+from gad_ray.cli.arguments import DryRun, Recipe, say
 from gad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -104,16 +104,16 @@ def _dry_run(config: RunConfig, fit: FitMethod | None = None, *, resume: str | N
     from gad_ray.findings import print_finding
 
     found = dry_run(config, fit=fit)
-    typer.echo("# the configuration, resolved")
-    typer.echo(to_yaml(found.config))
+    say("# the configuration, resolved")
+    say(to_yaml(found.config))
     for title, lines in found.sections.items():
-        typer.echo(title)
+        say(title)
         for line in lines:
-            typer.echo(f"  {line}")
+            say(f"  {line}")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for finding in found.findings:
         print_finding(finding, console)
     if found.problems:
         return ConfigError.exit_code
-    typer.echo("dry run: nothing stands against this run")
+    say("dry run: nothing stands against this run")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ def serve_critic(
         warn_of_slow_critic(critic, on_gpu=chosen.gpus_per_replica > 0)
 
     def ready(url: str) -> None:
-        typer.echo(f"serving {critic or follow} at {url} (Ctrl-C ends it)")
+        typer.echo(f"serving {critic or follow} at {url} (Ctrl-C ends it)", file=sys.stdout)
 
     return serve_until_signal(chosen, host=host, port=port, on_ready=ready)
 
