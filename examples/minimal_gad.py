@@ -40,8 +40,7 @@ class Critic(nn.Module):
     def __init__(self, model: str) -> None:
         super().__init__()
         self.backbone = AutoModel.from_pretrained(model, dtype=torch.float32)
-        self.head = nn.Linear(self.backbone.config.hidden_size, 1)
-        nn.init.zeros_(self.head.bias)
+        self.head = nn.Linear(self.backbone.config.hidden_size, 1, bias=False)
 
     def forward(self, prompt: list[int], answer: list[int]) -> Tensor:
         """The score of an answer: a scalar."""

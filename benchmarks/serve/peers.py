@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gad_ray.actors.process import runtime_env
-from gad_ray.bench.serve.contest import Way, saturating, score_gap_but_constant, shares, speeds, take_turns
+from gad_ray.bench.serve.contest import Way, saturating, score_gap, shares, speeds, take_turns
 from gad_ray.bench.serve.load import Request
 from gad_ray.bench.serve.servers import Command, Server, endpoint
 from gad_ray.bench.serve.setting import Setting
@@ -63,7 +63,7 @@ def measure_peers(setting: Setting) -> dict[str, Any]:
         row["ours_is_faster"] = shares(played, first, of=name)
     # Ours are by the critic's own pooling; these two are by the last token, and have to be the same.
     loop, *others = [name for name in figures if not name.startswith(own.name)]
-    gaps = [score_gap_but_constant(played, name, of=loop) for name in others]
+    gaps = [score_gap(played, name, of=loop) for name in others]
     return {
         "pairs": len(pairs),
         "tokens": tokens,

@@ -346,7 +346,7 @@ def make_versions(critic: Path, directory: Path, *, count: int) -> list[Path]:
             for weight in opened.model.parameters():
                 noise = torch.randn(weight.shape, generator=generator).to(weight.dtype)
                 weight.mul_(1.0 + _NOISE * noise)
-            opened.model.head.bias.add_(float(number))
+            opened.model.head.weight.mul_(1.0 + number)
         export_critic(opened.model, path, step=number + 1, temperature=opened.temperature)
     return paths
 

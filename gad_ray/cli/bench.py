@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gad_ray.activity import doing, tells
+from gad_ray.cli.arguments import Json, say
 from gad_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,6 +127,72 @@ def bench_serve(
         seconds=seconds,
         seed=seed,
     )
+
+
+@tells
+def bench_step(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE-or-PATH", help="Gives model, data and settings to both sides.")
+    ] = "quickstart",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings for the game.")
+    ] = None,
+    peer: Annotated[str, typer.Option(help="The system beside it: trl.")] = "trl",
+    shape: Annotated[
+        str, typer.Option(metavar="PxRxT", help="Prompts of a step × responses to each × tokens of each.")
+    ] = "4x4x48",
+    precision: Annotated[
+        str, typer.Option(help="Of all models: float32 or bfloat16; auto: the faster one here.")
+    ] = "auto",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a round that count; one more comes first.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the order alternates.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where runs and figures go.")] = Path(
+        "runs/bench-step"
+    ),
+    python: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Python that has the peer; left out: one is set up.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A step of the game beside a GRPO step of TRL: equal prompts, lengths, precision and threads."""
+    from gad_ray.bench.step.study import Shape, StepBench, table
+    from gad_ray.config import load_config
+    from gad_ray.precision import resolve_precision
+
+    if peer != "trl":
+        raise ConfigError(f"there is no peer {peer!r}", where="--peer", hint="take trl")
+    if precision not in ("auto", *PRECISIONS):
+        raise ConfigError(
+            f"there is no precision {precision!r}",
+            where="--precision",
+            hint=f"take auto, {' or '.join(PRECISIONS)}",
+        )
+    config = load_config(recipe, overrides or ())
+    if precision == "auto":
+        precision = resolve_precision(config).config.policy.model.dtype
+    figures = StepBench(
+        recipe=recipe,
+        overrides=tuple(overrides or ()),
+        shape=Shape.parse(shape),
+        precision="bfloat16" if precision == "bfloat16" else "float32",
+        steps=steps,
+        rounds=rounds,
+        out=out.resolve(),
+        peer=python,
+    ).run()
+    if as_json:
+        say(json.dumps(figures, indent=1))
+        return
+    head, *rows = table(figures)
+    ratio = figures["ratio"]
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(shown(f"{shape}, {precision}, {figures['machine']}", head, rows))
+    console.print(
+        f"game / TRL = {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f} over {rounds} rounds)"
+    )
+    console.print(f"figures: {out.resolve() / 'step.json'}", soft_wrap=True)
 
 
 def measure_serving(

@@ -45,18 +45,21 @@ _SAME_VALUE = {"float32": 1e-4, "bfloat16": 0.05}
 
 
 class ValueHead(nn.Module):
-    """Hidden state → one value per token, in float32 whatever the backbone computes in."""
+    """Hidden state → one value per token, in float32 whatever the backbone computes in.
+
+    Without a bias: only differences of scores are learned from, so that its gradient would be rounding alone, of which Adam
+    makes steps of the learning rate.
+    """
 
     def __init__(self, hidden_size: int, *, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         # Small enough that the first scores are near zero, not zero: the backbone must get a gradient.
         self.weight = nn.Parameter(torch.randn(hidden_size, generator=generator) / (hidden_size + 1))
-        self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, hidden: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq"]:
-        """hidden · weight + bias, in float32."""
-        return hidden.float() @ self.weight + self.bias
+        """hidden · weight, in float32."""
+        return hidden.float() @ self.weight
 
 
 class CriticModel(nn.Module):

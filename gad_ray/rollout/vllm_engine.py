@@ -96,7 +96,9 @@ class VllmEngine:
                 repetition_penalty=sampling.repetition_penalty,
                 max_tokens=sampling.max_tokens,
                 seed=request.seed,
+                # The tokens that end a response are these alone, whatever the model's files say.
                 stop_token_ids=self._stop,
+                ignore_eos=True,
                 logprobs=0,
                 detokenize=False,
             )

@@ -236,7 +236,7 @@ def test_a_new_critic_of_the_run_takes_over_without_a_lost_request_and_a_bad_one
 ) -> None:
     old = learner.fingerprint().digest
     with torch.no_grad():
-        learner.model.head.bias.add_(1.0)
+        learner.model.head.weight.mul_(2.0)
     new = learner.fingerprint().digest
     body = {"queries": PROMPTS[0], "documents": [TEACHER[0], "No."]}
     answers: list[httpx.Response] = []
@@ -255,11 +255,11 @@ def test_a_new_critic_of_the_run_takes_over_without_a_lost_request_and_a_bad_one
     }
     assert all(answer.status_code == 200 for answer in answers)
     assert len(scores[old]) + len(scores[new]) == len(answers), "each names one of the two"
-    for fingerprint, offset in ((old, 0.0), (new, 1.0)):
-        np.testing.assert_allclose(scores[fingerprint], scores[new][0] - 1.0 + offset, atol=1e-4, rtol=0)
+    for fingerprint, factor in ((old, 1.0), (new, 2.0)):
+        np.testing.assert_allclose(scores[fingerprint], scores[old][0] * factor, atol=1e-4, rtol=0)
 
     with torch.no_grad():
-        learner.model.head.bias.fill_(torch.nan)
+        learner.model.head.weight.fill_(torch.nan)
     learner.export(critic_dir)
     wait_until(lambda: served.written().count("is refused") >= 2, what="the refusals", deadline_s=300.0)
     assert both_have_it()

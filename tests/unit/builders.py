@@ -267,7 +267,7 @@ def assert_gradients_close(
 ) -> None:
     """Every tensor of a gradient differs by at most ``relative`` of its norm, or of 1 % of the whole gradient's.
 
-    What cancels (the head's bias under a loss of differences) is as exact as the parts that it is left of.
+    A gradient that nearly cancels is as exact as the parts that it is left of.
     """
     whole = float(torch.stack([tensor.norm() for tensor in wanted.values()]).norm())
     assert whole > 1e-4, "a gradient of nothing shows nothing"

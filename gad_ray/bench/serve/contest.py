@@ -100,18 +100,8 @@ def shares(played: Sequence[Mapping[str, Scored]], name: str, *, of: str) -> dic
 
 def score_gap(played: Sequence[Mapping[str, Scored]], name: str, *, of: str) -> float:
     """The largest difference between the scores of two ways, over all rounds."""
-    return max(map(abs, _gaps(played, name, of)))
-
-
-def score_gap_but_constant(played: Sequence[Mapping[str, Scored]], name: str, *, of: str) -> float:
-    """The same, where all scores of one way may be higher by the same number: one head has a bias, the other none."""
-    gaps = _gaps(played, name, of)
-    return max(gaps) - min(gaps)
-
-
-def _gaps(played: Sequence[Mapping[str, Scored]], name: str, of: str) -> list[float]:
-    return [
-        mine - theirs
+    return max(
+        abs(mine - theirs)
         for turn in played
         for mine, theirs in zip(turn[name].scores, turn[of].scores, strict=True)
-    ]
+    )

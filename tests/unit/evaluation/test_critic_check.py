@@ -24,11 +24,11 @@ from gad_ray.models.pairs import Pair
 from tests.unit.builders import PROMPTS, STUDENT, TEACHER, critic_config, critic_learner, pair
 
 
-def opened_of(tied_model: Path, *, scale: float = 1.0, bias: float = 0.0) -> ValueHeadCritic:
+def opened_of(tied_model: Path, *, scale: float = 1.0, level: float = 0.0) -> ValueHeadCritic:
     critic = critic_learner(critic_config(tied_model)).model.eval()
     with torch.no_grad():
         critic.head.weight.mul_(scale)
-        critic.head.bias.fill_(bias)
+    critic.head.register_forward_hook(lambda _, __, values: values + level)
     return ValueHeadCritic(model=critic, step=7, temperature=5.0)
 
 
@@ -107,15 +107,15 @@ def test_rows_without_a_students_answer_have_no_difference_and_long_ones_are_lef
 
 
 @pytest.mark.parametrize(
-    ("scale", "bias", "rules"),
+    ("scale", "level", "rules"),
     [
         (0.0, 0.0, {"token-values-collapsed", "score-collapse"}),
         (1.0, float("nan"), {"critic-not-finite"}),
         (0.0, 30.0, {"token-values-collapsed", "token-values-extreme", "mean-score-far-from-zero"}),
     ],
 )
-def test_a_sick_critic_is_named_as_what_it_is(tied_model: Path, scale: float, bias: float, rules: set[str]):
-    figures = check_critic(opened_of(tied_model, scale=scale, bias=bias), ROWS)
+def test_a_sick_critic_is_named_as_what_it_is(tied_model: Path, scale: float, level: float, rules: set[str]):
+    figures = check_critic(opened_of(tied_model, scale=scale, level=level), ROWS)
     fired = judge_critic(figures).fired
     assert rules <= {one.finding.rule for one in fired}
     assert judge_critic(figures, language="zh").verdict.startswith("严重异常")

@@ -136,7 +136,7 @@ def test_equal_texts_of_a_group_are_computed_once(
 def test_scores_that_are_not_finite_are_refused_as_such(tied_model: Path, prompts, rollouts):
     learner = learner_of(tied_model)
     with torch.no_grad():
-        learner.model.head.bias.fill_(float("nan"))
+        learner.model.head.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match=r"12 of 12 pairs have a score that is not finite"):
         learner.score_and_update(prompts, rollouts)
 

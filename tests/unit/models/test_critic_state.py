@@ -88,7 +88,7 @@ def _lacking_weight(state: CriticState) -> CriticState:
 
 
 def _other_head(state: CriticState) -> CriticState:
-    return replace(state, head={**state.head, "bias": np.asarray(state.head["bias"] + 1)})
+    return replace(state, head={**state.head, "weight": state.head["weight"] + 1})
 
 
 def _other_template(state: CriticState) -> CriticState:

@@ -21,7 +21,6 @@ def make_learner(model_dir: Path, *, seed: int = 0) -> CriticLearner:
     learner = critic_learner(critic_config(model_dir, max_tokens=MAX_TOKENS))
     with torch.no_grad():
         learner.model.head.weight.mul_(20.0 + seed)  # the fresh head's scores are close to 0
-        learner.model.head.bias.fill_(0.25)
     return learner
 
 

@@ -211,7 +211,7 @@ def spoil(directory: Path, how: str) -> None:
         meta.write_text(json.dumps({**told, "pooling": {"name": "last"}}))
     elif how == "other head":
         tensors = load_file(directory / "head.safetensors")
-        save_file({**tensors, "bias": tensors["bias"] + 1}, directory / "head.safetensors")
+        save_file({**tensors, "weight": tensors["weight"] + 1}, directory / "head.safetensors")
     elif how == "halved ranks":
         tensors = load_file(weights)
         tensors = {name: t[:2] if ".lora_A." in name else t for name, t in tensors.items()}

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import pytest
 
 from gad_ray.batch import PublishedCritic
@@ -156,7 +155,7 @@ def test_a_replica_serves_each_new_critic_and_one_that_comes_later_the_newest_al
 
 
 def test_a_broken_critic_is_refused_and_told_and_the_next_one_served(states: list[CriticState]):
-    broken = replace(states[1], head={**states[1].head, "bias": np.asarray(np.float32(7.0))})
+    broken = replace(states[1], head={**states[1].head, "weight": states[1].head["weight"] + 1})
 
     async def call(client: Direct, versions: Versions, subscriber: Subscriber) -> None:
         await client.channel.offer(offered(states[0]))

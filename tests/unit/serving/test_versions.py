@@ -163,7 +163,7 @@ def test_a_critic_whose_weights_are_not_finite_is_refused_even_if_it_is_what_was
 ):
     learner = make_learner(tied_model)
     with torch.no_grad():
-        learner.model.head.bias.fill_(torch.nan)
+        learner.model.head.weight.fill_(torch.nan)
     learner.export(tmp_path / "nan")
 
     async def call(service: ScoringService, versions: Versions) -> None:

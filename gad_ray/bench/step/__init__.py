@@ -1,0 +1,1 @@
+"""A step of the game beside a step of a peer's."""
