@@ -89,7 +89,7 @@ class CriticConfig(StrictModel):
     micro_batch_tokens: int = Field(default=16384, ge=1)
     """Tokens that one forward pass computes; gradients accumulate over the passes."""
 
-    packing: bool = False
+    packing: bool = True
     """Put the pairs of a forward pass end to end, none seeing another and a prompt that several share computed once, in
     place of padding each. A backbone that cannot (layers with a window, an attention of its own) is padded."""
 

@@ -113,7 +113,7 @@ class PolicyConfig(StrictModel):
     micro_batch_tokens: int = Field(default=16384, ge=1)
     """Tokens that one forward pass computes; gradients accumulate over the passes."""
 
-    packing: bool = False
+    packing: bool = True
     """Put the rows of a forward pass end to end, none seeing another and a prompt that several share computed once, in
     place of padding each. A model that cannot (layers with a window, an attention of its own) is padded."""
 

@@ -12,14 +12,14 @@ NO_RATE = 1e-30
 
 SAME_IN_EVERY_ARRANGEMENT = {
     "critic/d_acc": 0.0,
-    "critic/d_loss": 1e-4,
-    "critic/score_diff": 1e-4,
-    "critic/grad_norm": 1e-3,
-    "critic/rewards/mean": 1e-4,
-    "actor/pg_loss": 1e-4,
-    "actor/kl_loss": 1e-4,
-    "actor/entropy": 1e-4,
-    "actor/grad_norm": 1e-3,
+    "critic/d_loss": 1e-5,
+    "critic/score_diff": 1e-5,
+    "critic/grad_norm": 1e-5,
+    "critic/rewards/mean": 1e-5,
+    "actor/pg_loss": 1e-5,
+    "actor/kl_loss": 1e-5,
+    "actor/entropy": 1e-5,
+    "actor/grad_norm": 1e-5,
     "response_length/mean": 0.0,
 }
 

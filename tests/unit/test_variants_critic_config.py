@@ -129,7 +129,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         "critic.replay={size: 10, ratio: 0.25, max_age: 3}",
         {"replay": {"size": 10, "ratio": 0.25, "max_age": 3}},
     ),
-    ("critic.packing=true", {"packing": True}),
+    ("critic.packing=false", {"packing": False}),
 ]
 
 
@@ -187,7 +187,7 @@ def test_every_variant_survives_a_round_trip(tmp_path) -> None:
         "critic.pooling={name: blend, blend_start: 254, blend_end: 500}",
         "critic.replay={size: 10, ratio: 0.25, max_age: 3}",
         "critic.truncated=exclude",
-        "critic.packing=true",
+        "critic.packing=false",
     ]
     config = load_config("quickstart", overrides)
     assert isinstance(config.critic.loss, CrossEntropyLoss)

@@ -59,7 +59,7 @@ def test_two_ranks_have_together_the_gradients_of_one(outcomes: Outcomes, case: 
 def test_two_ranks_end_with_the_same_weights_and_those_of_one(outcomes: Outcomes, case: str):
     first, second = (outcomes.of_rank(rank, case).weights for rank in (0, 1))
     assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
-    # A weight that no gradient but rounding reaches (the head's bias under normalised scores) ends near 0.
+    # A weight that no gradient but rounding reaches ends near 0.
     assert_close(first, outcomes.alone[case].weights, relative=1e-5, absolute=1e-6)
 
 

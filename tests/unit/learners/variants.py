@@ -99,14 +99,13 @@ REPLAY = ReplayConfig(size=100, ratio=0.5)
 CRITICS: dict[str, dict[str, Any]] = {
     **{name: {"loss": loss} for name, loss in CRITIC_LOSSES.items()},
     **{f"pooling {name}": {"loss": CRITIC_LOSSES["fixed"], "pooling": p} for name, p in POOLINGS.items()},
-    "packing": {"loss": CRITIC_LOSSES["fixed"], "packing": True},
+    "padded": {"loss": CRITIC_LOSSES["fixed"], "packing": False},
     "excluded": {"loss": CRITIC_LOSSES["fixed"], "truncated": "exclude"},
     "replay": {"loss": CRITIC_LOSSES["fixed"], "replay": REPLAY},
     "several updates": {"loss": CRITIC_LOSSES["free"], "updates_per_step": 2},
     "all at once": {
         "loss": NORMALISED,
         "pooling": POOLINGS["blend"],
-        "packing": True,
         "truncated": "exclude",
         "replay": REPLAY,
     },
