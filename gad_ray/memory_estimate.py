@@ -139,7 +139,7 @@ def _reference(config: RunConfig, facts: ModelFacts) -> int:
     if config.policy.kl.coefficient == 0.0:
         return 0
     if model.lora is not None:
-        return _adapter_parameters(facts, model.lora) * _BYTES["float32"]
+        return adapter_parameters(facts, model.lora) * _BYTES["float32"]
     return facts.num_parameters * _BYTES[model.dtype]
 
 
@@ -181,7 +181,7 @@ def estimate_fit_memory(config: RunConfig, *, policy: ModelFacts, engine: str) -
 
 def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: bool) -> dict[str, int]:
     compute, master = _BYTES[model.dtype], _BYTES[model.master]
-    trained = facts.num_parameters if model.lora is None else _adapter_parameters(facts, model.lora)
+    trained = facts.num_parameters if model.lora is None else adapter_parameters(facts, model.lora)
     copies = (
         0 if compute == master else 1
     )  # weights of another precision than the trained ones are kept beside them
@@ -210,7 +210,8 @@ def _known(size: int | None) -> int:
     return size
 
 
-def _adapter_parameters(facts: ModelFacts, lora: LoraConfig) -> int:
+def adapter_parameters(facts: ModelFacts, lora: LoraConfig) -> int:
+    """About how many weights the adapters of a model have."""
     widths = (
         1 + (_MLP_WIDTH if name in {"gate_proj", "up_proj", "down_proj"} else 1)
         for name in lora.target_modules

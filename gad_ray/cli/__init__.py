@@ -22,6 +22,7 @@ from gad_ray.cli import (
     diagnose,
     doctor,
     evaluate,
+    plan,
     recipes,
     report,
     score,
@@ -127,6 +128,7 @@ def _root(
 # In the order in which they are listed.
 app.command("train")(train.train)
 app.command("fit")(train.fit)
+app.command("plan")(plan.plan)
 recipes_app.command("list")(recipes.recipes_list)
 recipes_app.command("show")(recipes.recipes_show)
 recipes_app.command("copy")(recipes.recipes_copy)

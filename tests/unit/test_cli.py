@@ -28,7 +28,7 @@ def run(*arguments: str) -> int:
 COMMANDS = (
     *("train", "fit", "recipes list", "recipes show", "recipes copy", "data collect", "data report"),
     *("bench methods", "bench serve", "evaluate", "replay", "compare", "score", "serve", "report"),
-    *("diagnose", "doctor"),
+    *("diagnose", "doctor", "plan"),
 )
 
 

@@ -41,6 +41,7 @@ FLOORS: dict[str, int] = {
     "observability": 4,
     "health": 5,
     "evaluation": 5,
+    "planning": 5,
     "report": 5,
     "actors": 6,
     "quality": 6,
@@ -84,6 +85,7 @@ WITHOUT_TORCH = {
     "data",
     "report",
     "cli",
+    "planning",
 }
 
 
