@@ -91,17 +91,22 @@ def _measured(
     def length(name: str) -> float:
         return median(_number(row, name) for row in rows)
 
+    lengths = Lengths(
+        prompt=length("prompt_length/mean"),
+        response=length("response_length/mean"),
+        longest=length("response_length/max"),
+        teacher=length("response_length/teacher_mean"),
+    )
+    if not min(lengths.prompt, lengths.response, lengths.teacher):
+        raise DataError(
+            "the run has not logged how long its texts are", where=run, hint="take a run of this version"
+        )
     return Measured(
         run=run,
         config=config,
         stage=stage,
         num_steps=len(rows),
-        lengths=Lengths(
-            prompt=length("prompt_length/mean"),
-            response=length("response_length/mean"),
-            longest=length("response_length/max"),
-            teacher=length("response_length/teacher_mean"),
-        ),
+        lengths=lengths,
         parts={part: median(values) for part, values in parts.items()},
         fit=fit,
         step=median(steps),

@@ -161,8 +161,10 @@ def _stages(
     config: RunConfig, cost: _Cost, lengths: Lengths, calibration: Calibration
 ) -> tuple[StagePlan, ...]:
     game = calibration.applied(cost.parts(lengths))
-    alone = {**game, "policy": 0.0, "sync": 0.0}
-    fitted = {**game, "policy": calibration.fitted(cost.fit(lengths))}
+    # The KL penalty is the game's alone.
+    before = game | ({"reward": 0.0} if config.policy.kl.in_reward else {})
+    alone = before | {"policy": 0.0, "sync": 0.0}
+    fitted = before | {"policy": calibration.fitted(cost.fit(lengths))}
     warmup, adversarial = (_num_steps(config, stage, lengths) for stage in ("warmup", "adversarial"))
     num_fitted = 0
     if config.stages.warmup.policy == "cross_entropy":

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.unit.planning.published import PAPER, REPLICATION
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "plan.md"
