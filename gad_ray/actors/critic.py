@@ -21,10 +21,12 @@ from gad_ray.batch import (
     merge_metrics,
 )
 from gad_ray.config.run import RunConfig
+from gad_ray.critics.base import Critic
 from gad_ray.critics.frozen import FrozenCriticLearner
 from gad_ray.critics.store import FINGERPRINT_FILE, open_critic
 from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners.critic import CriticLearner
+from gad_ray.machine import returning_memory
 from gad_ray.models.critic_state import frame_of
 from gad_ray.observability.files import write_text
 
@@ -81,7 +83,8 @@ class CriticActor(LearnerActor):
         """
         fingerprint = self.learner.fingerprint() if recorded else None
         num_watched = self._config.records.token_values if recorded else 0
-        scores, stats = self.learner.score_and_update(prompts, rollouts.join(), num_watched=num_watched)
+        with returning_memory():
+            scores, stats = self.learner.score_and_update(prompts, rollouts.join(), num_watched=num_watched)
         if fingerprint is not None:
             told = {"critic/fingerprint": float(fingerprint.number)}
             stats = dataclasses.replace(stats, metrics=merge_metrics(stats.metrics, told))
@@ -94,7 +97,8 @@ class CriticActor(LearnerActor):
     @ray.method(num_returns=2)
     def score_batch(self, prompts: PromptBatch, rollouts: Rollouts) -> tuple[ScoreBatch, int]:
         """Score samples without learning from them; the second value is their number."""
-        scores = self.learner.score_batch(prompts, rollouts.join())
+        with returning_memory():
+            scores = self.learner.score_batch(prompts, rollouts.join())
         return scores, len(scores)
 
     @ray.method
@@ -134,9 +138,13 @@ class CriticActor(LearnerActor):
             prompts: The held-out prompts.
             answers: The answers of one or more policies.
         """
-        tokens = self._config.critic.micro_batch_tokens
-        critic = self.learner if exported is None else open_critic(exported, micro_batch_tokens=tokens)
         texts = [list(zip(batch.example_ids, batch.texts, strict=True)) for batch in answers]
-        scored = score_texts(critic, prompts, texts)
+        with returning_memory():
+            scored = score_texts(self._critic(exported), prompts, texts)
         fingerprint = self.learner.fingerprint() if exported is None else None
         return [dataclasses.replace(scores, fingerprint=fingerprint) for scores in scored]
+
+    def _critic(self, exported: str | None) -> Critic:
+        if exported is None:
+            return self.learner
+        return open_critic(exported, micro_batch_tokens=self._config.critic.micro_batch_tokens)

@@ -13,6 +13,7 @@ from gad_ray.actors.rollouts import Rollouts
 from gad_ray.batch import Float32, PromptBatch, TrainBatch, TrainStats, WeightsSnapshot
 from gad_ray.config.run import RunConfig
 from gad_ray.learners.policy import PolicyLearner
+from gad_ray.machine import returning_memory
 from gad_ray.models.load import TORCH_DTYPES
 from gad_ray.rollout.worker import probe_row
 
@@ -50,7 +51,8 @@ class PolicyActor(LearnerActor):
     @ray.method
     def fit(self, prompts: PromptBatch) -> TrainStats:
         """One step of cross-entropy on the teacher's text."""
-        return self.learner.fit(prompts)
+        with returning_memory():
+            return self.learner.fit(prompts)
 
     @ray.method
     def begin_adversarial(self) -> None:
@@ -60,12 +62,14 @@ class PolicyActor(LearnerActor):
     @ray.method
     def kl_penalty(self, rollouts: Rollouts) -> Float32:
         """[R] what the KL term takes from each response's reward; every rank computes its share."""
-        return self.learner.kl_penalty(rollouts.join())
+        with returning_memory():
+            return self.learner.kl_penalty(rollouts.join())
 
     @ray.method
     def update(self, batch: TrainBatch) -> TrainStats:
         """One step of the game."""
-        return self.learner.update(batch)
+        with returning_memory():
+            return self.learner.update(batch)
 
     def follow(self, config: RunConfig) -> None:
         """See :meth:`PolicyLearner.take_settings`."""
@@ -83,7 +87,8 @@ class PolicyActor(LearnerActor):
     @ray.method
     def teacher_nll(self, prompts: PromptBatch) -> Float32:
         """[N] negative log-likelihood of each teacher's text, nats a token."""
-        return np.array(self.learner.teacher_nll(prompts.examples))
+        with returning_memory():
+            return np.array(self.learner.teacher_nll(prompts.examples))
 
     @ray.method
     def export(self, directory: str) -> None:

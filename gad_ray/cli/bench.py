@@ -38,6 +38,9 @@ RequestPairs = Annotated[int, typer.Option(min=2, help="Pairs of a large request
 Concurrency = Annotated[int, typer.Option(min=1, help="Pairs under way at saturation.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of throughput that count.")]
 LoadSeconds = Annotated[float, typer.Option(min=1.0, help="Length of the loads at random times.")]
+StepShape = Annotated[
+    str, typer.Option(metavar="PxRxT", help="Prompts of a step × responses to each × tokens of each.")
+]
 PRECISIONS = ("float32", "bfloat16")
 LoadSeed = Annotated[int, typer.Option(help="Of texts and times.")]
 
@@ -138,9 +141,7 @@ def bench_step(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings for the game.")
     ] = None,
     peer: Annotated[str, typer.Option(help="The system beside it: trl.")] = "trl",
-    shape: Annotated[
-        str, typer.Option(metavar="PxRxT", help="Prompts of a step × responses to each × tokens of each.")
-    ] = "4x4x48",
+    shape: StepShape = "4x4x48",
     precision: Annotated[
         str, typer.Option(help="Of all models: float32 or bfloat16; auto: the faster one here.")
     ] = "auto",
@@ -193,6 +194,35 @@ def bench_step(
         f"game / TRL = {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f} over {rounds} rounds)"
     )
     console.print(f"figures: {out.resolve() / 'step.json'}", soft_wrap=True)
+
+
+@tells
+def bench_learner(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE-or-PATH", help="Gives models, data and settings.")
+    ] = "quickstart",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings in place of the recipe's.")
+    ] = None,
+    shape: StepShape = "4x4x48",
+    rounds: Rounds = 3,
+    as_json: Json = False,
+) -> None:
+    """The learners' updates beside a bare product of the same precision: the share of it that they reach, on a CPU."""
+    from gad_ray.bench.learner import LearnerBench, table
+    from gad_ray.bench.step.study import Shape
+    from gad_ray.config import load_config
+    from gad_ray.precision import resolve_precision
+
+    config = resolve_precision(load_config(recipe, overrides or ())).config
+    figures = LearnerBench(config=config, shape=Shape.parse(shape), rounds=rounds).run()
+    if as_json:
+        say(json.dumps(figures, indent=1))
+        return
+    head, *rows = table(figures)
+    from rich.console import Console
+
+    Console(highlight=False).print(shown(f"{shape}, {figures['machine']}", head, rows))
 
 
 def measure_serving(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,22 @@ def test_compute_capabilities_are_those_that_nvidia_smi_lists(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert machine.gpu_capabilities() == found
+
+
+def test_memory_that_was_freed_goes_back_to_the_system() -> None:
+    """In a process of its own: many small blocks, of which the last one stays, so that the heap cannot shrink by itself."""
+    program = """
+import psutil
+from gad_ray.machine import returning_memory
+blocks = [bytearray(b"x" * 65536) for _ in range(3000)]
+resident = lambda: psutil.Process().memory_info().rss / 2**20
+before = resident()
+del blocks[:-1]
+kept = resident()
+with returning_memory():
+    pass
+print(before - kept, before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    kept, returned = (float(number) for number in done.stdout.split())
+    assert returned > 150 > 100 > kept

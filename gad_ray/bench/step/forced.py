@@ -1,14 +1,22 @@
-"""The usual engine with responses that end at the limit alone, so that every system writes as many tokens."""
+"""The usual engines with responses that end at the limit alone, so that every system writes as many tokens."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from gad_ray.rollout import engine
-from gad_ray.rollout.engine import EngineSetup, GeneratorEngine
+from gad_ray.rollout.engine import EngineSetup, GeneratorEngine, open_engine
 
 
-def open_engine(setup: EngineSetup) -> GeneratorEngine:
-    """The engine that ``auto`` comes to, told of no token that ends a response."""
-    config = setup.config.model_copy(update={"engine": "auto"})
-    return engine.open_engine(replace(setup, config=config, stop_token_ids=()))
+def vllm(setup: EngineSetup) -> GeneratorEngine:
+    """The engine ``vllm``."""
+    return _open("vllm", setup)
+
+
+def transformers(setup: EngineSetup) -> GeneratorEngine:
+    """The engine ``transformers``."""
+    return _open("transformers", setup)
+
+
+def _open(name: str, setup: EngineSetup) -> GeneratorEngine:
+    config = setup.config.model_copy(update={"engine": name})
+    return open_engine(replace(setup, config=config, stop_token_ids=()))

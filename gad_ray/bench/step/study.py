@@ -21,11 +21,13 @@ from gad_ray.activity import activity
 from gad_ray.batch import Example
 from gad_ray.bench.process import exit_code
 from gad_ray.config import RunConfig, load_config
+from gad_ray.config.rollout import ENGINES
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.models.chat import configured_chat_format
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import default_cache_dir, resolve_model
 from gad_ray.observability.files import write_text
+from gad_ray.rollout.engine import choose_engine
 
 TRL = "trl==1.16.0"
 """What is measured beside; other packages are those of this environment wherever they suffice."""
@@ -111,7 +113,13 @@ class StepBench:
         self.out.mkdir(parents=True, exist_ok=True)
         peer = self.peer or peer_python(default_cache_dir().parent / "peers")
         config = load_config(self.recipe, self.overrides)
-        task = self._task(config)
+        task, engine = self._task(config), choose_engine(config.rollout)
+        if engine not in ENGINES:
+            raise ConfigError(
+                f"responses of {engine!r} cannot be made equally long",
+                where="rollout.engine",
+                hint=f"take {' or '.join(ENGINES)}",
+            )
         rounds: list[dict[str, Any]] = []
         versions: dict[str, str] = {}
         for number in range(self.rounds):
@@ -119,16 +127,10 @@ class StepBench:
             for side in ("game", "trl") if number % 2 == 0 else ("trl", "game"):
                 with activity(f"round {number + 1} of {self.rounds}: {self.steps} steps by {side}"):
                     if side == "game":
-                        sides[side] = self._play(number)
+                        sides[side] = self._play(number, engine=engine)
                     else:
                         sides[side], versions = self._train(peer, task, number)
-            if sides["game"].tokens != sides["trl"].tokens:
-                raise GadError(
-                    f"the game computed {sides['game'].tokens} tokens and TRL {sides['trl'].tokens}: they cannot be compared",
-                    hint="the recipe's chat template or its limits change the prompts",
-                )
-            ratio = median(sides["game"].seconds) / median(sides["trl"].seconds)
-            rounds.append({"ratio": ratio, **{name: asdict(side) for name, side in sides.items()}})
+            rounds.append(compared(sides["game"], sides["trl"]))
         ratios = [one["ratio"] for one in rounds]
         figures = {
             "machine": f"{machine.cpu().model}, {machine.share_of_cores(1)} cores",
@@ -180,7 +182,7 @@ class StepBench:
             "threads": machine.share_of_cores(1),
         }
 
-    def _play(self, number: int) -> Timed:
+    def _play(self, number: int, *, engine: str) -> Timed:
         name = f"game-{number}"
         settings = {
             "name": name,
@@ -193,7 +195,7 @@ class StepBench:
             "policy.model.compute": self.precision,
             "critic.model.compute": self.precision,
             "rollout.precision": self.precision,
-            "rollout.engine": "gad_ray.bench.step.forced:open_engine",
+            "rollout.engine": f"gad_ray.bench.step.forced:{engine}",
             "rollout.responses_per_prompt": self.shape.responses,
             "rollout.max_response_tokens": self.shape.tokens,
             # Every response ends at the limit; the critic is to learn from all of them.
@@ -229,6 +231,24 @@ class StepBench:
             tokens=round(sum(step["prompt_tokens"] + step["response_tokens"] for step in steps)),
         )
         return timed, result["versions"]
+
+
+def compared(game: Timed, trl: Timed) -> dict[str, Any]:
+    """Figures of a round.
+
+    Raises:
+        GadError: If the two did not compute the same tokens.
+    """
+    if game.tokens != trl.tokens:
+        raise GadError(
+            f"the game computed {game.tokens} tokens and TRL {trl.tokens}: they cannot be compared",
+            hint="the recipe's chat template or its limits change the prompts",
+        )
+    return {
+        "ratio": median(game.seconds) / median(trl.seconds),
+        "game": asdict(game),
+        "trl": asdict(trl),
+    }
 
 
 def peer_python(directory: Path) -> Path:
