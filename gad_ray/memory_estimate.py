@@ -79,6 +79,9 @@ def estimate_memory(
     with_entropy = config.policy.entropy_coefficient > 0
     entropy = policy_tokens * _known(policy.architecture.vocab_size) * 8 if with_entropy else 0
     reference = _reference(config, policy)
+    rollout = _engine(config, policy, engine)
+    if config.policy.model.lora is not None:
+        rollout["base of the adapters"] = policy.num_parameters * _BYTES[config.policy.model.dtype]
     return (
         ActorMemory(
             role="policy",
@@ -100,7 +103,7 @@ def estimate_memory(
             role="rollout",
             num=config.rollout.num_workers,
             on_gpu=config.rollout.gpus_per_worker > 0,
-            parts=_engine(config, policy, engine),
+            parts=rollout,
         ),
         *(() if critic is None else _endpoint(config, critic)),
     )

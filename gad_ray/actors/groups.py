@@ -12,6 +12,7 @@ from gad_ray.actors.policy_group import PolicyGroup
 from gad_ray.actors.reward_group import RewardGroup
 from gad_ray.actors.rollout_group import RolloutGroup
 from gad_ray.actors.waiting import StopSignal, Waiter
+from gad_ray.batch import WeightsReceipt
 from gad_ray.config.run import RunConfig
 from gad_ray.observability.run_dir import RunDirectory
 
@@ -103,17 +104,17 @@ class ActorGroups:
             self.rollout.setup(), what="loading the models", deadline_s=self._config.limits.start_s
         )
 
-    def sync(self, *, perturbation: float = 0.0) -> tuple[int, float]:
+    def sync(self, *, perturbation: float = 0.0) -> tuple[WeightsReceipt, float]:
         """Bring the policy's weights to every rollout worker, each proving that it has them.
 
         Returns:
-            The version and the largest gap of the probe, in nats.
+            What was sent, and the largest gap of the probe, in nats.
         """
-        weights, version = self.policy.snapshot(perturbation=perturbation)
-        (number,) = self.waiter.get(
-            [version], what="the policy's weights", deadline_s=self._config.limits.sync_s
+        weights, told = self.policy.snapshot(perturbation=perturbation)
+        (receipt,) = self.waiter.get(
+            [told], what="the policy's weights", deadline_s=self._config.limits.sync_s
         )
-        return number, self.rollout.take_weights(weights)
+        return receipt, self.rollout.take_weights(weights)
 
     def take_settings(self, config: RunConfig) -> None:
         """Have critic and policy follow settings that change while a run goes."""

@@ -10,7 +10,7 @@ import ray
 
 from gad_ray.actors.learner import LearnerActor
 from gad_ray.actors.rollouts import Rollouts
-from gad_ray.batch import Float32, PromptBatch, TrainBatch, TrainStats, WeightsSnapshot
+from gad_ray.batch import Float32, PromptBatch, TrainBatch, TrainStats, WeightsReceipt, WeightsSnapshot
 from gad_ray.config.run import RunConfig
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.machine import returning_memory
@@ -76,13 +76,13 @@ class PolicyActor(LearnerActor):
         self.learner.take_settings(config.policy)
 
     @ray.method(num_returns=2)
-    def snapshot(self, perturbation: float) -> tuple[WeightsSnapshot, int]:
-        """The weights for the rollout engines; the second value is their version."""
+    def snapshot(self, perturbation: float) -> tuple[WeightsSnapshot, WeightsReceipt]:
+        """The weights for the rollout engines, and what the controller is told of them."""
         probe = probe_row(self.learner.model.chat)
         weights = self.learner.snapshot(
             dtype=self._config.rollout.dtype, probe=probe, perturbation=perturbation
         )
-        return weights, weights.version
+        return weights, WeightsReceipt(version=weights.version, num_bytes=weights.num_bytes)
 
     @ray.method
     def teacher_nll(self, prompts: PromptBatch) -> Float32:

@@ -11,7 +11,7 @@ from gad_ray.actors.learner_group import LearnerGroup
 from gad_ray.actors.policy import PolicyActor
 from gad_ray.actors.rollouts import Rollouts
 from gad_ray.actors.waiting import Waiter
-from gad_ray.batch import Float32, PromptBatch, TrainBatch, TrainStats, WeightsSnapshot
+from gad_ray.batch import Float32, PromptBatch, TrainBatch, TrainStats, WeightsReceipt, WeightsSnapshot
 from gad_ray.config.run import RunConfig
 
 PendingUpdate = list[ObjectRef[TrainStats]]
@@ -52,8 +52,10 @@ class PolicyGroup(LearnerGroup[PolicyActor]):
         what = f"the policy's update of step {step}"
         return self.wait(pending, what=what, deadline_s=self._config.limits.update_s)[0]
 
-    def snapshot(self, *, perturbation: float = 0.0) -> tuple[ObjectRef[WeightsSnapshot], ObjectRef[int]]:
-        """The weights for the rollout engines, and their version."""
+    def snapshot(
+        self, *, perturbation: float = 0.0
+    ) -> tuple[ObjectRef[WeightsSnapshot], ObjectRef[WeightsReceipt]]:
+        """The weights for the rollout engines, and what is told of them."""
         return two(self.rank_0.snapshot.remote(perturbation))
 
     def teacher_nll(self, prompts: PromptBatch) -> Float32:

@@ -23,7 +23,9 @@ class RolloutActor:
 
     @ray.method
     def setup(self) -> int:
-        """Load engine and model; returns the process id."""
+        """Load engine and model, anew where there is one; returns the process id."""
+        if self._worker is not None:
+            self._worker.close()
         self._worker = RolloutWorker.build(self._config)
         return os.getpid()
 

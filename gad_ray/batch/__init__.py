@@ -12,7 +12,14 @@ from gad_ray.batch.ragged import Float32, Int32, Int64, Ragged
 from gad_ray.batch.reward import FormatBatch, RewardBatch, TrainBatch
 from gad_ray.batch.rollout import RolloutBatch, RolloutReceipt, StopReason
 from gad_ray.batch.scores import Fingerprint, PromptFigures, ScoreBatch, TokenValues
-from gad_ray.batch.training import Metrics, PublishedCritic, TrainStats, WeightsSnapshot, merge_metrics
+from gad_ray.batch.training import (
+    Metrics,
+    PublishedCritic,
+    TrainStats,
+    WeightsReceipt,
+    WeightsSnapshot,
+    merge_metrics,
+)
 
 __all__ = [
     "Example",
@@ -36,6 +43,7 @@ __all__ = [
     "TokenValues",
     "TrainBatch",
     "TrainStats",
+    "WeightsReceipt",
     "WeightsSnapshot",
     "merge_metrics",
 ]

@@ -22,8 +22,11 @@ class WeightsSnapshot:
 
     Attributes:
         version: The policy version these weights are.
-        dtype: ``float32`` or ``bfloat16``.
-        tensors: Parameter name → array. Tied output heads are included under their own name.
+        dtype: ``float32`` or ``bfloat16``: of the weights that the engine takes.
+        tensors: Parameter name → array. Tied output heads are included under their own name; they are the same array,
+            which travels once. Of adapters, the float32 arrays A and B of each layer: ``….lora_A``, ``….lora_B``.
+        adapter_scale: None where the tensors are whole weights. Else they are adapters alone: scale · B A is what they
+            add to the weights that the model came with.
         probe_ids: [T] int32 token ids of the probe, a fixed prompt and response: rendered once, by the learner.
         probe_start: Where its response begins.
         probe_logprobs: [P] float32 log-probabilities (nats) that the learner gives to the tokens of the probe's
@@ -33,14 +36,28 @@ class WeightsSnapshot:
     version: int
     dtype: str
     tensors: Mapping[str, NDArray[Any]]
+    adapter_scale: float | None = None
     probe_ids: NDArray[np.int32]
     probe_start: int
     probe_logprobs: Float32
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(t.nbytes for t in self.tensors.values())
+        """Bytes that travel: of all tensors, tied ones once."""
+        return sum(array.nbytes for array in {id(array): array for array in self.tensors.values()}.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsReceipt:
+    """What the controller is told of a WeightsSnapshot that stays in the object store.
+
+    Attributes:
+        version: The policy version.
+        num_bytes: Size of its tensors.
+    """
+
+    version: int
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,16 +187,13 @@ class Controller:
         with watch("update_actor"), self._part("policy"):
             stats = self.groups.policy.finish(update, step=step)
         with watch("sync"), self._part("weight sync"):
-            gap = self._sync()
-        return {
-            **stats.metrics,
-            "actor/skipped_steps": float(stats.num_skipped),
-            "sync/probe_gap": gap,
-        }
+            synced = self._sync()
+        return {**stats.metrics, "actor/skipped_steps": float(stats.num_skipped), **synced}
 
-    def _sync(self) -> float:
-        self.policy_version, gap = self.groups.sync()
-        return gap
+    def _sync(self) -> Metrics:
+        receipt, gap = self.groups.sync()
+        self.policy_version = receipt.version
+        return {"sync/probe_gap": gap, "sync/bytes": float(receipt.num_bytes)}
 
     def _evaluate(self, watch: Stopwatch) -> Metrics:
         """Critic and policy on the held-out prompts, where that is due."""

@@ -27,6 +27,7 @@ METRICS = (
         "Gap of learner's and engine's log-probabilities of the probe after a sync",
         Unit.NATS,
     ),
+    gauge("sync/bytes", "Weights that a sync brought to each rollout worker", Unit.BYTES),
     gauge("train/step", "Steps done"),
     gauge("data/epoch", "Passes over the training prompts that have begun or been done", Unit.EPOCHS),
     gauge("data/admitted_prompts", "Training prompts that the curriculum lets in at present"),

@@ -32,8 +32,7 @@ from gad_ray.learners.kl_penalty import KlPenalty
 from gad_ray.learners.optim import ParameterGroup, StepResult
 from gad_ray.learners.policy_loss import Totals, importance_weights
 from gad_ray.learners.policy_metrics import PolicySums
-from gad_ray.learners.weights import ShadowModel, perturbed
-from gad_ray.models.arrays import to_numpy
+from gad_ray.learners.weights import ShadowModel, arrays_of, perturbed
 from gad_ray.models.load import TORCH_DTYPES, export_hf
 from gad_ray.models.policy import PolicyModel, SequenceRow, rows_of, teacher_row
 from gad_ray.models.sequence_packing import plan_passes
@@ -320,7 +319,9 @@ class PolicyLearner:
     # -- weights and state ------------------------------------------------------------------------------
 
     def snapshot(self, *, dtype: str, probe: SequenceRow, perturbation: float = 0.0) -> WeightsSnapshot:
-        """The weights as a rollout engine takes them, with the probe's log-probabilities under them.
+        """The weights as a rollout worker takes them, with the probe's log-probabilities under them.
+
+        Of a policy with adapters these alone: the worker has the rest. What is perturbed comes whole.
 
         Args:
             dtype: ``float32`` or ``bfloat16``: the engine's precision.
@@ -331,10 +332,14 @@ class PolicyLearner:
         weights = self._full_weights(TORCH_DTYPES[dtype])
         if perturbation > 0.0:
             weights = perturbed(weights, perturbation)
+        adapters = None
+        if perturbation == 0.0 and self.config.model.lora is not None:
+            adapters = self.backend.adapters(self.model.lm)
         return WeightsSnapshot(
             version=self.version,
             dtype=dtype,
-            tensors={name: to_numpy(t) for name, t in weights.items()},
+            tensors=arrays_of(weights if adapters is None else adapters.tensors()),
+            adapter_scale=None if adapters is None else adapters.scale,
             probe_ids=probe.ids,
             probe_start=probe.start,
             probe_logprobs=self._shadow.logprobs(weights, probe),

@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gad_ray.batch import Float32
 from gad_ray.core.logprobs import token_logprobs
+from gad_ray.models.arrays import to_numpy
 from gad_ray.models.load import plain_model
 from gad_ray.models.policy import PolicyModel, SequenceRow
 
@@ -26,6 +28,16 @@ def perturbed(weights: Mapping[str, Tensor], size: float) -> dict[str, Tensor]:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor.device) * scale
             changed[tensor.data_ptr()] = (tensor.float() + noise).to(tensor.dtype)
     return {name: changed[tensor.data_ptr()] for name, tensor in weights.items()}
+
+
+def arrays_of(weights: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """The tensors as numpy arrays over the same bytes; tied ones are one array, which is then pickled once."""
+    arrays: dict[tuple[int, torch.Size], NDArray[Any]] = {}
+    for tensor in weights.values():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in arrays:
+            arrays[place] = to_numpy(tensor)
+    return {name: arrays[tensor.data_ptr(), tensor.shape] for name, tensor in weights.items()}
 
 
 class ShadowModel:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,15 @@ from torch.nn import functional as F
 
 from gad_ray.errors import ModelError
 from gad_ray.models.fingerprint import hash_tensors
-from gad_ray.models.load import merged_state_dict
+from gad_ray.models.load import merged_state_dict, plain_model
 from gad_ray.models.onednn_linear import is_linear
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+LORA_DOWN, LORA_UP = ".lora_A", ".lora_B"
+"""What a layer's name ends in for the two tensors of its adapter, where adapters travel."""
 
 
 class LoraWeights(nn.Module):
@@ -35,10 +42,31 @@ class LoraWeights(nn.Module):
         self.down = nn.ParameterList([nn.Parameter(down[name], requires_grad=False) for name in self._places])
         self.up = nn.ParameterList([nn.Parameter(up[name], requires_grad=False) for name in self._places])
 
+    @classmethod
+    def of(cls, model: PeftModel) -> Self:
+        """The adapters of a model in training; they share its memory."""
+        from peft.tuners.lora import LoraLayer
+
+        parts = plain_model(model).named_modules()
+        adapted: dict[str, Any] = {name: part for name, part in parts if isinstance(part, LoraLayer)}
+        down: dict[str, Tensor] = {}
+        up: dict[str, Tensor] = {}
+        for name, layer in adapted.items():
+            a, b = (pair["default"].weight.detach() for pair in (layer.lora_A, layer.lora_B))
+            # A layer whose weight lies the other way round gets its change that way too.
+            down[name], up[name] = (b.T, a.T) if layer.fan_in_fan_out else (a, b)
+        (scale,) = {float(layer.scaling["default"]) for layer in adapted.values()}
+        return cls(down, up, scale=scale)
+
     @property
     def layers(self) -> list[str]:
         """Names of the layers that it changes."""
         return list(self._places)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Both tensors of every layer, by the layer's name and their own."""
+        ends = ((LORA_DOWN, self.down), (LORA_UP, self.up))
+        return {name + end: part[place] for name, place in self._places.items() for end, part in ends}
 
     def change(self, layer: str, given: Tensor) -> Tensor | None:
         """What it adds to a layer's output; None for a layer that it leaves alone.

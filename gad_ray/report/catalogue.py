@@ -295,6 +295,7 @@ SECTIONS: tuple[Section, ...] = (
                 log=True,
             ),
             Chart(title="Gap of the probe after a sync", metrics=("sync/probe_gap",), log=True),
+            Chart(title="Bytes of a sync", metrics=("sync/bytes",)),
             Chart(title="Staleness", metrics=("rollout/staleness",)),
             Chart(title="Responses and tokens", metrics=("rollout/tokens", "rollout/responses")),
             Chart(

@@ -53,7 +53,10 @@ class GeneratorEngine(Protocol):
         ...
 
     def load_weights(self, weights: WeightsSnapshot) -> None:
-        """Replace the weights in place; no generation may be under way."""
+        """Replace the weights in place by whole ones; no generation may be under way.
+
+        After an exception nothing is asked of the engine any more: it is closed.
+        """
         ...
 
     def probe(self, row: SequenceRow) -> Float32:

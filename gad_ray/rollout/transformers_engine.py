@@ -128,9 +128,16 @@ class TransformersEngine:
 
     @torch.no_grad()
     def load_weights(self, weights: WeightsSnapshot) -> None:
-        """Replace the weights in place."""
+        """Replace the weights in place.
+
+        Raises:
+            KeyError: If the model has no weight of a name.
+            ValueError: If one has another shape.
+        """
         own = self._model.state_dict(keep_vars=True)
         for name, array in weights.tensors.items():
+            if own[name].shape != array.shape:  # a copy would repeat what is too small
+                raise ValueError(f"{name} has the shape {array.shape}, not {tuple(own[name].shape)}")
             own[name].data.copy_(from_numpy(array, dtype=weights.dtype))
 
     @torch.no_grad()

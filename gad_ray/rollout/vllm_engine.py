@@ -1,4 +1,4 @@
-"""Rollouts with vLLM, inside the actor's own process so that weights can be replaced in place."""
+"""Rollouts with vLLM, which takes new weights out of memory that is shared."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,12 +17,13 @@ from gad_ray.config.rollout import RolloutConfig
 from gad_ray.models.arrays import from_numpy
 from gad_ray.models.policy import SequenceRow
 from gad_ray.rollout.engine import EngineSetup, Generation, GenerationRequest
+from gad_ray.rollout.weight_transfer import BACKEND, WORKER_EXTENSION, in_shared_memory
 
 
 def prepare_environment(config: RolloutConfig) -> None:
     """Set what vLLM reads from the environment; to be called before its first import."""
-    # In one process: the engine's core must share this process for an update of its weights in place.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # In one process, weights are taken from where they lie in the object store; in two they are copied once more.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # Its warnings are about choices made here (eager mode, no tokenizer, one process), and some come with a traceback.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -43,7 +45,7 @@ def open_engine(setup: EngineSetup) -> VllmEngine:
 
 
 class VllmEngine:
-    """An in-process vLLM engine."""
+    """A vLLM engine: in this process, or in its own where ``VLLM_ENABLE_V1_MULTIPROCESSING=1``."""
 
     def __init__(
         self,
@@ -64,8 +66,9 @@ class VllmEngine:
             seed: Seed of the engine; every request carries its own besides.
         """
         prepare_environment(config)
-        from vllm import LLM
+        from vllm import LLM, envs
 
+        self._is_apart: bool = envs.VLLM_ENABLE_V1_MULTIPROCESSING
         self._stop = list(stop_token_ids)
         self._llm: Any = LLM(
             model=str(model_dir),
@@ -81,7 +84,10 @@ class VllmEngine:
             seed=seed,
             disable_log_stats=True,
             use_tqdm_on_load=False,
+            weight_transfer_config={"backend": BACKEND},
+            worker_extension_cls=WORKER_EXTENSION,
         )
+        self._llm.init_weight_transfer_engine({"init_info": {}})
 
     def generate(
         self, requests: Sequence[GenerationRequest], sampling: SamplingSettings
@@ -110,8 +116,14 @@ class VllmEngine:
 
     def load_weights(self, weights: WeightsSnapshot) -> None:
         """Replace the weights in place."""
-        tensors = [(name, from_numpy(array, dtype=weights.dtype)) for name, array in weights.tensors.items()]
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors)})
+        views = ((name, from_numpy(array, dtype=weights.dtype)) for name, array in weights.tensors.items())
+        self._llm.start_weight_update()
+        if self._is_apart:
+            with in_shared_memory(views) as mapped:
+                self._llm.update_weights({"update_info": {"mapped": asdict(mapped)}})
+        else:
+            self._llm.update_weights({"update_info": {"views": views}})
+        self._llm.finish_weight_update(str(weights.version))
         # Cached keys and values belong to the old weights.
         self._llm.reset_prefix_cache()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from gad_ray.batch import (
     Example,
@@ -23,8 +24,10 @@ from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig, RunConfig
 from gad_ray.errors import RolloutError, SyncError
 from gad_ray.models.chat import ChatFormat, configured_chat_format
+from gad_ray.models.load import TORCH_DTYPES, load_causal_lm, merged_state_dict
 from gad_ray.models.policy import SequenceRow
 from gad_ray.models.source import resolve_model
+from gad_ray.rollout.adapters import MergedWeights
 from gad_ray.rollout.engine import EngineSetup, Generation, GenerationRequest, GeneratorEngine, open_engine
 
 _PROBE_PROMPT = (Message(role="user", content="Which three habits make a text easy to read, and why?"),)
@@ -75,12 +78,32 @@ class _Tally:
 
 
 class RolloutWorker:
-    """Owns one engine."""
+    """Owns one engine, and serves nothing from it once an update of its weights has not come to its proven end.
+
+    An engine may then hold weights of two versions, and some (vLLM) would not take a whole update after it: it is built
+    anew.
+
+    Args:
+        engine: The engine.
+        chat: The policy's tokenizer and template.
+        config: Retries and tolerated failures.
+        limits: The probe's tolerance.
+        base: Gives the weights that adapters are put on; for a policy that sends these alone.
+    """
 
     def __init__(
-        self, engine: GeneratorEngine, chat: ChatFormat, config: RolloutConfig, limits: LimitsConfig
+        self,
+        engine: GeneratorEngine,
+        chat: ChatFormat,
+        config: RolloutConfig,
+        limits: LimitsConfig,
+        *,
+        base: Callable[[], Mapping[str, Tensor]] | None = None,
     ) -> None:
         self._engine = engine
+        self._read_base = base
+        self._base: Mapping[str, Tensor] | None = None
+        self._unproven: int | None = None
         self._chat = chat
         self._config = config
         self._limits = limits
@@ -100,7 +123,11 @@ class RolloutWorker:
         chat = configured_chat_format(directory, model)
         limit = config.data.max_prompt_tokens
         setup = engine_setup(directory, config.rollout, chat, max_prompt_tokens=limit, seed=config.seed)
-        return cls(open_engine(setup), chat, config.rollout, config.limits)
+
+        def base() -> Mapping[str, Tensor]:
+            return merged_state_dict(load_causal_lm(directory, dtype=TORCH_DTYPES[model.dtype]))
+
+        return cls(open_engine(setup), chat, config.rollout, config.limits, base=base if model.lora else None)
 
     @property
     def version(self) -> int:
@@ -113,8 +140,9 @@ class RolloutWorker:
         A failed generation is repeated with its own seed, then counted and left out: it is never trained on.
 
         Raises:
-            RolloutError: If more samples failed than the config allows.
+            RolloutError: If more samples failed than the config allows, or the last update of the weights failed.
         """
+        self._check_whole()
         started = time.perf_counter()
         owners = [example for example in prompts.examples for _ in range(sampling.num_responses)]
         requests = [
@@ -140,12 +168,22 @@ class RolloutWorker:
             in float32, the mean otherwise.
 
         Raises:
-            SyncError: If the gap exceeds the tolerance.
+            SyncError: If the engine fails to take them, or the gap exceeds the tolerance. Nothing is served after that.
+            RolloutError: If an update failed before.
         """
-        self._engine.load_weights(weights)
+        self._check_whole()
+        self._unproven = weights.version
         # The learner's tokens: a probe that each side rendered for itself could be two texts.
         probe = SequenceRow(ids=weights.probe_ids, start=weights.probe_start)
-        gaps = np.abs(self._engine.probe(probe) - weights.probe_logprobs)
+        try:
+            self._engine.load_weights(self._whole(weights))
+            gaps = np.abs(self._engine.probe(probe) - weights.probe_logprobs)
+        except Exception as error:  # engines fail in their own ways
+            raise SyncError(
+                f"the engine failed while it took version {weights.version} ({error!r}), and may hold a part of it",
+                where="weight sync",
+                hint="see the rollout actor's log; rollout.engine=transformers tells whether the engine is at fault",
+            ) from error
         exact = weights.dtype == "float32"
         gap = float(gaps.max() if exact else gaps.mean())
         tolerance = self._limits.sync_tolerance or (1e-3 if exact else 0.15)
@@ -159,12 +197,30 @@ class RolloutWorker:
                 hint="check that rollout.precision and the model's architecture are supported by the engine; "
                 "rollout.engine=transformers tells whether the engine is at fault",
             )
-        self._version = weights.version
+        self._version, self._unproven = weights.version, None
         return gap
 
     def close(self) -> None:
         """Free the engine."""
         self._engine.close()
+
+    def _check_whole(self) -> None:
+        if self._unproven is not None:
+            raise RolloutError(
+                f"the engine did not come to hold version {self._unproven}, and may hold parts of two",
+                where="weight sync",
+                hint="build the worker anew, or resume the run from its checkpoint",
+            )
+
+    def _whole(self, weights: WeightsSnapshot) -> WeightsSnapshot:
+        """Whole weights, whatever came."""
+        if weights.adapter_scale is None:
+            return weights
+        assert self._read_base is not None, "adapters come from a policy that is configured with some"
+        if self._base is None:
+            self._base = self._read_base()
+        merged = MergedWeights(self._base, weights, scale=weights.adapter_scale)
+        return replace(weights, tensors=merged, adapter_scale=None)
 
     def _generate_with_retries(
         self, requests: Sequence[GenerationRequest], sampling: SamplingSettings

@@ -49,6 +49,7 @@ IN_THE_GAME = {
     "rollout/mismatch_kl",
     "rollout/mismatch_abs",
     "sync/probe_gap",
+    "sync/bytes",
     "timing_s/update_actor",
     "timing_s/sync",
     "perf/train_tokens_per_s",

@@ -13,6 +13,7 @@ from gad_ray.config.backend import BackendSettings
 from gad_ray.config.models import OptimizerConfig
 from gad_ray.learners.collective import Collective
 from gad_ray.learners.optim import ParameterGroup, StepResult
+from gad_ray.models.lora import LoraWeights
 from gad_ray.registry import Registry
 
 
@@ -73,6 +74,10 @@ class Backend(Protocol):
             Plain Hugging Face name and whole weight, adapters merged, from the most exact copy that there is. It may
             share memory with the model. Tied weights come under each of their names, and share one tensor.
         """
+        ...
+
+    def adapters(self, model: nn.Module) -> LoraWeights:
+        """The adapters of a model that was wrapped with some, whole and in float32. They may share its memory."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

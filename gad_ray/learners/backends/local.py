@@ -13,6 +13,7 @@ from gad_ray.config.backend import LocalBackendSettings
 from gad_ray.learners.backends.base import BACKENDS, BackendContext
 from gad_ray.learners.optim import MasterOptimizer, ParameterGroup, StepResult
 from gad_ray.models.load import merged_weights
+from gad_ray.models.lora import LoraWeights
 
 
 @BACKENDS.register(LocalBackendSettings)
@@ -64,6 +65,10 @@ class LocalBackend:
         return merged_weights(
             cast("Any", model), dtype=dtype, master=lambda weight: masters.get(weight.data_ptr(), weight)
         )
+
+    def adapters(self, model: nn.Module) -> LoraWeights:
+        """The model's own."""
+        return LoraWeights.of(cast("Any", model))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Master weights and moments."""

@@ -21,7 +21,7 @@ from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig
 from gad_ray.controller import heldout
 from gad_ray.core.discriminator import BradleyTerryLoss, ScoreReg
-from gad_ray.errors import SyncError, TrainingError
+from gad_ray.errors import RolloutError, SyncError, TrainingError
 from gad_ray.evaluation.heldout import identical_text_metrics, teacher_answers
 from gad_ray.evaluation.scoring import score_texts
 from gad_ray.learners import critic as critic_module
@@ -98,14 +98,15 @@ def test_a_healthy_engine_takes_the_weights_that_the_sick_ones_are_given(
     assert texts(worker, prompts) != before
 
 
-def test_an_engine_that_ignores_weights_answers_as_before_and_is_found_out(
+def test_an_engine_that_ignores_weights_is_found_out_and_answers_no_more(
     worker: RolloutWorker, moved: WeightsSnapshot, prompts: PromptBatch
 ) -> None:
-    before = texts(worker, prompts)
     injections.ignore_weights(worker)
     with pytest.raises(SyncError, match="the new weights did not take effect"):
         worker.load_weights(moved)
-    assert texts(worker, prompts) == before
+    assert worker.version == 0
+    with pytest.raises(RolloutError, match="did not come to hold version"):
+        texts(worker, prompts)
 
 
 def test_a_forged_proof_tells_the_new_version_over_the_old_weights(

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from gad_ray.config.policy import KlConfig
 from gad_ray.learners.policy import PolicyLearner
 from gad_ray.models.arrays import from_numpy
 from gad_ray.models.chat import ChatFormat
-from gad_ray.models.load import plain_model
+from gad_ray.models.load import merged_state_dict, plain_model
+from gad_ray.rollout.adapters import MergedWeights
 from gad_ray.rollout.worker import probe_row
 from tests.unit.builders import (
     GamePolicy,
@@ -37,6 +39,16 @@ def trained(directory: Path, **changed: Any) -> GamePolicy:
 
 def tensors(snapshot: WeightsSnapshot) -> dict[str, torch.Tensor]:
     return {name: from_numpy(array, dtype=snapshot.dtype) for name, array in snapshot.tensors.items()}
+
+
+def whole(learner: PolicyLearner, snapshot: WeightsSnapshot) -> dict[str, torch.Tensor]:
+    """The weights that a rollout worker makes of a snapshot, given the learner's base."""
+    if snapshot.adapter_scale is None:
+        return tensors(snapshot)
+    model: Any = learner.model.lm
+    base = merged_state_dict(model, adapters=False)
+    merged = MergedWeights(base, snapshot, scale=snapshot.adapter_scale)
+    return {name: from_numpy(array, dtype=snapshot.dtype) for name, array in merged.items()}
 
 
 # -- snapshots ---------------------------------------------------------------------------------------
@@ -76,12 +88,22 @@ def test_a_float32_snapshot_of_a_bfloat16_policy_holds_its_master_weights(
     assert not torch.equal(snapshot["lm_head.weight"], live["lm_head.weight"].float())
 
 
-def test_a_snapshot_with_adapters_holds_them_merged_in_its_own_precision(tied_model: Path, chat: ChatFormat):
+def test_tied_weights_travel_once(tied_model: Path, untied_model: Path, chat: ChatFormat):
+    for model, is_tied in ((tied_model, True), (untied_model, False)):
+        snapshot = trained(model).snapshot(dtype="float32", probe=probe_row(chat))
+        sent: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(snapshot.tensors, protocol=5, buffer_callback=sent.append)
+        assert sum(buffer.raw().nbytes for buffer in sent) == snapshot.num_bytes
+        came = pickle.loads(data, buffers=sent)
+        assert (came["lm_head.weight"] is came["model.embed_tokens.weight"]) == is_tied
+
+
+def test_a_snapshot_with_adapters_is_merged_in_its_own_precision(tied_model: Path, chat: ChatFormat):
     # Adapters so small that bfloat16 would round their effect away.
     learner = trained(
         tied_model, model={"compute": "bfloat16", "lora": LORA}, optimizer=OptimizerConfig(lr=1e-5)
     )
-    snapshot = tensors(learner.snapshot(dtype="float32", probe=probe_row(chat)))
+    snapshot = whole(learner, learner.snapshot(dtype="float32", probe=probe_row(chat)))
     assert not any("lora" in name for name in snapshot)
     base: Any = plain_model(learner.model.lm)  # type: ignore[arg-type]
     layer = base.model.layers[0].mlp.up_proj
@@ -101,7 +123,7 @@ def test_the_probe_is_what_the_sent_weights_say(
     for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 1e-6)):
         snapshot = learner.snapshot(dtype=dtype, probe=probe)
         fresh: Any = AutoModelForCausalLM.from_pretrained(str(directory), dtype=getattr(torch, dtype))
-        fresh.load_state_dict(tensors(snapshot))
+        fresh.load_state_dict(whole(learner, snapshot))
         ids = torch.from_numpy(probe.ids.astype(np.int64))
         with torch.no_grad():
             log_softmax = fresh(ids[None]).logits[0].float().log_softmax(-1)

@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,17 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gad_ray.batch import Float32, RolloutBatch, SamplingSettings, StopReason, WeightsSnapshot
+from gad_ray.config.models import LoraConfig, OptimizerConfig
 from gad_ray.config.rollout import RolloutConfig
 from gad_ray.config.run import LimitsConfig
 from gad_ray.errors import RolloutError, SyncError
+from gad_ray.models.arrays import from_numpy
 from gad_ray.models.chat import ChatFormat
+from gad_ray.models.load import TORCH_DTYPES, load_causal_lm, merged_state_dict
 from gad_ray.models.policy import SequenceRow
+from gad_ray.rollout.adapters import MergedWeights
 from gad_ray.rollout.engine import Generation, GenerationRequest
 from gad_ray.rollout.transformers_engine import TransformersEngine
 from gad_ray.rollout.worker import RolloutWorker, probe_row, response_seed
-from tests.unit.builders import TEACHER, prompt_batch, sampling
+from tests.unit.builders import TEACHER, policy_config, policy_learner, prompt_batch, sampling
+from tests.unit.rollout.faults import FAULTS
 
 PROBE = np.asarray([-1.0, -2.0, -3.0], dtype=np.float32)
 
@@ -84,9 +91,11 @@ def snapshot(*, probe: Float32 = PROBE - 1, dtype: str = "float32", version: int
 
 @pytest.fixture
 def worker_of(chat: ChatFormat) -> Callable[..., RolloutWorker]:
-    def build(engine: Any, *, sync_tolerance: float | None = None, **config: Any) -> RolloutWorker:
+    def build(
+        engine: Any, *, sync_tolerance: float | None = None, base: Any = None, **config: Any
+    ) -> RolloutWorker:
         limits = LimitsConfig(sync_tolerance=sync_tolerance)
-        return RolloutWorker(engine, chat, RolloutConfig(**config), limits)
+        return RolloutWorker(engine, chat, RolloutConfig(**config), limits, base=base)
 
     return build
 
@@ -245,8 +254,10 @@ def test_an_engine_that_ignores_new_weights_is_found_out(worker_of):
         SyncError, match=r"differ from the learner's by 1 nats \(tolerance 0\.001\).*version 3"
     ):
         worker.load_weights(snapshot())
-    # It still draws with what it had.
+    # What it holds is not known.
     assert worker.version == 0
+    with pytest.raises(RolloutError, match="did not come to hold version 3"):
+        worker.generate(prompt_batch(), sampling())
 
 
 def test_a_probe_that_is_not_a_number_does_not_pass(worker_of):
@@ -274,6 +285,17 @@ def test_a_tolerance_of_ones_own_replaces_both(worker_of):
         strict.load_weights(snapshot(dtype="bfloat16"))
 
 
+def test_an_engine_whose_probe_fails_serves_nothing(worker_of, monkeypatch: pytest.MonkeyPatch):
+    engine = ScriptedEngine()
+    worker = worker_of(engine)
+    monkeypatch.setattr(engine, "probe", lambda row: 1 / 0)
+    with pytest.raises(SyncError, match=r"took version 3 \(ZeroDivisionError"):
+        worker.load_weights(snapshot())
+    with pytest.raises(RolloutError, match="build the worker anew"):
+        worker.load_weights(snapshot())
+    assert engine.calls == []
+
+
 def test_closing_the_worker_frees_the_engine(worker_of):
     engine = ScriptedEngine()
     worker_of(engine).close()
@@ -293,6 +315,80 @@ def test_a_real_engine_draws_the_same_responses_however_prompts_are_shared_out(
     whole = worker.generate(prompts, sampling(temperature=0.8, top_p=0.95))
     parts = [worker.generate(prompts.shard(i, 2), sampling(temperature=0.8, top_p=0.95)) for i in range(2)]
     assert sorted(ids(RolloutBatch.concat(parts))) == sorted(ids(whole))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("model", ["tied_model", "untied_model"])
+def test_an_engine_that_failed_at_any_tensor_serves_nothing_until_it_is_built_anew(
+    worker_of, model: str, fault: str, chat: ChatFormat, request: pytest.FixtureRequest
+):
+    directory = request.getfixturevalue(model)
+
+    def build() -> RolloutWorker:
+        return worker_of(
+            TransformersEngine(
+                directory, precision="float32", stop_token_ids=chat.stop_token_ids, batch_sequences=5
+            )
+        )
+
+    learner = policy_learner(policy_config(directory))
+    good = learner.snapshot(dtype="float32", probe=probe_row(chat), perturbation=0.1)
+    for place in range(len(good.tensors)):
+        worker = build()
+        with pytest.raises(SyncError, match="may hold a part of it"):
+            worker.load_weights(dataclasses.replace(good, tensors=FAULTS[fault](good.tensors, place)))
+        with pytest.raises(RolloutError, match="may hold parts of two"):
+            worker.generate(prompt_batch(), sampling())
+        with pytest.raises(RolloutError, match="build the worker anew"):
+            worker.load_weights(good)
+    worker = build()
+    assert worker.load_weights(good) < 1e-3
+    assert len(worker.generate(prompt_batch(), sampling())) == 12
+
+
+# -- adapters ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["tied_model", "untied_model"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_adapters_alone_travel_and_become_the_weights_that_the_learner_has(
+    worker_of, model: str, compute: str, precision: str, chat: ChatFormat, request: pytest.FixtureRequest
+):
+    directory = request.getfixturevalue(model)
+    lora = LoraConfig(rank=2, alpha=8.0)
+    config = policy_config(
+        directory, model={"compute": compute, "lora": lora}, optimizer=OptimizerConfig(lr=1e-2)
+    )
+    learner = policy_learner(config)
+    learner.fit(prompt_batch())
+    sent = learner.snapshot(dtype=precision, probe=probe_row(chat))
+    travelled: list[pickle.PickleBuffer] = []
+    pickle.dumps(sent, protocol=5, buffer_callback=travelled.append)
+    adapters = learner.backend.adapters(learner.model.lm)
+    tensors = list(adapters.tensors().values())
+    assert sent.num_bytes == sum(tensor.numel() * 4 for tensor in tensors)
+    beside = sent.probe_ids.nbytes + sent.probe_logprobs.nbytes
+    assert sum(buffer.raw().nbytes for buffer in travelled) == sent.num_bytes + beside
+
+    whole = dict(learner.backend.full_weights(learner.model.lm, TORCH_DTYPES[precision]))
+    base = merged_state_dict(load_causal_lm(directory, dtype=TORCH_DTYPES[compute]))
+    assert sent.adapter_scale is not None
+    merged = MergedWeights(base, sent, scale=sent.adapter_scale)
+    assert merged.keys() == whole.keys()
+    for name, array in merged.items():
+        assert torch.equal(from_numpy(array, dtype=precision), whole[name]), name
+
+    engine = TransformersEngine(
+        directory, precision=precision, stop_token_ids=chat.stop_token_ids, batch_sequences=5
+    )
+    read: list[int] = []
+    worker = worker_of(engine, base=lambda: read.append(1) or base)
+    before = engine.probe(probe_row(chat))
+    for _ in range(2):
+        worker.load_weights(sent)
+    assert len(read) == 1
+    assert np.abs(engine.probe(probe_row(chat)) - before).max() > 1e-2
 
 
 def test_the_probe_is_a_fixed_text_with_a_response(chat: ChatFormat):
