@@ -14,6 +14,7 @@ from gad_ray.config.backend import BackendSettings
 from gad_ray.learners.backends import BACKENDS, BackendContext
 from gad_ray.learners.optim import ParameterGroup, StepResult
 from gad_ray.models.load import merged_weights
+from gad_ray.models.lora import LoraWeights
 
 
 class SgdBackendSettings(BackendSettings):
@@ -71,6 +72,10 @@ class SgdBackend:
     def full_weights(self, model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         """The model holds them whole."""
         return merged_weights(cast("Any", model), dtype=dtype)
+
+    def adapters(self, model: nn.Module) -> LoraWeights:
+        """The same."""
+        return LoraWeights.of(cast("Any", model))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and momenta."""

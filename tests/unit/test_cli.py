@@ -27,8 +27,8 @@ def run(*arguments: str) -> int:
 
 COMMANDS = (
     *("train", "fit", "recipes list", "recipes show", "recipes copy", "data collect", "data report"),
-    *("bench methods", "bench serve", "evaluate", "replay", "compare", "score", "serve", "report"),
-    *("diagnose", "doctor", "plan"),
+    *("bench methods", "bench serve", "bench step", "bench learner", "bench sync"),
+    *("evaluate", "replay", "compare", "score", "serve", "report", "diagnose", "doctor", "plan"),
 )
 
 

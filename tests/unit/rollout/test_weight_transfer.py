@@ -97,14 +97,15 @@ def test_vllm_is_given_the_very_memory_of_the_snapshot(
     model: Path, open_worker: Callable[[Path], RolloutWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot, worker = snapshot_of(model), open_worker(model)
-    llm: Any = vars(worker._engine)["_llm"]
+    engine: Any = vars(worker)["_engine"]
+    llm = engine._llm
     given: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(llm, "start_weight_update", lambda: None)
     monkeypatch.setattr(llm, "finish_weight_update", lambda version: None)
     monkeypatch.setattr(
         llm, "update_weights", lambda request: given.update(dict(request["update_info"]["views"]))
     )
-    worker._engine.load_weights(snapshot)
+    engine.load_weights(snapshot)
     places = {name: tensor.data_ptr() for name, tensor in given.items()}
     assert places == {name: array.ctypes.data for name, array in snapshot.tensors.items()}
     assert places["lm_head.weight"] == places["model.embed_tokens.weight"]
