@@ -80,6 +80,11 @@ def __getattr__(name: str) -> Any:
 def _register() -> None:
     from vllm.distributed.weight_transfer import WeightTransferEngine, WeightTransferEngineFactory
     from vllm.distributed.weight_transfer.base import WeightTransferInitInfo, WeightTransferUpdateInfo
+    from vllm.model_executor.layers.vocab_parallel_embedding import (
+        ParallelLMHead,
+        UnquantizedEmbeddingMethod,
+        VocabParallelEmbedding,
+    )
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
     @dataclass
@@ -103,8 +108,12 @@ def _register() -> None:
             del init_info
 
         def start_weight_update(self) -> None:
-            # A layer is packed for the kernels as soon as all of it is there.
-            initialize_layerwise_reload(self.model)
+            # A layer that was packed for the kernels is made anew as soon as all of it is there. Embeddings and norms are
+            # written where they are.
+            for layer in self.model.modules():
+                method = getattr(layer, "quant_method", None)
+                if method is not None and not isinstance(method, UnquantizedEmbeddingMethod):
+                    initialize_layerwise_reload(layer)
 
         def receive_weights(self, update_info: UpdateInfo) -> None:
             mapped = update_info.mapped
@@ -114,6 +123,10 @@ def _register() -> None:
 
         def finish_weight_update(self) -> None:
             finalize_layerwise_reload(self.model, self.model_config)
+            # On a CPU an output head has a packed copy of its weight besides; a tied one may be the embedding itself.
+            kept = [part for part in self.model.modules() if isinstance(part, VocabParallelEmbedding)]
+            for part in [head for head in kept if isinstance(head, ParallelLMHead)] or kept:
+                part.quant_method.process_weights_after_loading(part)
 
         def shutdown(self) -> None:
             """It holds nothing."""

@@ -6,7 +6,9 @@ from tests.game import Game
 
 
 def test_a_sync_brings_the_adapters_and_the_probe_agrees(game: Game) -> None:
-    played = game.play("adapters", "policy.model.lora={rank: 2, alpha: 8.0, target_modules: [q_proj, v_proj]}")
+    played = game.play(
+        "adapters", "policy.model.lora={rank: 2, alpha: 8.0, target_modules: [q_proj, v_proj]}"
+    )
     assert played.code == 0, played.err
     synced = [row for row in played.metrics if "sync/bytes" in row]
     assert synced

@@ -79,17 +79,14 @@ class CopiedBytes(TorchDispatchMode):
 
 
 @needs_vllm
-def test_every_weight_arrives_and_is_copied_only_where_vllm_needs_it_for_its_kernels(
+def test_every_weight_arrives_and_is_copied_once(
     any_model: Path, open_worker: Callable[[Path], RolloutWorker]
 ) -> None:
     snapshot, worker = snapshot_of(any_model), open_worker(any_model)
     with CopiedBytes() as copied:
         assert worker.load_weights(snapshot) < 1e-3
-    # vLLM loads each tensor into a new layer, and embeddings and norms from there into the one that is in use.
-    packed = sum(a.nbytes for name, a in snapshot.tensors.items() if "proj" in name)
-    kept = sum(a.nbytes for name, a in snapshot.tensors.items() if "proj" not in name)
-    # The probe's own pass copies a little more.
-    assert packed + 2 * kept <= copied.total < 1.1 * (packed + 2 * kept)
+    # Packing for the kernels is not torch's; the probe's own pass copies a little.
+    assert snapshot.num_bytes <= copied.total < 1.1 * snapshot.num_bytes
 
 
 @needs_vllm
