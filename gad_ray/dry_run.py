@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_ray import machine
+from gad_ray.auto import resolve
 from gad_ray.config import FitMethod, RunConfig, ServeConfig
 from gad_ray.config.critic import ExportedCriticSettings
 from gad_ray.config.explain import batch_arithmetic, fit_arithmetic
@@ -33,7 +34,6 @@ from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB
 from gad_ray.memory_estimate import ActorMemory, estimate_fit_memory, estimate_memory
 from gad_ray.models.critic_meta import exported_fingerprint
-from gad_ray.precision import resolve_precision
 from gad_ray.registry import import_object, is_import_path
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DryRun:
     """What was found.
 
     Attributes:
-        config: The configuration, in which every precision is settled.
+        config: The configuration, in which nothing is ``auto``.
         sections: Title → sentences.
         warnings: What the run could do with, or what could not be checked.
         problems: Errors with which the run would not start.
@@ -87,11 +87,12 @@ def dry_run(config: RunConfig, *, fit: FitMethod | None = None) -> DryRun:
         config: The run.
         fit: The method of an offline fit, in which there is no critic; a game when None.
     """
-    resolved = resolve_precision(config)
+    resolved = resolve(config)
     config = resolved.config
-    found = DryRun(config, sections={"precision": resolved.lines}, warnings=resolved.warnings)
+    found = DryRun(config, sections={"decided on this machine": resolved.lines}, warnings=resolved.warnings)
     found.warnings.extend(config.accepted if fit is None else [])
-    engine = _check_engine(config, found)
+    _check_engine(config, found)
+    engine = config.rollout.engine
     roles = POLICY_AND_CRITIC if fit is None and config.trains_critic else POLICY
     facts = describe_models(config, roles, found)
     formats = {role: chat_format(role, of(config), facts, engine, found) for role, of in roles}
@@ -155,27 +156,24 @@ def _check_batches(config: RunConfig, fit: FitMethod | None, data: LoadedData, f
         found.sections["batches"] = batch_arithmetic(config, num_prompts)
 
 
-def _check_engine(config: RunConfig, found: DryRun) -> str:
-    """The engine that the run would use. vLLM is looked for, not imported."""
-    wanted = config.rollout.engine
-    has_vllm = importlib.util.find_spec("vllm") is not None
+def _check_engine(config: RunConfig, found: DryRun) -> None:
+    """Whether the engine can be had. vLLM is looked for, not imported."""
+    engine = config.rollout.engine
+    # What ``auto`` comes to on other machines' GPUs is theirs to have.
     found.check(
-        has_vllm or wanted != "vllm",
+        engine != "vllm"
+        or importlib.util.find_spec("vllm") is not None
+        or (config.rollout.gpus_per_worker > 0 and not machine.gpus()),
         ConfigError(
             "rollout.engine = vllm, but vLLM is not installed",
             hint="install it (make setup), or use rollout.engine=auto",
         ),
     )
-    if is_import_path(wanted):
+    if is_import_path(engine):
         try:
-            import_object(wanted)
+            import_object(engine)
         except ValueError as error:
             found.problems.append(RolloutError(str(error), where="rollout.engine", hint="check the path"))
-    engine = wanted if wanted != "auto" else "vllm" if has_vllm else "transformers"
-    found.sections["engine"] = [
-        f"rollout by {engine}" + (", which rollout.engine = auto comes to" if wanted == "auto" else "")
-    ]
-    return engine
 
 
 def _check_rewards(config: RunConfig, data: LoadedData | None, found: DryRun) -> None:

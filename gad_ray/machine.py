@@ -15,6 +15,7 @@ from pathlib import Path
 GIB = 2**30
 _CPUINFO = Path("/proc/cpuinfo")
 CGROUPS = Path("/sys/fs/cgroup")
+_CPUS = Path("/sys/devices/system/cpu")
 _NVIDIA_SMI_DEADLINE_S = 30.0
 
 
@@ -58,6 +59,15 @@ def cpu(*, cpuinfo: Path = _CPUINFO) -> Cpu:
 def share_of_cores(count: int) -> int:
     """Threads for each of ``count`` processes that compute at the same time."""
     return max(1, len(os.sched_getaffinity(0)) // count)
+
+
+def physical_cores(*, cpus: Path = _CPUS) -> int:
+    """Cores of this process's affinity, those that are hyper-threads of one core counted once."""
+    siblings = {
+        tuple(_lines(cpus / f"cpu{cpu}" / "topology" / "thread_siblings_list")) or (str(cpu),)
+        for cpu in os.sched_getaffinity(0)
+    }
+    return len(siblings)
 
 
 def usable_cores(*, cgroups: Path = CGROUPS) -> float:

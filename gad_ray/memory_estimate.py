@@ -22,6 +22,9 @@ _MLP_WIDTH = 3
 """Width of the feed-forward layers, in hidden sizes: between those of the common architectures."""
 
 
+_CHUNK = {False: 2**25, True: 2**28}
+"""Logits that are held at once, by whether on a GPU (:mod:`gad_ray.models.output_head`)."""
+
 _BYTES_PER_TOKEN = 4
 """Text of one token, in bytes of Python: English in the common tokenizers."""
 
@@ -73,8 +76,8 @@ def estimate_memory(
         config.rollout.max_response_tokens, config.data.max_teacher_tokens
     )
     group = (config.rollout.responses_per_prompt + 1) * min(longest, config.critic.max_tokens)
-    policy_tokens = max(config.policy.micro_batch_tokens, longest)
-    critic_tokens = max(config.critic.micro_batch_tokens, group)
+    policy_tokens = max(config.policy.pass_tokens, longest)
+    critic_tokens = max(config.critic.pass_tokens, group)
     # The entropy's own gradient keeps the softmax and its product with the logits, in float32.
     with_entropy = config.policy.entropy_coefficient > 0
     entropy = policy_tokens * _known(policy.architecture.vocab_size) * 8 if with_entropy else 0
@@ -88,7 +91,13 @@ def estimate_memory(
             num=config.policy.group.num_ranks,
             on_gpu=config.policy.group.gpus_per_rank > 0,
             parts={
-                **_learner(policy, config.policy.model, policy_tokens, has_logits=True),
+                **_learner(
+                    policy,
+                    config.policy.model,
+                    policy_tokens,
+                    has_logits=True,
+                    on_gpu=config.policy.group.gpus_per_rank > 0,
+                ),
                 **({"reference": reference} if reference else {}),
                 **({"entropy": entropy} if entropy else {}),
             },
@@ -112,7 +121,13 @@ def estimate_memory(
 def _critic(config: RunConfig, facts: ModelFacts, tokens: int) -> dict[str, int]:
     replay = _replay(config)
     return {
-        **_learner(facts, config.critic.model, tokens, has_logits=False),
+        **_learner(
+            facts,
+            config.critic.model,
+            tokens,
+            has_logits=False,
+            on_gpu=config.critic.group.gpus_per_rank > 0,
+        ),
         **({"replay": replay} if replay else {}),
     }
 
@@ -171,7 +186,13 @@ def estimate_fit_memory(config: RunConfig, *, policy: ModelFacts, engine: str) -
             role="policy",
             num=config.policy.group.num_ranks,
             on_gpu=config.policy.group.gpus_per_rank > 0,
-            parts=_learner(policy, config.policy.model, config.policy.micro_batch_tokens, has_logits=True),
+            parts=_learner(
+                policy,
+                config.policy.model,
+                config.policy.pass_tokens,
+                has_logits=True,
+                on_gpu=config.policy.group.gpus_per_rank > 0,
+            ),
         ),
         ActorMemory(
             role="rollout",
@@ -182,7 +203,9 @@ def estimate_fit_memory(config: RunConfig, *, policy: ModelFacts, engine: str) -
     )
 
 
-def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: bool) -> dict[str, int]:
+def _learner(
+    facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: bool, on_gpu: bool
+) -> dict[str, int]:
     compute, master = _BYTES[model.dtype], _BYTES[model.master]
     trained = facts.num_parameters if model.lora is None else adapter_parameters(facts, model.lora)
     copies = (
@@ -196,9 +219,30 @@ def _learner(facts: ModelFacts, model: ModelConfig, tokens: int, *, has_logits: 
         "activations": _activations(facts, model, tokens),
     }
     if has_logits:
-        # The logits, their log-softmax in float32, and its gradient.
-        parts["logits"] = tokens * _known(facts.architecture.vocab_size) * (compute + 4 + 4)
+        # The logits of a chunk, their log-softmax in float32, and its gradient.
+        logits = min(tokens * _known(facts.architecture.vocab_size), _CHUNK[on_gpu])
+        parts["logits"] = logits * (compute + 4 + 4)
     return parts
+
+
+def pass_memory(facts: ModelFacts, model: ModelConfig, *, has_logits: bool, on_gpu: bool) -> tuple[int, int]:
+    """What a model that trains takes beside its passes, in bytes, and what each token of a pass takes.
+
+    The model's sizes must be known.
+    """
+    parts = _learner(facts, model, 1, has_logits=False, on_gpu=on_gpu)
+    each = parts.pop("activations")
+    if on_gpu:
+        parts.pop("process")  # in main memory
+    logits = _CHUNK[on_gpu] * (_BYTES[model.dtype] + 4 + 4) if has_logits else 0
+    return sum(parts.values()) + logits, each
+
+
+def cache_bytes(facts: ModelFacts, tokens: int, precision: Precision) -> int:
+    """Keys and values of a sequence of so many tokens. The model's sizes must be known."""
+    # Where it is not known how wide keys are, as wide as the model: grouped-query attention needs less.
+    width = facts.architecture.key_value_width or _known(facts.architecture.hidden_size)
+    return tokens * _known(facts.architecture.num_layers) * 2 * width * _BYTES[precision]
 
 
 def _activations(facts: ModelFacts, model: ModelConfig, tokens: int) -> int:
@@ -234,7 +278,5 @@ def _engine(config: RunConfig, facts: ModelFacts, engine: str) -> dict[str, int]
         cache = rollout.kv_cache_gib * GIB
     else:
         longest = config.data.max_prompt_tokens + rollout.max_response_tokens
-        # Where it is not known how wide keys are, as wide as the model: grouped-query attention needs less.
-        width = facts.architecture.key_value_width or _known(facts.architecture.hidden_size)
-        cache = rollout.batch_sequences * longest * _known(facts.architecture.num_layers) * 2 * width * number
+        cache = rollout.at_once * cache_bytes(facts, longest, rollout.dtype)
     return {"process": _PROCESS, "weights": facts.num_parameters * number, "key-value cache": cache}

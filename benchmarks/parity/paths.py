@@ -74,6 +74,7 @@ def in_training(critic: CriticModel, directory: Path, pairs: Sequence[Pair]) -> 
             model=ModelConfig.model_validate({"model": str(directory), "compute": critic.dtype}),
             pooling=critic.pooling,
             max_tokens=critic.encoder.max_tokens,
+            micro_batch_tokens=16384,
         ),
         seed=0,
         total_steps=1,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from torch import Tensor
 
+from gad_ray.auto import resolve
 from gad_ray.batch import (
     Example,
     Float32,
@@ -35,7 +36,6 @@ from gad_ray.models.chat import ChatFormat, configured_chat_format
 from gad_ray.models.pairs import Pair
 from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
-from gad_ray.precision import resolve_precision
 from gad_ray.rewards.stage import rewards_of, train_batch
 from gad_ray.rollout.worker import RolloutWorker, probe_row
 
@@ -89,7 +89,7 @@ class Bench:
     """
 
     def __init__(self, config: RunConfig, *, tell: Callable[[str], None]) -> None:
-        self.config = config = resolve_precision(config).config
+        self.config = config = resolve(config).config
         self.tell = tell
         model = config.policy.model
         self.chat: ChatFormat = configured_chat_format(resolve_model(model.model), model)

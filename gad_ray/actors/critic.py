@@ -147,4 +147,4 @@ class CriticActor(LearnerActor):
     def _critic(self, exported: str | None) -> Critic:
         if exported is None:
             return self.learner
-        return open_critic(exported, micro_batch_tokens=self._config.critic.micro_batch_tokens)
+        return open_critic(exported, micro_batch_tokens=self._config.critic.pass_tokens)

@@ -34,7 +34,14 @@ class CriticGroup(LearnerGroup[CriticActor]):
     """The ranks of the critic."""
 
     def __init__(self, config: RunConfig, waiter: Waiter) -> None:
-        super().__init__("critic", CriticActor, config.critic.group, config=config, waiter=waiter)
+        super().__init__(
+            "critic",
+            CriticActor,
+            config.critic.model,
+            config.critic.group,
+            config=config,
+            waiter=waiter,
+        )
 
     def setup(self, address: str, *, total_steps: int) -> list[ObjectRef[int]]:
         """Have the ranks join and load the model; gives process ids."""

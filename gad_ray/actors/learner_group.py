@@ -11,9 +11,9 @@ from gad_ray.actors.group import ActorGroup
 from gad_ray.actors.learner import LearnerActor
 from gad_ray.actors.placement import Bundle, Placement
 from gad_ray.actors.waiting import Waiter
-from gad_ray.config.models import GroupConfig
+from gad_ray.auto import share_of_cores
+from gad_ray.config.models import GroupConfig, ModelConfig
 from gad_ray.config.run import RunConfig
-from gad_ray.machine import share_of_cores
 
 L = TypeVar("L", bound=LearnerActor)
 
@@ -24,16 +24,25 @@ class LearnerGroup(ActorGroup[L]):
     Args:
         kind: What they are called, before their rank.
         actor_class: What each of them is.
+        model: What they train.
         sizes: How many there are, and what each reserves.
         config: The run.
         waiter: Waits for their results.
     """
 
     def __init__(
-        self, kind: str, actor_class: type[L], sizes: GroupConfig, *, config: RunConfig, waiter: Waiter
+        self,
+        kind: str,
+        actor_class: type[L],
+        model: ModelConfig,
+        sizes: GroupConfig,
+        *,
+        config: RunConfig,
+        waiter: Waiter,
     ) -> None:
         super().__init__(kind, waiter)
         self._actor_class = actor_class
+        self._model = model.model
         self._sizes = sizes
         self._config = config
 
@@ -45,7 +54,7 @@ class LearnerGroup(ActorGroup[L]):
 
     def place(self, placement: Placement, log_of: dict[str, str]) -> None:
         """Start the ranks' processes."""
-        threads = self._sizes.threads or share_of_cores(self._sizes.num_ranks)
+        threads = self._sizes.threads or share_of_cores(self._model, self._sizes.num_ranks)
         for rank in range(self._sizes.num_ranks):
             actor = placement.next_actor(self._actor_class, threads=threads)
             self.add(actor.remote(self._config, rank, log_of[f"{self.kind}-{rank}"]))

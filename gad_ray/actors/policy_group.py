@@ -21,7 +21,14 @@ class PolicyGroup(LearnerGroup[PolicyActor]):
     """The ranks of the policy."""
 
     def __init__(self, config: RunConfig, waiter: Waiter) -> None:
-        super().__init__("policy", PolicyActor, config.policy.group, config=config, waiter=waiter)
+        super().__init__(
+            "policy",
+            PolicyActor,
+            config.policy.model,
+            config.policy.group,
+            config=config,
+            waiter=waiter,
+        )
 
     def setup(self, address: str, *, total_steps: int, fit_steps: int) -> list[ObjectRef[int]]:
         """Have the ranks join and load the model; gives process ids."""

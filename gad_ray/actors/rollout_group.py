@@ -12,9 +12,9 @@ from gad_ray.actors.placement import Bundle, Placement
 from gad_ray.actors.rollout import RolloutActor
 from gad_ray.actors.rollouts import Rollouts
 from gad_ray.actors.waiting import Waiter
+from gad_ray.auto import share_of_cores
 from gad_ray.batch import PromptBatch, RolloutReceipt, SamplingSettings, WeightsSnapshot
 from gad_ray.config.run import RunConfig
-from gad_ray.machine import share_of_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class RolloutGroup(ActorGroup[RolloutActor]):
     def place(self, placement: Placement, log_of: dict[str, str]) -> None:
         """Start the workers' processes."""
         rollout = self._config.rollout
-        threads = rollout.threads or share_of_cores(rollout.num_workers)
+        threads = rollout.threads or share_of_cores(self._config.policy.model.model, rollout.num_workers)
         for i in range(rollout.num_workers):
             actor = placement.next_actor(RolloutActor, threads=threads)
             self.add(actor.remote(self._config, log_of[f"rollout-{i}"]))

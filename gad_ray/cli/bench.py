@@ -157,9 +157,9 @@ def bench_step(
     as_json: Json = False,
 ) -> None:
     """A step of the game beside a GRPO step of TRL: equal prompts, lengths, precision and threads."""
+    from gad_ray.auto import resolve
     from gad_ray.bench.step.study import Shape, StepBench, table
     from gad_ray.config import load_config
-    from gad_ray.precision import resolve_precision
 
     if peer != "trl":
         raise ConfigError(f"there is no peer {peer!r}", where="--peer", hint="take trl")
@@ -171,7 +171,7 @@ def bench_step(
         )
     config = load_config(recipe, overrides or ())
     if precision == "auto":
-        precision = resolve_precision(config).config.policy.model.dtype
+        precision = resolve(config).config.policy.model.dtype
     figures = StepBench(
         recipe=recipe,
         overrides=tuple(overrides or ()),

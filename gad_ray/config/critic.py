@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny, Tag
 
 from gad_ray.config.backend import BackendConfig, LocalBackendSettings
+from gad_ray.config.base import SizeChoice, settled
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
 from gad_ray.core.discriminator import BradleyTerryLoss, DiscriminatorLoss
 from gad_ray.core.pooling import MeanPooling, Pooling
@@ -86,8 +87,9 @@ class CriticConfig(StrictModel):
     replay: ReplayConfig | None = None
     """Past responses in the critic's batch; absent: fresh ones alone."""
 
-    micro_batch_tokens: int = Field(default=16384, ge=1)
-    """Tokens that one forward pass computes; gradients accumulate over the passes."""
+    micro_batch_tokens: SizeChoice = "auto"
+    """Tokens that one forward pass computes; gradients accumulate over the passes. ``auto``: on a CPU the fewest that it
+    computes as fast as more, by measurement, on a GPU as many as it has memory for, up to 16,384."""
 
     packing: bool = True
     """Put the pairs of a forward pass end to end, none seeing another and a prompt that several share computed once, in
@@ -98,3 +100,12 @@ class CriticConfig(StrictModel):
 
     backend: BackendConfig = LocalBackendSettings()
     group: GroupConfig = GroupConfig()
+
+    @property
+    def pass_tokens(self) -> int:
+        """``micro_batch_tokens``, once it is settled.
+
+        Raises:
+            ConfigError: If it is ``auto`` still.
+        """
+        return settled(self.micro_batch_tokens, key="critic.micro_batch_tokens")

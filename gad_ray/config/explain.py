@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gad_ray.config.base import SizeChoice
 from gad_ray.config.curriculum import CurriculumConfig, DifficultyCurriculum, GapCurriculum
 from gad_ray.config.fit import FitMethod, SodaFit
 from gad_ray.config.length import StageLength
@@ -189,8 +190,10 @@ def _occasions(config: RunConfig, num_prompts: int) -> str:
     return f"in all {_count(steps, 'step')}; held-out prompts are scored {scored}, checkpoints saved {saved}{at_end}"
 
 
-def _micro_batches(tokens: int, longest: int) -> str:
+def _micro_batches(tokens: SizeChoice, longest: int) -> str:
     """How many of the longest sequences fit one forward pass; one always runs, however long it is."""
+    if tokens == "auto":
+        return "a forward pass takes as many tokens as the machine decides"
     return f"a forward pass takes {tokens} tokens, {max(1, tokens // longest)} of the longest sequences ({longest})"
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from gad_ray.config.backend import BackendConfig, LocalBackendSettings
+from gad_ray.config.base import SizeChoice, settled
 from gad_ray.config.models import GroupConfig, ModelConfig, OptimizerConfig
 from gad_ray.core.advantages import AdvantageConfig, GrpoAdvantage
 from gad_ray.core.policy_loss import PolicyLossConfig, PpoLoss
@@ -110,8 +111,9 @@ class PolicyConfig(StrictModel):
     epochs_per_step: int = Field(default=1, ge=1)
     """Passes over each step's samples."""
 
-    micro_batch_tokens: int = Field(default=16384, ge=1)
-    """Tokens that one forward pass computes; gradients accumulate over the passes."""
+    micro_batch_tokens: SizeChoice = "auto"
+    """Tokens that one forward pass computes; gradients accumulate over the passes. ``auto``: on a CPU the fewest that it
+    computes as fast as more, by measurement, on a GPU as many as it has memory for, up to 16,384."""
 
     packing: bool = True
     """Put the rows of a forward pass end to end, none seeing another and a prompt that several share computed once, in
@@ -119,3 +121,12 @@ class PolicyConfig(StrictModel):
 
     backend: BackendConfig = LocalBackendSettings()
     group: GroupConfig = GroupConfig()
+
+    @property
+    def pass_tokens(self) -> int:
+        """``micro_batch_tokens``, once it is settled.
+
+        Raises:
+            ConfigError: If it is ``auto`` still.
+        """
+        return settled(self.micro_batch_tokens, key="policy.micro_batch_tokens")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from gad_ray.config.base import Precision, PrecisionChoice, resolved
+from gad_ray.config.base import Precision, PrecisionChoice, SizeChoice, resolved, settled
 from gad_ray.registry import is_import_path
 from gad_ray.strict_model import StrictModel
 
@@ -19,8 +19,9 @@ class RolloutConfig(StrictModel):
     """Sampling settings, the engine, and the rollout workers."""
 
     engine: str = "auto"
-    """``vllm``, ``transformers``, or ``auto``: vLLM where it is installed, else transformers. One of your own by the import
-    path ``module:function`` of what opens it (docs/extending/engine.md)."""
+    """``vllm``, ``transformers``, or ``auto``: the one that was faster in earlier runs on this machine, or vLLM where it is
+    installed if they do not tell. One of your own by the import path ``module:function`` of what opens it
+    (docs/extending/engine.md)."""
 
     responses_per_prompt: int = Field(default=8, ge=1)
     """Responses drawn for each prompt: the group."""
@@ -53,8 +54,8 @@ class RolloutConfig(StrictModel):
     threads: int | None = Field(default=None, ge=1)
     """Threads per worker; absent: the machine's cores, shared by workers that run at the same time."""
 
-    batch_sequences: int = Field(default=64, ge=1)
-    """Sequences that one engine decodes together."""
+    batch_sequences: SizeChoice = "auto"
+    """Sequences that one engine decodes together; ``auto``: a step's responses, as far as their keys and values fit."""
 
     max_retries: int = Field(default=2, ge=0)
     """Times that a failed generation is repeated before its sample is counted as failed and left out."""
@@ -85,3 +86,12 @@ class RolloutConfig(StrictModel):
             ConfigError: If it is ``auto`` still.
         """
         return resolved(self.precision, key="rollout.precision")
+
+    @property
+    def at_once(self) -> int:
+        """``batch_sequences``, once it is settled.
+
+        Raises:
+            ConfigError: If it is ``auto`` still.
+        """
+        return settled(self.batch_sequences, key="rollout.batch_sequences")

@@ -51,7 +51,7 @@ def fit(stop: StopRequest, config: RunConfig, method: FitMethod, *, resume: str 
     with RaySession():
         # Ray handles SIGTERM by leaving at once.
         stop.listen()
-        summary = _run(config, method, directory, data, stop, precision=opened.precision)
+        summary = _run(config, method, directory, data, stop, choices=opened.choices)
     if summary is None:
         assert stop.signal_number is not None
         return 128 + stop.signal_number
@@ -95,7 +95,7 @@ def _run(
     stop: StopRequest,
     *,
     resumable: Path | None = None,
-    precision: Sequence[str] = (),
+    choices: Sequence[str] = (),
 ) -> RunSummary | None:
     """Fit, and give the account of it; None if a signal ended it early.
 
@@ -106,14 +106,14 @@ def _run(
         data: The prompts.
         stop: Tells when a signal asks for the end.
         resumable: The run that this is the warm start of. Its game answers the held-out prompts again.
-        precision: How the precision came about.
+        choices: What the machine decided and why.
     """
     steps = config.fit.of(method).in_steps(
         num_prompts=len(data.train), prompts_per_step=config.prompts_per_fit_step(method)
     )
     with Progress(config, directory, stage_steps={method: steps}) as progress:
         if resumable is None:
-            for line in (*precision, *describe(data)):
+            for line in (*choices, *describe(data)):
                 progress.info(line)
         fitting = Fitting(
             config, method, directory=directory, data=data, progress=progress, stop=stop, total_steps=steps

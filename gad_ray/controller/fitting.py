@@ -190,7 +190,7 @@ class Fitting:
             wanted,
             sampling,
             answered=answered,
-            prompts_at_once=max(1, _BATCHES_AT_ONCE * rollout.batch_sequences // count) * rollout.num_workers,
+            prompts_at_once=max(1, _BATCHES_AT_ONCE * rollout.at_once // count) * rollout.num_workers,
             deadline_s=self._config.limits.checkpoint_s,
             told=lambda done, total: self._progress.info(
                 f"the base policy has answered {done} of {total} training prompts"

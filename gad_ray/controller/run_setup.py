@@ -14,12 +14,12 @@ from typing import Concatenate, ParamSpec
 from ray.exceptions import RayError
 
 from gad_ray.activity import telling
+from gad_ray.auto import resolve
 from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.config import RunConfig, load_config
 from gad_ray.errors import CheckpointError, GadError
 from gad_ray.interrupt import Interrupted, StopRequest
 from gad_ray.observability.run_dir import RunDirectory, find_run, latest_run
-from gad_ray.precision import resolve_precision
 
 P = ParamSpec("P")
 
@@ -68,16 +68,16 @@ class Opened:
     """A run about to begin or to go on.
 
     Attributes:
-        config: Its configuration, in which every precision is settled.
+        config: Its configuration, in which nothing is ``auto``.
         directory: Where it is written.
         checkpoint: What it goes on from; None where it begins.
-        precision: How its precision came about, a line for each setting.
+        choices: What the machine decided and why, a line for each setting.
     """
 
     config: RunConfig
     directory: RunDirectory
     checkpoint: Path | None
-    precision: tuple[str, ...]
+    choices: tuple[str, ...]
 
 
 def open_run(
@@ -85,7 +85,7 @@ def open_run(
 ) -> Opened:
     """Find or make the run's directory, settle what ``auto`` comes to, and warn of what will be slow.
 
-    A resumed run keeps the precision with which it began, on whatever machine.
+    A resumed run keeps what it began with, on whatever machine.
 
     Args:
         config: The run, as it was asked for.
@@ -97,16 +97,16 @@ def open_run(
         ConfigError: If there is no such run, or no directory can be made.
     """
     directory = _earlier(config, resume)
-    resolved = resolve_precision(config, earlier=None if directory is None else _as_begun(directory))
+    resolved = resolve(config, earlier=None if directory is None else _as_begun(directory))
     for warning in resolved.warnings:
         _logger.warning("warning: %s", warning)
     config, lines = resolved.config, resolved.lines
     if directory is None:
         return Opened(
             config=config,
-            directory=RunDirectory.create(config, precision=lines),
+            directory=RunDirectory.create(config, choices=lines),
             checkpoint=None,
-            precision=tuple(lines),
+            choices=tuple(lines),
         )
     checkpoint = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep).latest()
     if checkpoint is not None:
@@ -118,8 +118,8 @@ def open_run(
             hint="start it anew, without --resume",
         )
     if resume == "auto":
-        directory.prepare(config, precision=lines)
-    return Opened(config=config, directory=directory, checkpoint=checkpoint, precision=tuple(lines))
+        directory.prepare(config, choices=lines)
+    return Opened(config=config, directory=directory, checkpoint=checkpoint, choices=tuple(lines))
 
 
 def _earlier(config: RunConfig, resume: str | None) -> RunDirectory | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from gad_ray.activity import activity
 from gad_ray.actors.groups import ActorGroups
 from gad_ray.actors.session import RaySession
+from gad_ray.auto import remember_engine
 from gad_ray.config import RunConfig
 from gad_ray.controller.checkpointing import read_position
 from gad_ray.controller.controller import Controller
@@ -20,6 +23,7 @@ from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import resolve_model
 from gad_ray.observability.console import print_summary
 from gad_ray.observability.files import write_text
+from gad_ray.observability.jsonl import read_lines
 from gad_ray.observability.run_dir import RunDirectory
 from gad_ray.observability.summary import RunSummary
 from gad_ray.rewards.format_terms import check_reward_functions, try_reward_functions
@@ -88,7 +92,7 @@ def _play(opened: Opened, data: LoadedData, groups: ActorGroups, stop: StopReque
         CriticPublisher(config, groups=groups, progress=progress) as publisher,
     ):
         accepted = [f"warning: {told}" for told in config.accepted]
-        for line in (*opened.precision, *describe(data), *accepted):
+        for line in (*opened.choices, *describe(data), *accepted):
             progress.info(line)
         controller = Controller(
             config,
@@ -108,8 +112,17 @@ def _play(opened: Opened, data: LoadedData, groups: ActorGroups, stop: StopReque
             progress.event("stopped", step=controller.stages.step, signal=stop.signal_number)
             return 128 + stop.signal_number
         summary = _finish(directory, controller, groups, progress)
+        if (rate := _rollout_rate(directory)) is not None:
+            remember_engine(config, rate)
     print_summary(summary)
     return 0
+
+
+def _rollout_rate(directory: RunDirectory) -> float | None:
+    """Response tokens a second: the median of the run's steps."""
+    rows = read_lines(directory.metrics_jsonl).rows
+    rates = [float(rate) for row in rows if (rate := row.get("perf/rollout_tokens_per_s")) is not None]
+    return median(rates) if rates else None
 
 
 def _finish(

@@ -49,7 +49,7 @@ class KeptCritic:
         """
         if self.kind == "checkpoint":
             return ValueHeadCritic.of_checkpoint(self.path, config)
-        tokens = config.critic.micro_batch_tokens
+        tokens = config.critic.pass_tokens
         return ValueHeadCritic.exported(self.path, micro_batch_tokens=tokens)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gad_ray.auto import warn_of_slow_critic
 from gad_ray.batch import Fingerprint, Float32
 from gad_ray.checkpoint.tensors import STATE_FILE, load_state
 from gad_ray.config import RunConfig
@@ -21,7 +22,6 @@ from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_export import export_critic, load_critic
 from gad_ray.models.critic_meta import exported_training
 from gad_ray.models.pairs import Pair
-from gad_ray.precision import warn_of_slow_critic
 
 MICRO_BATCH_TOKENS = 8192
 """Tokens, padding included, in one forward pass, where nobody says otherwise."""
@@ -96,7 +96,7 @@ class ValueHeadCritic:
             model=model.eval(),
             step=model.updates,
             temperature=float(plain["temperature"]),
-            micro_batch_tokens=critic.micro_batch_tokens,
+            micro_batch_tokens=critic.pass_tokens,
             where=str(path),
         )
 

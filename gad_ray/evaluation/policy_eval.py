@@ -12,6 +12,7 @@ from threading import Thread
 
 import numpy as np
 
+from gad_ray.auto import resolve
 from gad_ray.batch import Example, PromptBatch, RolloutBatch, SamplingSettings, StopReason
 from gad_ray.config import RunConfig
 from gad_ray.data.dataset import LoadedData
@@ -19,7 +20,6 @@ from gad_ray.evaluation.fresh_critic import FreshVerdict, fresh_verdict
 from gad_ray.evaluation.heldout import distinct_n
 from gad_ray.models.policy import PolicyModel
 from gad_ray.models.run_data import load_run_data
-from gad_ray.precision import resolve_precision
 from gad_ray.rollout.worker import RolloutWorker
 
 _HELDOUT_RESPONSES = 4
@@ -62,11 +62,11 @@ def judge_policy(config: RunConfig, *, seed: int, scratch: Path) -> Judgement:
     Raises:
         GadError: If data or models cannot be used.
     """
-    config = resolve_precision(config).config
+    config = resolve(config).config
     data = load_run_data(config, quarantine_path=scratch / "quarantine.jsonl")
     train, heldout = _answer(config, data, seed=seed)
     policy = PolicyModel.build(config.policy.model).eval()
-    nll = float(policy.teacher_nll(data.heldout, micro_batch_tokens=config.policy.micro_batch_tokens).mean())
+    nll = float(policy.teacher_nll(data.heldout, micro_batch_tokens=config.policy.pass_tokens).mean())
     del policy
     fresh = fresh_verdict(
         config.critic,

@@ -17,11 +17,11 @@ from gad_ray.activity import waiting
 from gad_ray.actors.placement import require_resources
 from gad_ray.actors.process import log_tail, runtime_env
 from gad_ray.actors.waiting import StopSignal
+from gad_ray.auto import share_of_cores
 from gad_ray.errors import ActorDiedError, DeadlineError
 from gad_ray.fitting.job import FitJob
 from gad_ray.fitting.mailbox import Request
 from gad_ray.fitting.worker import fit_worker
-from gad_ray.machine import share_of_cores
 
 if TYPE_CHECKING:
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -92,6 +92,7 @@ class FitTrainer:
         resources = {"CPU": group.cpus_per_rank, "GPU": group.gpus_per_rank}
         resources = {kind: amount for kind, amount in resources.items() if amount > 0}
         require_resources([resources] * group.num_ranks)
+        threads = group.threads or share_of_cores(config.policy.model.model, group.num_ranks)
         return DataParallelTrainer(  # and no DataParallelTrainer: the workers form their group themselves
             fit_worker,
             train_loop_config={"job": self._job},
@@ -104,7 +105,7 @@ class FitTrainer:
                 name=self._storage.name,
                 storage_path=str(self._storage.parent),
                 failure_config=FailureConfig(max_failures=config.fit.max_failures),
-                worker_runtime_env=runtime_env(threads=group.threads or share_of_cores(group.num_ranks)),
+                worker_runtime_env=runtime_env(threads=threads),
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
         )

@@ -207,7 +207,7 @@ class CriticLearner:
 
     def score(self, pairs: Sequence[Pair]) -> NDArray[np.float32]:
         """[N] float32 scores of pairs of text."""
-        return self.model.score(pairs, micro_batch_tokens=self.config.micro_batch_tokens)
+        return self.model.score(pairs, micro_batch_tokens=self.config.pass_tokens)
 
     def fingerprint(self) -> Fingerprint:
         """Digest of everything that a score depends on."""
@@ -286,7 +286,7 @@ class CriticLearner:
 
     def _micro_batches(self, groups: Sequence[Group]) -> list[list[int]]:
         rows = [group.rows for group in groups]
-        return plan_group_passes(rows, max_tokens=self.config.micro_batch_tokens, packs=self.model.packs)
+        return plan_group_passes(rows, max_tokens=self.config.pass_tokens, packs=self.model.packs)
 
     def _forward(self, groups: Sequence[Group]) -> Tensor:
         started = time.perf_counter()

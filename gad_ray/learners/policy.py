@@ -314,7 +314,7 @@ class PolicyLearner:
 
     def teacher_nll(self, examples: Sequence[Example]) -> Float32:
         """[N] mean negative log-likelihood (nats a token) of each teacher's text; see :meth:`PolicyModel.teacher_nll`."""
-        return self.model.teacher_nll(examples, micro_batch_tokens=self.config.micro_batch_tokens)
+        return self.model.teacher_nll(examples, micro_batch_tokens=self.config.pass_tokens)
 
     # -- weights and state ------------------------------------------------------------------------------
 
@@ -374,7 +374,7 @@ class PolicyLearner:
         return dict(self.backend.full_weights(self.model.lm, dtype))
 
     def _micro_batches(self, rows: Sequence[SequenceRow]) -> list[NDArray[np.int64]]:
-        budget = self.config.micro_batch_tokens
+        budget = self.config.pass_tokens
         return plan_passes(rows, max_tokens=budget, packs=self.model.packs)
 
     @torch.no_grad()

@@ -73,7 +73,7 @@ def reference_logprobs(
     @torch.no_grad()
     def sums(share: Sequence[SequenceRow]) -> Float32:
         found = np.zeros(len(share), dtype=np.float32)
-        budget = learner.config.micro_batch_tokens
+        budget = learner.config.pass_tokens
         for index in plan_passes(share, max_tokens=budget, packs=learner.model.packs):
             out = learner.model.token_logprobs([share[i] for i in index])
             found[index] = out.logprobs.sum(-1).cpu().numpy()
@@ -109,7 +109,7 @@ def preference_step(
     sums, loss_value = torch.zeros(6, dtype=torch.float64), 0.0
     passes = plan_group_passes(
         [group.rows for group, _ in own],
-        max_tokens=learner.config.micro_batch_tokens,
+        max_tokens=learner.config.pass_tokens,
         packs=learner.model.packs,
     )
     for index in passes:

@@ -144,14 +144,14 @@ class RunDirectory:
         return RunDirectory(root=self.root / "warm_start")
 
     @classmethod
-    def create(cls, config: RunConfig, *, precision: Sequence[str] = ()) -> RunDirectory:
+    def create(cls, config: RunConfig, *, choices: Sequence[str] = ()) -> RunDirectory:
         """Make the directory of a new run.
 
         It is never one that holds something: NAME-2, NAME-3, … is taken instead, and a log message says so.
 
         Args:
             config: The resolved configuration; ``name`` and ``output_dir`` decide the place.
-            precision: As for :meth:`prepare`.
+            choices: As for :meth:`prepare`.
 
         Raises:
             ConfigError: If no directory can be made there.
@@ -160,15 +160,15 @@ class RunDirectory:
         directory = cls(root=_claim(parent, config.name))
         if directory.name != config.name:
             _logger.warning("%s exists already: this run is called %s", parent / config.name, directory.name)
-        directory.prepare(config, precision=precision)
+        directory.prepare(config, choices=choices)
         return directory
 
-    def prepare(self, config: RunConfig, *, precision: Sequence[str] = ()) -> None:
+    def prepare(self, config: RunConfig, *, choices: Sequence[str] = ()) -> None:
         """Make the subdirectories and write ``config.yaml`` (under the directory's name) and ``versions.json``.
 
         Args:
             config: The resolved configuration.
-            precision: How its precision came about, for ``versions.json``.
+            choices: What the machine decided and why, for ``versions.json``.
 
         Raises:
             ConfigError: If the directory cannot be written.
@@ -177,7 +177,7 @@ class RunDirectory:
             for path in (self.tensorboard, self.records, self.checkpoints, self.exports, self.logs):
                 path.mkdir(parents=True, exist_ok=True)
             write_text(self.config_yaml, to_yaml(config.model_copy(update={"name": self.name})))
-            versions = {**collect_versions(), "precision": "; ".join(precision) or None}
+            versions = {**collect_versions(), "choices": "; ".join(choices) or None}
             write_text(self.versions_json, json.dumps(versions, indent=2, ensure_ascii=False) + "\n")
         except OSError as error:
             raise _unwritable(self.root, error) from None

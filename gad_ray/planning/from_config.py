@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
 from gad_ray import machine
+from gad_ray.auto import find_rates, shape_of, share_of_cores
 from gad_ray.config import GroupConfig, ModelConfig, Precision, RunConfig
 from gad_ray.config.critic import RemoteCriticSettings
 from gad_ray.errors import ConfigError, ModelError
@@ -14,7 +14,6 @@ from gad_ray.memory_estimate import adapter_parameters
 from gad_ray.models.facts import ModelFacts
 from gad_ray.planning.cost_model import Cluster, Engine, Group, ModelSize, Passes, Work
 from gad_ray.planning.devices import Device, cpu, find_gpu
-from gad_ray.precision import find_rates, shape_of
 
 _STEP_S = {"vllm": 0.005, "transformers": 0.03}
 """Seconds of a decode step on a GPU beside reading and computing: assumed."""
@@ -137,13 +136,13 @@ def cluster_of(
     def group(
         num: int, gpus: float, threads: int | None, model: str, size: ModelSize, precision: Precision
     ) -> Group:
-        device = _gpu(gpu) if gpus > 0 else _cpu(model, threads or machine.share_of_cores(num))
+        device = _gpu(gpu) if gpus > 0 else _cpu(model, threads or share_of_cores(model, num))
         return Group(num=num, device=device.for_model(size.parameters, mfu), precision=precision)
 
     def learner(given: GroupConfig, model: ModelConfig, size: ModelSize) -> Group:
         return group(given.num_ranks, given.gpus_per_rank, given.threads, model.model, size, model.dtype)
 
-    engine, on_gpu = engine_of(config), rollout.gpus_per_worker > 0
+    engine, on_gpu = rollout.engine, rollout.gpus_per_worker > 0
     return Cluster(
         policy=learner(config.policy.group, config.policy.model, policy),
         critic=learner(config.critic.group, config.critic.model, critic or policy),
@@ -156,7 +155,7 @@ def cluster_of(
             rollout.dtype,
         ),
         engine=Engine(
-            slots=rollout.batch_sequences,
+            slots=rollout.at_once,
             continuous=engine != "transformers",
             step_s=_STEP_S.get(engine, _STEP_S["vllm"]) if on_gpu else 0.0,
         ),
@@ -180,15 +179,6 @@ def _gpu(name: str | None) -> Device:
 def _cpu(model: str, threads: int) -> Device:
     rates = find_rates(shape_of(model), threads=threads)
     return cpu(threads=threads, rates={"float32": rates.float32 * 1e9, "bfloat16": rates.bfloat16 * 1e9})
-
-
-def engine_of(config: RunConfig) -> str:
-    """The engine that draws; ``auto`` is vLLM on GPUs, which may be elsewhere, and where it is installed."""
-    if config.rollout.engine != "auto":
-        return config.rollout.engine
-    return (
-        "vllm" if config.rollout.gpus_per_worker > 0 or importlib.util.find_spec("vllm") else "transformers"
-    )
 
 
 def gpus_of(config: RunConfig) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gad_ray import machine
+from gad_ray.auto import resolve
 from gad_ray.config import RunConfig
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.machine import GIB
@@ -21,13 +22,11 @@ from gad_ray.planning.from_config import (
     Lengths,
     cluster_of,
     critic_is_remote,
-    engine_of,
     gpus_of,
     size_of,
     work_of,
 )
 from gad_ray.planning.measured import NOT_CALIBRATED, Calibration, Measured
-from gad_ray.precision import resolve_precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +105,18 @@ def make_plan(config: RunConfig, wishes: Wishes) -> Plan:
     Raises:
         GadError: If a model cannot be described, the data cannot be read and no lengths are given, or a device is not known.
     """
-    config = resolve_precision(config).config
+    config = resolve(config).config
     lengths, told = find_lengths(config, wishes)
     cost = _Cost(config, wishes)
     calibration = NOT_CALIBRATED
     if (run := wishes.calibration) is not None:
-        earlier = _Cost(resolve_precision(run.config).config, replace(wishes, calibration=None))
+        earlier = _Cost(resolve(run.config).config, replace(wishes, calibration=None))
         calibration = Calibration.of(run, earlier.parts(run.lengths), fit=earlier.fit(run.lengths))
         told.append(_told_factors(run, calibration))
     stages = _stages(config, cost, lengths, calibration)
     known = [stage.num_steps * stage.step / 3600 for stage in stages if stage.num_steps is not None]
     gpus = gpus_of(config)
-    memory = estimate_memory(config, policy=cost.policy, critic=cost.critic, engine=engine_of(config))
+    memory = estimate_memory(config, policy=cost.policy, critic=cost.critic, engine=config.rollout.engine)
     return Plan(
         stages=stages,
         hours=sum(known) if len(known) == len(stages) else None,

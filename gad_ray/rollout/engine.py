@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gad_ray.auto.engine import vllm_suits
 from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
 from gad_ray.config.rollout import ENGINES, RolloutConfig
 from gad_ray.errors import RolloutError
@@ -103,7 +104,7 @@ def open_engine(setup: EngineSetup) -> GeneratorEngine:
 
 
 def choose_engine(config: RolloutConfig) -> str:
-    """What the config says, or what is installed.
+    """What the config says; of one that is not settled, vLLM where it suits the device.
 
     Raises:
         RolloutError: If vLLM is asked for and not installed.
@@ -115,5 +116,5 @@ def choose_engine(config: RolloutConfig) -> str:
             hint="install the extra gpu or cpu, or set rollout.engine=transformers",
         )
     if config.engine == "auto":
-        return "vllm" if installed else "transformers"
+        return "vllm" if vllm_suits(on_gpu=config.gpus_per_worker > 0)[0] else "transformers"
     return config.engine

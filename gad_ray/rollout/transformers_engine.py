@@ -27,7 +27,7 @@ def open_engine(setup: EngineSetup) -> TransformersEngine:
         setup.model_dir,
         precision=config.dtype,
         stop_token_ids=setup.stop_token_ids,
-        batch_sequences=config.batch_sequences,
+        batch_sequences=config.at_once,
         device=torch.device("cuda" if config.gpus_per_worker > 0 else "cpu"),
     )
 

@@ -76,7 +76,7 @@ class VllmEngine:
             skip_tokenizer_init=True,
             enforce_eager=config.gpus_per_worker == 0.0,
             max_model_len=max_prompt_tokens + config.max_response_tokens,
-            max_num_seqs=config.batch_sequences,
+            max_num_seqs=config.at_once,
             gpu_memory_utilization=config.gpu_memory_utilization,
             enable_prefix_caching=True,
             # Of the distribution that is sampled: after penalty, temperature and top-p.

@@ -140,6 +140,7 @@ def critic_config(directory: Path, *, model: dict[str, Any] | None = None, **cha
         "model": ModelConfig(**{"model": str(directory), "compute": "float32", **(model or {})}),
         "optimizer": OptimizerConfig(lr=1e-3, **SMOOTH),
         "max_tokens": 512,
+        "micro_batch_tokens": 16384,
     }
     return CriticConfig(**{**fields, **changed})
 
@@ -158,6 +159,7 @@ def policy_config(directory: Path, *, model: dict[str, Any] | None = None, **cha
     fields = {
         "model": ModelConfig(**{"model": str(directory), "compute": "float32", **(model or {})}),
         "optimizer": OptimizerConfig(lr=1e-3, **SMOOTH),
+        "micro_batch_tokens": 16384,
     }
     return PolicyConfig(**{**fields, **changed})
 

@@ -9,11 +9,27 @@ from pathlib import Path
 import pytest
 
 from gad_ray import doctor, machine
+from gad_ray.auto import Choice
 from gad_ray.cli import main
 from gad_ray.doctor import examine
 from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB, Gpu, Memory
-from gad_ray.precision import Rates, Shape
+
+
+def decided(precision: str, reason: str) -> list[Choice]:
+    """What the quickstart's ``auto`` comes to."""
+    taken = {
+        "policy.group.threads": 2,
+        "rollout.engine": "vllm",
+        "rollout.batch_sequences": 16,
+        "policy.micro_batch_tokens": 256,
+    }
+    others = [Choice(key=key, taken=value, came="auto", reason="so") for key, value in taken.items()]
+    return [Choice(key="policy.model.compute", taken=precision, came="auto", reason=reason), *others]
+
+
+FASTER = decided("bfloat16", "870 GFLOP/s in bfloat16, 130 in float32")
+SLOWER = decided("float32", "12 GFLOP/s in bfloat16, 120 in float32")
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +40,7 @@ def good_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "memory", lambda: Memory(total=64 * GIB, available=60 * GIB))
     monkeypatch.setattr(machine, "shared_memory", lambda: Memory(total=32 * GIB, available=32 * GIB))
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "auth_token"))
-    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: Rates(float32=130.0, bfloat16=870.0))
-    monkeypatch.setattr(doctor, "_measure", lambda shape, threads: Rates(float32=120.0, bfloat16=12.0))
+    monkeypatch.setattr(doctor, "_decide", lambda anew: SLOWER if anew else FASTER)
 
 
 def finding(name: str, *, output_dir: Path = Path("runs")) -> Finding:
@@ -178,54 +193,53 @@ def test_only_a_failure_makes_the_command_fail_and_json_says_the_same(
     assert "→ mend it" in capsys.readouterr().out
 
 
-def test_the_processors_rates_are_told_with_what_auto_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = finding("precision")
+def test_every_choice_of_the_machine_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = finding("auto: precision")
     assert found.severity is Severity.OK
-    assert found.evidence.startswith("870 GFLOP/s in bfloat16, 130 in float32")
-    assert found.evidence.endswith("auto takes bfloat16")
+    assert found.evidence == "870 GFLOP/s in bfloat16, 130 in float32: auto takes bfloat16"
+    assert finding("auto: threads").evidence == "so: auto takes 2"
+    assert finding("auto: engine").evidence == "so: auto takes vllm"
+    assert finding("auto: rollout batch").evidence == "so: auto takes 16"
+    assert finding("auto: micro-batches").evidence == "so: auto takes 256"
     monkeypatch.setattr(machine, "gpus", lambda: (Gpu(name="A GPU", total=80 * GIB, free=70 * GIB),))
     monkeypatch.setattr(machine, "gpu_capabilities", lambda: (7.5,))
-    assert finding("precision").evidence.endswith("bfloat16 begins at 8: float32")
+    assert finding("auto: precision").evidence.endswith("bfloat16 begins at 8: float32")
 
 
-def test_what_is_not_kept_is_measured_and_a_deep_examination_measures_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_deep_examination_decides_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_imports", list)
-    (deep,) = [f for f in examine(deep=True) if f.rule == "precision"]
-    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: None)
-    for found in (deep, finding("precision")):
-        assert found.evidence.startswith("12 GFLOP/s in bfloat16, 120 in float32")
-        assert found.evidence.endswith("auto takes float32")
+    (deep,) = [f for f in examine(deep=True) if f.rule == "auto: precision"]
+    assert deep.evidence == "12 GFLOP/s in bfloat16, 120 in float32: auto takes float32"
 
 
-@pytest.mark.parametrize(("rate", "needed"), [(870.0, "13 GiB in bfloat16"), (12.0, "14 GiB in float32")])
+@pytest.mark.parametrize(("found", "needed"), [(FASTER, "13 GiB in bfloat16"), (SLOWER, "14 GiB in float32")])
 def test_the_memory_that_is_asked_for_follows_the_precision(
-    monkeypatch: pytest.MonkeyPatch, rate: float, needed: str
+    monkeypatch: pytest.MonkeyPatch, found: list[Choice], needed: str
 ) -> None:
-    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=rate))
+    monkeypatch.setattr(doctor, "_decide", lambda anew: found)
     monkeypatch.setattr(machine, "memory", lambda: Memory(total=16 * GIB, available=12 * GIB))
     assert needed in finding("memory").hints[0]
 
 
-def test_a_measurement_happens_in_a_process_of_its_own_and_is_kept(
+def test_the_choices_are_made_in_a_process_of_its_own_and_what_was_measured_is_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("GAD_RAY_CACHE", str(tmp_path))
-    found = doctor._measure(Shape(tokens=4, hidden=8, columns=8), threads=1)
-    assert isinstance(found, Rates)
-    assert len(json.loads((tmp_path / "precision.json").read_text())) == 1
+    found = doctor._decide(anew=False)
+    assert not isinstance(found, str)
+    assert {choice.came for choice in found} == {"auto"}
+    assert set(doctor._DECIDED.values()) <= {choice.key for choice in found}
+    assert set(json.loads((tmp_path / "rates.json").read_text())) == {"precision", "passes"}
 
 
-def test_a_measurement_that_fails_is_told_with_its_last_line(
+def test_a_choice_that_fails_is_told_with_its_last_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.undo()
     (tmp_path / "torch.py").write_text("raise ImportError('libgomp.so.1 is missing')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(doctor.__file__).parents[1]}")
     monkeypatch.setenv("GAD_RAY_CACHE", str(tmp_path))
-    monkeypatch.setattr(doctor, "kept_rates", lambda shape, threads: None)
-    found = finding("precision")
+    found = finding("auto")
     assert found.severity is Severity.WARNING
     assert "libgomp.so.1 is missing" in found.evidence

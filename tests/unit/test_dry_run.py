@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gad_ray import dry_run as module
 from gad_ray import machine
+from gad_ray.auto import Rates
 from gad_ray.batch import Message
 from gad_ray.cli import main
 from gad_ray.config import RunConfig, load_config
@@ -37,8 +38,8 @@ from gad_ray.models.facts import ModelFacts
 from gad_ray.models.pairs import TokenRow
 from gad_ray.models.policy import PolicyModel
 from gad_ray.models.source import describe_model
-from gad_ray.precision import Rates, Shape, choice
 from tests.tiny import make_tiny_model
+from tests.unit.auto_machine import have_rates
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,18 @@ def recipe(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
             "max_prompt_tokens": 128,
             "max_teacher_tokens": 64,
         },
-        "policy": {"model": {"model": str(model), "compute": "bfloat16"}},
-        "critic": {"model": {"model": str(model), "compute": "bfloat16"}, "max_tokens": 256},
+        "policy": {"model": {"model": str(model), "compute": "bfloat16"}, "micro_batch_tokens": 16384},
+        "critic": {
+            "model": {"model": str(model), "compute": "bfloat16"},
+            "max_tokens": 256,
+            "micro_batch_tokens": 16384,
+        },
         "rollout": {
             "engine": "transformers",
             "precision": "bfloat16",
             "responses_per_prompt": 2,
             "max_response_tokens": 32,
+            "batch_sequences": 64,
         },
         "stages": {"warmup": {"steps": 1}, "adversarial": {"steps": 1}},
     }
@@ -96,8 +102,7 @@ def test_a_run_that_can_start_has_no_problem_and_is_told_in_full(recipe: Path, t
     assert found.problems == []
     assert found.warnings == []
     assert list(found.sections) == [
-        "precision",
-        "engine",
+        "decided on this machine",
         "models",
         "data",
         "batches",
@@ -116,8 +121,7 @@ def test_a_fit_needs_neither_a_critic_nor_both_models_at_a_time(recipe: Path) ->
     found = dry_run(load_config(str(recipe), settings), fit="soda")
     assert found.problems == []
     assert list(found.sections) == [
-        "precision",
-        "engine",
+        "decided on this machine",
         "models",
         "data",
         "fit by soda",
@@ -302,7 +306,8 @@ def test_unusable_rows_are_kept_to_be_looked_at(recipe: Path, tmp_path: Path) ->
 def test_an_engine_that_is_not_installed_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     assert "vLLM is not installed" in problem_of(run(recipe, "rollout.engine=vllm"))
-    assert "rollout by transformers" in run(recipe, "rollout.engine=auto").sections["engine"][0]
+    decided = run(recipe, "rollout.engine=auto").sections["decided on this machine"]
+    assert "rollout.engine = transformers, which auto comes to: vLLM is not installed" in decided
 
 
 def test_missing_gpus_stop_a_run_here_but_not_in_a_cluster(
@@ -519,8 +524,7 @@ def test_activations_weights_and_gradients_are_about_what_is_estimated(recipe: P
 def test_what_auto_comes_to_is_told_shown_and_decides_the_memory(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: float, taken: str
 ) -> None:
-    monkeypatch.setattr(choice, "shape_of", lambda model: Shape.of(hidden=576, intermediate=1536))
-    monkeypatch.setattr(choice, "find_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=rate))
+    have_rates(monkeypatch, Rates(float32=120.0, bfloat16=rate))
     keys = ("policy.model.compute", "critic.model.compute", "rollout.precision")
     left_open = [f"{key}=auto" for key in keys]
     with pytest.raises(SystemExit) as ended:
@@ -532,15 +536,17 @@ def test_what_auto_comes_to_is_told_shown_and_decides_the_memory(
         in shown
     )
     assert f"precision: {taken}" in shown
-    assert "auto" not in yaml.safe_load(shown.partition("precision\n")[0])["policy"]["model"].values()
+    assert (
+        "auto"
+        not in yaml.safe_load(shown.partition("decided on this machine\n")[0])["policy"]["model"].values()
+    )
     found = run(recipe, *left_open)
     same = run(recipe, *(f"{key}={taken}" for key in keys))
     assert found.sections["memory, roughly"] == same.sections["memory, roughly"]
 
 
 def test_a_slow_precision_is_warned_of_by_the_dry_run(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "shape_of", lambda model: Shape.of(hidden=576, intermediate=1536))
-    monkeypatch.setattr(choice, "find_rates", lambda shape, threads: Rates(float32=120.0, bfloat16=12.0))
+    have_rates(monkeypatch, Rates(float32=120.0, bfloat16=12.0))
     (warning,) = run(recipe, "policy.model.compute=float32", "rollout.precision=float32").warnings
     assert warning.startswith("critic.model.compute = bfloat16 is slow here: 12 GFLOP/s in bfloat16, 120 in")
     assert warning.endswith("set critic.model.compute=auto, or float32")

@@ -158,7 +158,9 @@ def test_a_backend_from_outside_steps_as_its_optimiser_would_and_goes_on_to_the_
 
 
 def test_an_engine_from_outside_gives_the_probabilities_that_it_drew_with(tied_model: Path, chat) -> None:
-    config = RolloutConfig(engine=f"{OUTSIDE}.generate_engine:open_engine", precision="float32")
+    config = RolloutConfig(
+        engine=f"{OUTSIDE}.generate_engine:open_engine", precision="float32", batch_sequences=8
+    )
     theirs = open_engine(engine_setup(tied_model, config, chat, max_prompt_tokens=100, seed=0))
     ours = open_engine(
         engine_setup(

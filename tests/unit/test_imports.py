@@ -31,7 +31,7 @@ FLOORS: dict[str, int] = {
     "data": 3,
     "models": 3,
     "memory_estimate": 4,
-    "precision": 4,
+    "auto": 4,
     "learners": 4,
     "client": 4,
     "critics": 5,

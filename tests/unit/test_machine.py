@@ -102,3 +102,13 @@ print(before - kept, before - resident())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     kept, returned = (float(number) for number in done.stdout.split())
     assert returned > 150 > 100 > kept
+
+
+def test_hyper_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for cpu, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
+        topology = tmp_path / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{siblings}\n")
+    for usable, wanted in (({0, 1, 2, 3}, 2), ({0, 2}, 1), ({0, 1}, 2), ({7, 8}, 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, usable=usable: usable)
+        assert machine.physical_cores(cpus=tmp_path) == wanted

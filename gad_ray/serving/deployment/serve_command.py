@@ -14,11 +14,11 @@ import typer
 
 from gad_ray.activity import activity, telling
 from gad_ray.actors.session import RaySession
+from gad_ray.auto import warn_of_slow_critic
 from gad_ray.critics.store import check_critic
 from gad_ray.errors import ConfigError, GadError
 from gad_ray.interrupt import StopRequest
 from gad_ray.observability.run_dir import find_run
-from gad_ray.precision import warn_of_slow_critic
 from gad_ray.serving.deployment.address import SettingNames, check_address, url_of
 from gad_ray.serving.deployment.ray_serve import deploy, end, listen, prepare_cluster, refuse_second_serve
 from gad_ray.serving.deployment.settings import ServeSettings, settings_from

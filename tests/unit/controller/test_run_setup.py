@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from gad_ray.auto import Rates
 from gad_ray.checkpoint.store import CheckpointStore, RunPosition
 from gad_ray.config import RunConfig, config_hash, load_config
 from gad_ray.controller.checkpointing import read_position
 from gad_ray.controller.run_setup import open_run
 from gad_ray.errors import CheckpointError
 from gad_ray.observability.run_dir import RunDirectory
-from gad_ray.precision import Rates, Shape
-from gad_ray.precision import choice as precision
-
-AVX2 = Rates(float32=120.0, bfloat16=12.0)
-AMX = Rates(float32=130.0, bfloat16=870.0)
+from tests.unit.auto_machine import AMX, AVX2, have_rates
 
 
 def asked_for(root: Path, *overrides: str) -> RunConfig:
@@ -27,8 +24,7 @@ def asked_for(root: Path, *overrides: str) -> RunConfig:
 
 def on(monkeypatch: pytest.MonkeyPatch, rates: Rates) -> None:
     """From here on, this is a machine with these rates."""
-    monkeypatch.setattr(precision, "find_rates", lambda shape, threads: rates)
-    monkeypatch.setattr(precision, "shape_of", lambda model: Shape.of(hidden=576, intermediate=1536))
+    have_rates(monkeypatch, rates)
 
 
 def begin(root: Path, *overrides: str) -> RunDirectory:
@@ -61,7 +57,10 @@ def test_a_run_writes_down_what_auto_came_to_and_why(monkeypatch: pytest.MonkeyP
     written = load_config(str(directory.config_yaml))
     assert written.policy.model.compute == written.critic.model.compute == "float32"
     assert written.rollout.precision == "float32"
-    told = json.loads(directory.versions_json.read_text())["precision"]
+    assert written.rollout.engine in ("vllm", "transformers")
+    assert written.rollout.batch_sequences == 16
+    assert written.policy.micro_batch_tokens == written.critic.micro_batch_tokens == 256
+    told = json.loads(directory.versions_json.read_text())["choices"]
     assert "12 GFLOP/s in bfloat16, 120 in float32" in told
 
 
@@ -88,7 +87,9 @@ def test_a_run_resumed_on_another_machine_goes_on_in_the_precision_it_began_with
     assert opened.checkpoint is not None
     assert opened.config.policy.model.compute == "bfloat16"
     assert load_config(str(directory.config_yaml)).policy.model.compute == "bfloat16"
-    assert all("as the run began" in line for line in opened.precision)
+    decided = [line for line in opened.choices if ".threads = " not in line]
+    assert len(decided) == 7
+    assert all("as the run began" in line for line in decided)
 
 
 def test_another_precision_is_refused_and_leaves_the_runs_own_settings_alone(

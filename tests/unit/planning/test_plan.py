@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from gad_ray import machine
+from gad_ray.auto import Rates
 from gad_ray.cli import main
 from gad_ray.config import load_config
 from gad_ray.config.load import to_yaml
@@ -26,7 +27,6 @@ from gad_ray.planning.devices import GPUS, cpu, find_gpu
 from gad_ray.planning.from_config import Lengths, cluster_of, gpus_of, size_of, work_of
 from gad_ray.planning.measured import Calibration, Measured, read_measured
 from gad_ray.planning.plan import Plan, Wishes, make_plan
-from gad_ray.precision import Rates
 from tests.tiny import make_tiny_model
 
 LENGTHS = Lengths(prompt=20, response=10, longest=32, teacher=12)
@@ -83,6 +83,7 @@ def recipe(model: Path, tmp_path: Path) -> Path:
             "precision": "float32",
             "responses_per_prompt": 2,
             "max_response_tokens": 32,
+            "batch_sequences": 64,
         },
         "stages": {
             "warmup": {"steps": 3, "policy": "cross_entropy", "critic_only_steps": 1},

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from gad_ray import machine
+from gad_ray.auto import Rates, Shape, find_rates, kept
+from gad_ray.auto import rates as module
+from gad_ray.auto.kept import forget_measured, keep, rates_file
+from gad_ray.auto.rates import PASS_TOKENS, find_pass_rates, keep_rates, kept_rates
 from gad_ray.machine import Cpu
-from gad_ray.precision import Rates, Shape, find_rates, keep_rates, kept_rates, rates_file
-from gad_ray.precision import rates as module
 
 SHAPE = Shape.of(hidden=576, intermediate=1536)
 MEASURED = Rates(float32=120.0, bfloat16=10.0)
@@ -20,7 +22,7 @@ MEASURED = Rates(float32=120.0, bfloat16=10.0)
 @pytest.fixture(autouse=True)
 def fresh_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GAD_RAY_CACHE", str(tmp_path))
-    monkeypatch.setattr(module, "_measured", {})
+    monkeypatch.setattr(kept, "_measured", {})
     monkeypatch.setattr(machine, "cpu", lambda: Cpu(model="A processor", flags=frozenset({"avx2"})))
 
 
@@ -38,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Shape]:
 
 
 def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_measured", {})
+    monkeypatch.setattr(kept, "_measured", {})
 
 
 def test_the_product_is_the_models_own_and_is_cut_where_it_would_take_long() -> None:
@@ -57,7 +59,7 @@ def test_what_was_measured_is_kept_for_the_next_process(
     another_process(monkeypatch)
     assert find_rates(SHAPE, threads=2) == MEASURED
     assert calls == [SHAPE]
-    assert rates_file() == tmp_path / "precision.json"
+    assert rates_file() == tmp_path / "rates.json"
 
 
 @pytest.mark.parametrize("differs", ["threads", "shape", "flags", "model", "torch", "limit"])
@@ -76,32 +78,32 @@ def test_another_machine_setting_or_shape_is_measured_anew(
         case "model":
             monkeypatch.setattr(machine, "cpu", lambda: Cpu(model="Another", flags=frozenset({"avx2"})))
         case "torch":
-            monkeypatch.setattr(module, "_torch_version", lambda: "9.9")
+            monkeypatch.setattr(kept, "_torch_version", lambda: "9.9")
         case _:
             monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")  # set otherwise perhaps, where the tests run
     assert kept_rates(shape, threads=threads) is None
     find_rates(shape, threads=threads)
     assert len(calls) == 2
-    assert len(json.loads(rates_file().read_text())) == 2
+    assert len(json.loads(rates_file().read_text())["precision"]) == 2
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", '"text"', '{"key": 3}', '{"key": {"float32": "fast"}}', "\xff"],
+    ["", "{", "[]", '"text"', '{"precision": 3}', '{"precision": {"key": {"float32": "fast"}}}', "\xff"],
 )
 def test_a_damaged_file_holds_nothing_and_is_replaced(calls: list[Shape], content: str) -> None:
     rates_file().write_text(content, encoding="latin-1")
     assert find_rates(SHAPE, threads=2) == MEASURED
     assert len(calls) == 1
-    assert len(json.loads(rates_file().read_text())) == 1
+    assert len(json.loads(rates_file().read_text())["precision"]) == 1
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_not_taken_from_the_file(calls: list[Shape], rate: float) -> None:
     find_rates(SHAPE, threads=2)
-    (key,) = json.loads(rates_file().read_text())
-    rates_file().write_text(json.dumps({key: {"float32": rate, "bfloat16": 5.0}}))
-    module._measured.clear()
+    (key,) = json.loads(rates_file().read_text())["precision"]
+    rates_file().write_text(json.dumps({"precision": {key: {"float32": rate, "bfloat16": 5.0}}}))
+    kept._measured.clear()
     assert kept_rates(SHAPE, threads=2) is None
 
 
@@ -161,3 +163,25 @@ def test_a_real_measurement_gives_two_rates() -> None:
     found = module.measure(Shape(tokens=8, hidden=16, columns=32), threads=1)
     assert found.float32 > 0
     assert found.bfloat16 > 0
+
+
+def test_a_real_measurement_of_passes_gives_a_rate_for_every_size_and_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = Shape(tokens=8, hidden=16, columns=32)
+    found = find_pass_rates(shape, threads=1, precision="float32")
+    assert tuple(found) == PASS_TOKENS
+    assert all(rate > 0 for rate in found.values())
+    another_process(monkeypatch)
+    assert find_pass_rates(shape, threads=1, precision="float32") == found
+    assert len(json.loads(rates_file().read_text())["passes"]) == 1
+
+
+def test_what_is_forgotten_is_what_was_measured_and_not_what_runs_have_left(calls: list[Shape]) -> None:
+    find_rates(SHAPE, threads=2)
+    keep("engines", "key", {"vllm": 300.0})
+    forget_measured()
+    assert kept_rates(SHAPE, threads=2) is None
+    assert json.loads(rates_file().read_text()) == {"engines": {"key": {"vllm": 300.0}}}
+    find_rates(SHAPE, threads=2)
+    assert len(calls) == 2

@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 
 from gad_ray import machine
+from gad_ray.auto import Rates, Resolved, Shape, resolve, speed_from, speed_of, warn_of_slow_critic
+from gad_ray.auto import precision as module
+from gad_ray.auto.shapes import shape_of
 from gad_ray.config import ModelConfig, RolloutConfig, RunConfig, config_hash, load_config
 from gad_ray.errors import ConfigError
 from gad_ray.models.critic import CriticModel
 from gad_ray.models.critic_export import export_critic
-from gad_ray.precision import Rates, Shape, resolve_precision, speed_from, speed_of, warn_of_slow_critic
-from gad_ray.precision import choice as module
 from tests.tiny import make_tiny_model
+from tests.unit.auto_machine import AMX, AVX2, SHAPE, have_rates
 
-SHAPE = Shape.of(hidden=576, intermediate=1536)
-AVX2 = Rates(float32=120.0, bfloat16=12.0)
-AMX = Rates(float32=130.0, bfloat16=870.0)
 KEYS = ("policy.model.compute", "critic.model.compute", "rollout.precision")
 
 Given = Callable[[Rates], list[tuple[Shape, int]]]
@@ -31,17 +30,13 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> Given:
     """Lets the machine have these rates; gives a list of what was asked of it."""
 
     def have(found: Rates) -> list[tuple[Shape, int]]:
-        asked: list[tuple[Shape, int]] = []
-
-        def find(shape: Shape, *, threads: int) -> Rates:
-            asked.append((shape, threads))
-            return found
-
-        monkeypatch.setattr(module, "find_rates", find)
-        monkeypatch.setattr(module, "shape_of", lambda model: SHAPE)
-        return asked
+        return have_rates(monkeypatch, found)
 
     return have
+
+
+def of_precision(found: Resolved) -> list[str]:
+    return [str(choice) for choice in found.choices if choice.key in KEYS]
 
 
 def taken(config: RunConfig) -> list[str]:
@@ -79,17 +74,17 @@ def test_every_recipe_leaves_its_precision_to_the_machine(recipe: str) -> None:
 @pytest.mark.parametrize(("found", "wanted"), [(AVX2, "float32"), (AMX, "bfloat16")])
 def test_auto_follows_the_rates_and_tells_them(rates: Given, found: Rates, wanted: str) -> None:
     rates(found)
-    resolved = resolve_precision(load_config("quickstart"))
+    resolved = resolve(load_config("quickstart"))
     assert taken(resolved.config) == [wanted] * 3
     assert resolved.warnings == []
-    for key, line in zip(KEYS, resolved.lines, strict=True):
+    for key, line in zip(KEYS, of_precision(resolved), strict=True):
         assert line.startswith(f"{key} = {wanted}, which auto comes to: ")
         assert f"{found.bfloat16:.0f} GFLOP/s in bfloat16, {found.float32:.0f} in float32" in line
 
 
 def test_a_slow_choice_is_warned_of_with_rates_and_what_mends_it(rates: Given) -> None:
     rates(AVX2)
-    resolved = resolve_precision(load_config("quickstart", all_set("bfloat16")))
+    resolved = resolve(load_config("quickstart", all_set("bfloat16")))
     assert taken(resolved.config) == ["bfloat16"] * 3
     for key, warning in zip(KEYS, resolved.warnings, strict=True):
         assert warning.startswith(f"{key} = bfloat16 is slow here: 12 GFLOP/s in bfloat16, 120 in float32")
@@ -98,16 +93,16 @@ def test_a_slow_choice_is_warned_of_with_rates_and_what_mends_it(rates: Given) -
 
 def test_float32_as_set_needs_no_measurement_and_no_warning(rates: Given) -> None:
     asked = rates(AMX)
-    resolved = resolve_precision(load_config("quickstart", all_set("float32")))
+    resolved = resolve(load_config("quickstart", all_set("float32")))
     assert asked == []
     assert resolved.warnings == []
-    assert resolved.lines == [f"{key} = float32, as set" for key in KEYS]
+    assert of_precision(resolved) == [f"{key} = float32, as set" for key in KEYS]
 
 
 def test_it_is_measured_with_the_threads_that_will_compute(rates: Given) -> None:
     asked = rates(AMX)
     threads = ["policy.group.threads=3", "critic.group.threads=5", "rollout.threads=7"]
-    resolve_precision(load_config("quickstart", threads))
+    resolve(load_config("quickstart", threads))
     assert asked == [(SHAPE, 3), (SHAPE, 5), (SHAPE, 7)]
 
 
@@ -125,9 +120,9 @@ def test_a_gpu_is_judged_by_its_compute_capability_alone(
 ) -> None:
     asked = rates(AVX2)
     monkeypatch.setattr(machine, "gpu_capabilities", lambda: capabilities)
-    resolved = resolve_precision(load_config("field"))
+    resolved = resolve(load_config("field"))
     assert taken(resolved.config) == [wanted] * 3
-    assert bool(resolve_precision(load_config("field", all_set("bfloat16"))).warnings) is is_slow
+    assert bool(resolve(load_config("field", all_set("bfloat16"))).warnings) is is_slow
     assert asked == []
 
 
@@ -136,27 +131,27 @@ def test_a_part_on_a_gpu_and_one_beside_it_on_the_cpu_are_judged_apart(
 ) -> None:
     rates(AVX2)
     monkeypatch.setattr(machine, "gpu_capabilities", lambda: (9.0,))
-    resolved = resolve_precision(load_config("quickstart", ["policy.group.gpus_per_rank=1.0"]))
+    resolved = resolve(load_config("quickstart", ["policy.group.gpus_per_rank=1.0"]))
     assert taken(resolved.config) == ["bfloat16", "float32", "float32"]
 
 
 def test_a_resumed_run_keeps_its_precision_on_a_machine_that_would_choose_another(rates: Given) -> None:
     rates(AMX)
-    began = resolve_precision(load_config("quickstart")).config
+    began = resolve(load_config("quickstart")).config
     rates(AVX2)
-    resumed = resolve_precision(load_config("quickstart"), earlier=began)
+    resumed = resolve(load_config("quickstart"), earlier=began)
     assert taken(resumed.config) == ["bfloat16"] * 3
     assert config_hash(resumed.config) == config_hash(began)
-    assert all("as the run began" in line for line in resumed.lines)
+    assert all("as the run began" in line for line in of_precision(resumed))
     assert len(resumed.warnings) == 3
-    assert "a resumed run keeps its precision" in resumed.warnings[0]
+    assert "a resumed run keeps what it began with" in resumed.warnings[0]
 
 
 def test_a_resumed_run_in_float32_measures_nothing(rates: Given) -> None:
     rates(AVX2)
-    began = resolve_precision(load_config("quickstart")).config
+    began = resolve(load_config("quickstart")).config
     asked = rates(AMX)
-    resumed = resolve_precision(load_config("quickstart"), earlier=began)
+    resumed = resolve(load_config("quickstart"), earlier=began)
     assert taken(resumed.config) == ["float32"] * 3
     assert asked == []
     assert resumed.warnings == []
@@ -166,9 +161,9 @@ def test_another_precision_that_is_asked_for_by_name_is_not_overruled_by_the_ear
     rates: Given,
 ) -> None:
     rates(AMX)
-    began = resolve_precision(load_config("quickstart")).config
+    began = resolve(load_config("quickstart")).config
     asked_for = load_config("quickstart", ["policy.model.compute=float32"])
-    resumed = resolve_precision(asked_for, earlier=began).config
+    resumed = resolve(asked_for, earlier=began).config
     assert taken(resumed) == ["float32", "bfloat16", "bfloat16"]
     assert config_hash(resumed) != config_hash(began)
 
@@ -186,7 +181,7 @@ def test_models_so_small_that_it_makes_no_difference_are_not_measured(
 
 def test_the_shape_is_that_of_the_model(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "model", hidden=256)
-    assert module.shape_of(str(model)) == Shape(tokens=256, hidden=256, columns=512)
+    assert shape_of(str(model)) == Shape(tokens=256, hidden=256, columns=512)
 
 
 def test_a_model_that_is_not_there_does_not_stop_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +193,7 @@ def test_a_model_that_is_not_there_does_not_stop_the_choice(monkeypatch: pytest.
 def test_what_is_still_auto_is_refused_where_it_would_be_used(config: Any) -> None:
     with pytest.raises(ConfigError, match="still 'auto'") as refused:
         _ = config.dtype
-    assert "resolve_precision" in str(refused.value)
+    assert "gad_ray.auto.resolve" in str(refused.value)
 
 
 @pytest.mark.parametrize(
