@@ -146,7 +146,7 @@ def choose_batch(
     if rates_of is None or asked >= best:
         return Choice(key=key, taken=asked, came=came)
     rates = rates_of((asked, best))
-    found = f"{rates[asked]:.0f} GFLOP/s in passes of {asked} tokens, {rates[best]:.0f} of {best}"
+    found = f"{rates[asked]:.0f} GFLOP/s in passes of {asked}, {rates[best]:.0f} of {best} tokens"
     slow = found if rates[best] >= SLOW * rates[asked] else None
     return Choice(key=key, taken=asked, came=came, reason=found, slow=slow, better=str(best))
 

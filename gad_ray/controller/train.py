@@ -112,13 +112,13 @@ def _play(opened: Opened, data: LoadedData, groups: ActorGroups, stop: StopReque
             progress.event("stopped", step=controller.stages.step, signal=stop.signal_number)
             return 128 + stop.signal_number
         summary = _finish(directory, controller, groups, progress)
-        if (rate := _rollout_rate(directory)) is not None:
+        if (rate := rollout_rate(directory)) is not None:
             remember_engine(config, rate)
     print_summary(summary)
     return 0
 
 
-def _rollout_rate(directory: RunDirectory) -> float | None:
+def rollout_rate(directory: RunDirectory) -> float | None:
     """Response tokens a second: the median of the run's steps."""
     rows = read_lines(directory.metrics_jsonl).rows
     rates = [float(rate) for row in rows if (rate := row.get("perf/rollout_tokens_per_s")) is not None]
