@@ -19,10 +19,9 @@ def share_of_cores(model: str, count: int) -> int:
 def compute_cores(model: str) -> tuple[int, str]:
     """Cores that are shared out, and why. Measured only where the machine has hyper-threads."""
     logical, physical = machine.share_of_cores(1), machine.physical_cores()
-    shape = shape_of(model)
-    if physical >= logical or is_tiny(shape):
+    if physical >= logical or is_tiny(shape_of(model)):
         return logical, f"{logical} core{'s' * (logical > 1)}, no hyper-threads among them"
-    rates = {threads: find_rates(shape, threads=threads) for threads in (physical, logical)}
+    rates = {threads: find_rates(shape_of(model), threads=threads) for threads in (physical, logical)}
     return choose_cores(physical, rates[physical], logical, rates[logical])
 
 
