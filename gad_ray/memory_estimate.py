@@ -275,7 +275,7 @@ def _engine(config: RunConfig, facts: ModelFacts, engine: str) -> dict[str, int]
     rollout = config.rollout
     number = _BYTES[rollout.dtype]
     if engine == "vllm" and rollout.gpus_per_worker == 0:
-        cache = rollout.kv_cache_gib * GIB
+        cache = int(rollout.kv_cache_gib * GIB)
     else:
         longest = config.data.max_prompt_tokens + rollout.max_response_tokens
         cache = rollout.at_once * cache_bytes(facts, longest, rollout.dtype)

@@ -151,6 +151,6 @@ def choose_batch(
     return Choice(key=key, taken=asked, came=came, reason=found, slow=slow, better=str(best))
 
 
-def memory_for_cache(*, total: int, workers: int, engine: str, kv_cache_gib: int) -> int:
+def memory_for_cache(*, total: int, workers: int, engine: str, kv_cache_gib: float) -> int:
     """Bytes of main memory that keys and values of one worker may take."""
-    return kv_cache_gib * 2**30 if engine == "vllm" else int(_SHARE * total / workers)
+    return int(kv_cache_gib * 2**30) if engine == "vllm" else int(_SHARE * total / workers)

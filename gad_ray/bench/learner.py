@@ -16,6 +16,8 @@ import torch
 
 from gad_ray import machine
 from gad_ray.activity import activity
+from gad_ray.auto import shape_of
+from gad_ray.auto.rates import measure
 from gad_ray.batch import (
     Example,
     PromptBatch,
@@ -37,8 +39,6 @@ from gad_ray.models.run_data import load_run_data
 from gad_ray.models.source import describe_model, resolve_model
 from gad_ray.planning.cost_model import ModelSize
 from gad_ray.planning.from_config import size_of
-from gad_ray.precision import shape_of
-from gad_ray.precision.rates import measure
 from gad_ray.rewards.stage import rewards_of, train_batch
 
 _PASSES = 3

@@ -69,7 +69,7 @@ def measure_sync(model: str, *, engine: str, precision: Precision, rounds: int) 
         GadError: If the model or the engine cannot be loaded.
     """
     directory = resolve_model(model)
-    config = RolloutConfig(engine=engine, precision=precision, max_response_tokens=64)
+    config = RolloutConfig(engine=engine, precision=precision, max_response_tokens=64, batch_sequences=1)
     chat = load_chat_format(directory)
     probe = probe_row(chat)
     weights: Any = load_causal_lm(directory, dtype=TORCH_DTYPES[precision])

@@ -210,12 +210,12 @@ def bench_learner(
     as_json: Json = False,
 ) -> None:
     """The learners' updates beside a bare product of the same precision: the share of it that they reach, on a CPU."""
+    from gad_ray.auto import resolve
     from gad_ray.bench.learner import LearnerBench, table
     from gad_ray.bench.step.study import Shape
     from gad_ray.config import load_config
-    from gad_ray.precision import resolve_precision
 
-    config = resolve_precision(load_config(recipe, overrides or ())).config
+    config = resolve(load_config(recipe, overrides or ())).config
     figures = LearnerBench(config=config, shape=Shape.parse(shape), rounds=rounds).run()
     if as_json:
         say(json.dumps(figures, indent=1))

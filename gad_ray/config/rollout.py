@@ -66,8 +66,8 @@ class RolloutConfig(StrictModel):
     gpu_memory_utilization: float = Field(default=0.4, gt=0.0, le=1.0)
     """vLLM on a GPU: share of its memory that the engine may take."""
 
-    kv_cache_gib: int = Field(default=1, ge=1)
-    """vLLM on CPU: GiB of key-value cache."""
+    kv_cache_gib: float = Field(default=1.0, gt=0.0)
+    """vLLM on a CPU: GiB of keys and values, which are taken at once."""
 
     @field_validator("engine")
     @classmethod

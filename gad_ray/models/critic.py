@@ -79,7 +79,7 @@ class CriticModel(nn.Module):
         pooling: PoolingSettings,
         max_tokens: int,
         dtype: str,
-        packing: bool = False,
+        packing: bool = True,
         updates: int = 0,
     ) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class CriticModel(nn.Module):
         pooling: PoolingSettings,
         max_tokens: int,
         seed: int,
-        packing: bool = False,
+        packing: bool = True,
     ) -> CriticModel:
         """A new critic on a pretrained backbone, loaded in float32 and cast to ``config.dtype``.
 

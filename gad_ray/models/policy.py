@@ -88,7 +88,7 @@ class PolicyModel(nn.Module):
         packing: Whether rows go end to end where the model can; see :attr:`packs`.
     """
 
-    def __init__(self, lm: nn.Module, chat: ChatFormat, *, packing: bool = False) -> None:
+    def __init__(self, lm: nn.Module, chat: ChatFormat, *, packing: bool = True) -> None:
         super().__init__()
         self.lm = lm
         self.chat = chat
@@ -101,7 +101,7 @@ class PolicyModel(nn.Module):
         self._head_is_plain = self._check_head()
 
     @classmethod
-    def build(cls, config: ModelConfig, *, packing: bool = False) -> PolicyModel:
+    def build(cls, config: ModelConfig, *, packing: bool = True) -> PolicyModel:
         """Load a pretrained model and its chat format.
 
         Args:

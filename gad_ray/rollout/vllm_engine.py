@@ -14,13 +14,14 @@ import numpy as np
 
 from gad_ray.batch import Float32, SamplingSettings, StopReason, WeightsSnapshot
 from gad_ray.config.rollout import RolloutConfig
+from gad_ray.machine import GIB
 from gad_ray.models.arrays import from_numpy
 from gad_ray.models.policy import SequenceRow
 from gad_ray.rollout.engine import EngineSetup, Generation, GenerationRequest
 from gad_ray.rollout.weight_transfer import BACKEND, WORKER_EXTENSION, in_shared_memory
 
 
-def prepare_environment(config: RolloutConfig) -> None:
+def prepare_environment() -> None:
     """Set what vLLM reads from the environment; to be called before its first import."""
     # In one process, weights are taken from where they lie in the object store; in two they are copied once more.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -30,7 +31,6 @@ def prepare_environment(config: RolloutConfig) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     # On a CPU: leave placement of threads to the operating system, several actors share the cores.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.kv_cache_gib))
 
 
 def open_engine(setup: EngineSetup) -> VllmEngine:
@@ -65,7 +65,7 @@ class VllmEngine:
             max_prompt_tokens: Longest rendered prompt.
             seed: Seed of the engine; every request carries its own besides.
         """
-        prepare_environment(config)
+        prepare_environment()
         from vllm import LLM, envs
 
         self._is_apart: bool = envs.VLLM_ENABLE_V1_MULTIPROCESSING
@@ -78,6 +78,7 @@ class VllmEngine:
             max_model_len=max_prompt_tokens + config.max_response_tokens,
             max_num_seqs=config.at_once,
             gpu_memory_utilization=config.gpu_memory_utilization,
+            kv_cache_memory_bytes=None if config.gpus_per_worker > 0 else int(config.kv_cache_gib * GIB),
             enable_prefix_caching=True,
             # Of the distribution that is sampled: after penalty, temperature and top-p.
             logprobs_mode="processed_logprobs",

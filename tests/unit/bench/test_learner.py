@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gad_ray.auto import resolve
 from gad_ray.bench.learner import LearnerBench, responses_of, table
 from gad_ray.bench.step.study import Shape
 from gad_ray.config import load_config
@@ -13,7 +14,7 @@ from tests.unit.builders import prompt_batch
 
 
 def test_both_learners_are_measured_beside_the_product_of_their_precision(tmp_path: Path) -> None:
-    config = load_config(str(Game(tmp_path, "").config("measured")))
+    config = resolve(load_config(str(Game(tmp_path, "").config("measured")))).config
     figures = LearnerBench(config=config, shape=Shape(2, 3, 5), rounds=2).run()
     for name in ("policy", "critic"):
         one = figures[name]

@@ -49,7 +49,7 @@ def open_worker() -> Iterator[Callable[[Path], RolloutWorker]]:
     workers: list[RolloutWorker] = []
 
     def build(directory: Path) -> RolloutWorker:
-        config = RolloutConfig(precision="float32", max_response_tokens=32)
+        config = RolloutConfig(precision="float32", max_response_tokens=32, batch_sequences=8)
         engine = VllmEngine(directory, config, stop_token_ids=(2,), max_prompt_tokens=128, seed=0)
         workers.append(RolloutWorker(engine, load_chat_format(directory), config, LimitsConfig()))
         return workers[-1]
@@ -150,7 +150,7 @@ from gad_ray.rollout.worker import probe_row
 from tests.unit.builders import policy_config, policy_learner
 
 if __name__ == "__main__":
-    model, config = Path(sys.argv[1]), RolloutConfig(precision="float32", max_response_tokens=32)
+    model, config = Path(sys.argv[1]), RolloutConfig(precision="float32", max_response_tokens=32, batch_sequences=8)
     probe = probe_row(load_chat_format(model))
     learner = policy_learner(policy_config(model))
     engine = VllmEngine(model, config, stop_token_ids=(2,), max_prompt_tokens=128, seed=0)
