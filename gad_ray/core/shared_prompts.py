@@ -86,10 +86,11 @@ def pack_with_shared_prompts(rows: Sequence[Row]) -> PackedRows:
 
     for members in by_prompt(rows):
         start = rows[members[0]].start
-        if len(members) == 1 or start == 0:
+        if start == 0:
             for i in members:
                 places[i] = lay(rows[i].ids, 0)
             continue
+        # Also of a row that has its prompt to itself: its rounding does not depend on who shares it.
         prompt = lay(rows[members[0]].ids[:start], 0)
         for i in members:
             answer = lay(rows[i].ids[start:], start, (int(prompt[0]), int(prompt[-1]) + 1))
@@ -126,6 +127,23 @@ def plan_packed_batches(rows: Sequence[Row], *, max_tokens: int) -> list[NDArray
     Returns:
         Index arrays that together hold every row exactly once, the largest pass first.
     """
+    pieces, sizes = cut_by_prompt(rows, max_tokens=max_tokens)
+    return [
+        np.asarray([i for piece in members for i in pieces[piece]], dtype=np.int64)
+        for members in plan_by_size(sizes, max_tokens=max_tokens)
+    ]
+
+
+def cut_by_prompt(rows: Sequence[Row], *, max_tokens: int) -> tuple[list[list[int]], list[int]]:
+    """Rows under one prompt together as far as they fit.
+
+    Args:
+        rows: The rows.
+        max_tokens: Most tokens of a piece, its prompt counted once. A single row beyond it is a piece of its own.
+
+    Returns:
+        Lists of indices that together hold every row exactly once, and the tokens that each computes.
+    """
     pieces: list[list[int]] = []
     sizes: list[int] = []
     for members in by_prompt(rows):
@@ -134,7 +152,8 @@ def plan_packed_batches(rows: Sequence[Row], *, max_tokens: int) -> list[NDArray
         size = start
         for i in members:
             answer = len(rows[i].ids) - start
-            if piece and size + answer > max_tokens:
+            # Rows without a prompt have nothing in common.
+            if piece and (size + answer > max_tokens or start == 0):
                 pieces.append(piece)
                 sizes.append(size)
                 piece, size = [], start
@@ -142,10 +161,7 @@ def plan_packed_batches(rows: Sequence[Row], *, max_tokens: int) -> list[NDArray
             size += answer
         pieces.append(piece)
         sizes.append(size)
-    return [
-        np.asarray([i for piece in members for i in pieces[piece]], dtype=np.int64)
-        for members in plan_by_size(sizes, max_tokens=max_tokens)
-    ]
+    return pieces, sizes
 
 
 def plan_by_size(sizes: Sequence[int], *, max_tokens: int) -> list[list[int]]:

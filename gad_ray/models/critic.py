@@ -30,7 +30,6 @@ from gad_ray.models.load import (
 from gad_ray.models.onednn_linear import pack_linears
 from gad_ray.models.pairs import Pair, PairEncoder, TokenRow, deduplicate
 from gad_ray.models.sequence_packing import (
-    CANNOT,
     Packing,
     can_pack,
     packed_states,
@@ -239,44 +238,6 @@ class CriticModel(nn.Module):
         return scores.cpu().numpy(), tuple(
             known[i, row.start : len(row)].copy() for i, row in enumerate(rows)
         )
-
-    @torch.no_grad()
-    def score_answers(
-        self, rows: Sequence[TokenRow]
-    ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]:
-        """As :meth:`score_rows`, for rows that are equal up to where they are scored: that is computed once.
-
-        Not every backbone can go on from a cache; see :meth:`can_share_prompts`. The result differs from that of
-        :meth:`score_rows` by rounding.
-        """
-        start = rows[0].start
-        answers = [TokenRow(ids=row.ids[start:], start=0) for row in rows]
-        prompt = pad_rows([rows[0].ids[:start]], pad_id=self.encoder.chat.pad_token_id, device=self.device)
-        cache = self.backbone(input_ids=prompt, use_cache=True).past_key_values
-        cache.batch_repeat_interleave(len(rows))
-        ids = pad_rows(
-            [row.ids for row in answers], pad_id=self.encoder.chat.pad_token_id, device=self.device
-        )
-        hidden = self.backbone(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
-        values = self.head(hidden)
-        scores, known = self.pooled(values, answers), values.cpu().numpy()
-        return scores.cpu().numpy(), tuple(known[i, : len(row)].copy() for i, row in enumerate(answers))
-
-    def can_share_prompts(self, rows: Sequence[TokenRow], *, tolerance: float) -> bool:
-        """Whether :meth:`score_answers` gives these rows the scores of :meth:`score_rows`: it is tried.
-
-        Args:
-            rows: At least two, equal up to where they are scored, of different lengths.
-            tolerance: Largest difference that is rounding.
-        """
-        wanted, _ = self.score_rows(rows)
-        try:
-            found, _ = self.score_answers(rows)
-        except CANNOT as error:
-            # A backbone whose cache is of another kind, or that has none.
-            _logger.warning("prompts are computed anew for every response: %r", error)
-            return False
-        return bool(np.abs(found - wanted).max() <= tolerance)
 
     def state(self) -> dict[str, Tensor]:
         """Backbone weights under their plain names, adapters merged, in the precision that scores."""

@@ -45,7 +45,7 @@ class AnyServedCritic(ServedCritic):
         self.step, self.temperature = critic.step, 1.0
         self.max_tokens, self.dtype = _MAX_BYTES, self.parts.dtype
         self.loaded_at = int(time.time())
-        self.end_to_end, self.shares_prompts = True, False
+        self.end_to_end = True
         if not np.isfinite(critic.score([_FIRST])).all():
             raise ModelError(
                 "its score of a first text is not finite", where=critic.where, hint="take another"
@@ -83,13 +83,11 @@ class AnyServedCritic(ServedCritic):
         return PreparedPair(
             row=TokenRow(ids=ids, start=len(prompt)),
             key=hashlib.sha256(of_prompt + response).digest(),
-            prompt=of_prompt,
             truncated=truncated,
         )
 
-    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool = False) -> list[RowScore]:
+    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
         """Score the pairs that the rows are."""
-        del shared
         nothing = np.zeros(0, dtype=np.float32)
         return [
             RowScore(float(score), nothing) for score in self._critic.score([_pair_of(row) for row in rows])

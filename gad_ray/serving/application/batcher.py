@@ -82,12 +82,10 @@ class _Batch:
     Attributes:
         scorer: The critic of all of them.
         rows: The rows.
-        shared: They share a prompt that is computed once.
     """
 
     scorer: RowScorer
     rows: Sequence[Row]
-    shared: bool
 
 
 class Batcher:
@@ -301,16 +299,15 @@ class Batcher:
                     rows,
                     budget=self._budget,
                     on_gpu=self._on_gpu,
-                    share_prompts=scorer.shares_prompts,
                     end_to_end=scorer.end_to_end,
                     at_once=self._passes.at_once,
                 )
-                self._planned.extend(_Batch(scorer, plan, shared) for plan, shared in plans)
+                self._planned.extend(_Batch(scorer, plan) for plan in plans)
                 continue
             batch = self._planned.popleft()
             wanted = [row for row in batch.rows if row.wanted]
             if wanted:
-                return _Batch(batch.scorer, wanted, batch.shared and len(wanted) > 1)
+                return _Batch(batch.scorer, wanted)
         return None
 
     def _take_round(self) -> tuple[RowScorer, list[Row]]:
@@ -348,9 +345,7 @@ class Batcher:
         started = self._clock()
         alone = not self._planned and not self._queue
         try:
-            scores = await self._passes.run(
-                batch.scorer, [row.pair.row for row in batch.rows], shared=batch.shared, alone=alone
-            )
+            scores = await self._passes.run(batch.scorer, [row.pair.row for row in batch.rows], alone=alone)
         except Exception as error:
             _logger.exception("the critic failed on a batch of %d rows", len(batch.rows))
             failure = failed_scoring(f"the critic failed on this batch: {type(error).__name__}")
@@ -368,7 +363,7 @@ class Batcher:
             self._watcher.batch_done(
                 rows=len(batch.rows),
                 tokens=tokens,
-                padded_tokens=tokens if batch.scorer.end_to_end and not batch.shared else padded,
+                padded_tokens=tokens if batch.scorer.end_to_end else padded,
                 budget=self._budget,
                 seconds=seconds,
             )

@@ -40,15 +40,12 @@ class Passes:
         self._under_way = 0
         self._executor = ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="critic")
 
-    async def run(
-        self, scorer: RowScorer, rows: Sequence[TokenRow], *, shared: bool, alone: bool
-    ) -> list[RowScore]:
+    async def run(self, scorer: RowScorer, rows: Sequence[TokenRow], *, alone: bool) -> list[RowScore]:
         """Score rows in one pass.
 
         Args:
             scorer: The critic.
             rows: The rows.
-            shared: They share a prompt that is computed once.
             alone: No other pass is about to begin: this one may have all threads.
         """
         share = 1 if alone and not self._under_way else self.at_once
@@ -57,7 +54,7 @@ class Passes:
             if self._threads:
                 # Of this thread alone.
                 torch.set_num_threads(max(1, self._threads // share))
-            return scorer.score_rows(rows, shared=shared)
+            return scorer.score_rows(rows)
 
         self._under_way += 1
         try:

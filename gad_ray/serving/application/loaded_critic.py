@@ -23,10 +23,6 @@ from gad_ray.models.critic_state import CriticState, critic_of
 from gad_ray.models.pairs import Pair, TokenRow
 from gad_ray.serving.application.errors import ApiError
 
-_SAME_SCORE = 1e-4
-"""What two ways to compute one score may differ by, in float32. Coarser types share no prompts: there rounding would
-show between a request's documents."""
-
 _WARM_UP = Pair((Message(role="user", content="Hello!"),), "Hello! How are you?")
 
 
@@ -37,13 +33,11 @@ class PreparedPair:
     Attributes:
         row: The tokens, at most as many as the critic takes.
         key: Equal for equal tokens with equal parts that are scored.
-        prompt: Equal for equal tokens before the part that is scored.
         truncated: Whether the response was cut.
     """
 
     row: TokenRow
     key: bytes
-    prompt: bytes
     truncated: bool
 
     def __len__(self) -> int:
@@ -72,22 +66,12 @@ class RowScorer(Protocol):
         ...
 
     @property
-    def shares_prompts(self) -> bool:
-        """Whether it can score several rows with one computation of what they have in common."""
-        ...
-
-    @property
     def end_to_end(self) -> bool:
-        """Whether rows that share nothing go through it end to end, without padding."""
+        """Whether rows go through it end to end: nothing is padded, and a common prompt is computed once."""
         ...
 
-    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
-        """Score the rows in one forward pass.
-
-        Args:
-            rows: The rows.
-            shared: They are equal up to where they are scored, and that is computed once.
-        """
+    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
+        """Score the rows in one forward pass."""
         ...
 
 
@@ -102,7 +86,7 @@ class ServedCritic:
         max_tokens: Longest prompt plus response.
         dtype: Type of its backbone's weights.
         loaded_at: Unix time.
-        shares_prompts: Whether rows under one prompt are scored with one computation of it: where the backbone can.
+        end_to_end: Whether rows are not padded, and a common prompt is computed once: where the backbone can.
     """
 
     def __init__(self, opened: ValueHeadCritic) -> None:
@@ -122,7 +106,7 @@ class ServedCritic:
         self.dtype: str = self._model.dtype
         self.loaded_at = int(time.time())
         self.end_to_end = self._model.packs
-        self.shares_prompts = self._warm_up()
+        self._warm_up()
 
     @classmethod
     def load(cls, directory: Path, *, device: torch.device | None = None) -> ServedCritic:
@@ -175,21 +159,15 @@ class ServedCritic:
             row = TokenRow(ids=row.ids[: self.max_tokens], start=row.start)
         prompt = hashlib.sha256(row.ids[: row.start].tobytes()).digest()
         key = hashlib.sha256(prompt + row.ids[row.start :].tobytes()).digest()
-        return PreparedPair(row=row, key=key, prompt=prompt, truncated=truncated)
+        return PreparedPair(row=row, key=key, truncated=truncated)
 
-    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool = False) -> list[RowScore]:
-        """Score the rows in one forward pass, by the method that training's evaluation and ``gad-ray score`` use.
-
-        Args:
-            rows: The rows.
-            shared: They are equal up to where they are scored: compute that once.
-        """
-        score = self._model.score_answers if shared else self._model.score_rows
-        scores, values = score(rows)
+    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
+        """Score the rows in one forward pass, by the method that training's evaluation and ``gad-ray score`` use."""
+        scores, values = self._model.score_rows(rows)
         return [RowScore(float(score), value) for score, value in zip(scores, values, strict=True)]
 
-    def _warm_up(self) -> bool:
-        """Score a first text; returns whether prompts can be shared."""
+    def _warm_up(self) -> None:
+        """Score a first text."""
         row = self._model.encoder.tokenize(_WARM_UP)
         # A critic may be made for shorter texts than this one.
         length = max(1, min(len(row), self.max_tokens))
@@ -200,10 +178,6 @@ class ServedCritic:
                 f"its score of a first text is {found.score}",
                 hint="serve an earlier checkpoint of the run; gad-ray diagnose says what went wrong",
             )
-        if first.start == 0 or self.dtype != "float32":
-            return False
-        shorter = TokenRow(ids=first.ids[: first.start + 1], start=first.start)
-        return self._model.can_share_prompts([first, shorter], tolerance=_SAME_SCORE)
 
 
 def too_long(row: TokenRow, limit: int, *, truncate: bool, where: str) -> ApiError:

@@ -49,8 +49,8 @@ def opened(directory: Path) -> ValueHeadCritic:
 class Off(ServedCritic):
     """Forgets to score the first of several rows by itself."""
 
-    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool = False) -> list[RowScore]:
-        found = super().score_rows(rows, shared=shared)
+    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
+        found = super().score_rows(rows)
         return found if len(rows) < 2 else [RowScore(found[-1].score, found[0].values), *found[1:]]
 
 

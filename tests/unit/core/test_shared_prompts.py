@@ -35,7 +35,11 @@ def test_a_shared_prompt_is_laid_once_and_every_row_finds_its_tokens() -> None:
     packed = pack_with_shared_prompts(ROWS)
     assert packed.ids.tolist() == [1, 2, 3, 10, 11, 13, 4, 5, 12, 6, 14, 15, 16]
     assert packed.positions.tolist() == [0, 1, 2, 3, 4, 3, 0, 1, 2, 0, 1, 2, 3]
-    assert packed.spans == (Span(0, 3), Span(3, 5, (0, 3)), Span(5, 6, (0, 3)), Span(6, 9), Span(9, 13))
+    # A row that has its prompt to itself is laid as one that shares it.
+    assert packed.spans == (
+        *(Span(0, 3), Span(3, 5, (0, 3)), Span(5, 6, (0, 3))),
+        *(Span(6, 8), Span(8, 9, (6, 8)), Span(9, 10), Span(10, 13, (9, 10))),
+    )
     for one, places in zip(ROWS, packed.places, strict=True):
         assert packed.ids[places].tolist() == one.ids.tolist()
         assert packed.positions[places].tolist() == list(range(len(one.ids)))

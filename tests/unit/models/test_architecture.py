@@ -169,7 +169,11 @@ def test_the_cache_is_as_wide_as_keys_and_values_are(tmp_path: Path) -> None:
                 f"{key}=float32"
                 for key in ("policy.model.compute", "critic.model.compute", "rollout.precision")
             ]
-            + ["policy.micro_batch_tokens=768", "critic.micro_batch_tokens=768", "rollout.batch_sequences=32"],
+            + [
+                "policy.micro_batch_tokens=768",
+                "critic.micro_batch_tokens=768",
+                "rollout.batch_sequences=32",
+            ],
         )
         actors = estimate_memory(config, policy=facts, critic=facts, engine="transformers")
         return next(actor for actor in actors if actor.role == "rollout").parts["key-value cache"]

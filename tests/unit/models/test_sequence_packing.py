@@ -120,11 +120,14 @@ def test_threads_keep_their_rows_to_themselves(chat: ChatFormat):
                 np.testing.assert_allclose(scores, right, atol=1e-5, rtol=0)
 
 
-def test_prompts_are_still_shared(chat: ChatFormat):
-    critic = critic_on(llama, chat).pack()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_changes_by_no_bit_when_another_shares_its_prompt(dtype: str, chat: ChatFormat):
+    critic = critic_on(llama, chat, dtype=dtype).pack()
     one, other = drawn(4, 40, 40)
     same = TokenRow(ids=np.concatenate([one.ids[: one.start], other.ids[: other.start - 3]]), start=one.start)
-    assert critic.can_share_prompts([one, same], tolerance=1e-5)
+    alone, together = (critic.score_rows(rows)[0] for rows in ([one], [one, same]))
+    assert alone[0] == together[0]
+    assert together[0] != together[1]
 
 
 def test_a_model_with_a_window_is_left_as_it_is(chat: ChatFormat):

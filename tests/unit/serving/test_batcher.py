@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 def prepared(*ids: int) -> PreparedPair:
     row = TokenRow(ids=np.asarray(ids, dtype=np.int32), start=0)
-    return PreparedPair(row=row, key=row.ids.tobytes(), prompt=row.ids.tobytes(), truncated=False)
+    return PreparedPair(row=row, key=row.ids.tobytes(), truncated=False)
 
 
 def answered(prompt: int, *ids: int, tokens: int = 40) -> PreparedPair:
     """A row with a prompt before it."""
     row = TokenRow(ids=np.asarray([prompt] * tokens + list(ids), dtype=np.int32), start=tokens)
-    return PreparedPair(row=row, key=row.ids.tobytes(), prompt=bytes([prompt, tokens]), truncated=False)
+    return PreparedPair(row=row, key=row.ids.tobytes(), truncated=False)
 
 
 def texts(count: int, *, tokens: int = 10, first: int = 0) -> list[PreparedPair]:
@@ -41,15 +41,12 @@ class Scorer:
     offset: float = 0.0
     held: threading.Event | None = None
     fails_on: int | None = None
-    shares_prompts: bool = False
     end_to_end: bool = False
-    shared: list[bool] = field(default_factory=list)
     batches: list[list[TokenRow]] = field(default_factory=list)
     begun: threading.Event = field(default_factory=threading.Event)
 
-    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
+    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
         self.batches.append(list(rows))
-        self.shared.append(shared)
         self.begun.set()
         if self.held is not None:
             assert self.held.wait(30)
@@ -230,31 +227,21 @@ def test_no_batch_holds_rows_of_two_critics_and_each_scores_what_came_while_it_w
     assert new.num_scored == 9
 
 
-def test_rows_under_one_prompt_are_scored_together_where_that_saves_its_computation():
-    scorer = Scorer(shares_prompts=True)
-    pairs = [
-        answered(1, 5),
-        answered(2, 5),
-        answered(1, 6, 7),
-        answered(2, 8),
-        answered(1, 9),
-        answered(3, 5),
-        *texts(2, first=50),
-    ]
-    assert use(lambda b: scores_of(b, scorer, pairs), max_batch_tokens=1000) == [1, 2, 1, 2, 1, 3, 50, 51]
+def test_rows_under_one_prompt_go_into_one_pass_which_counts_the_prompt_once():
+    watcher = Watcher()
+    scorer = Scorer(end_to_end=True)
+    pairs = [answered(1 + i % 2, 5 + i, tokens=40) for i in range(6)]
+    use(lambda batcher: scores_of(batcher, scorer, pairs), max_batch_tokens=60, watcher=watcher)
     found = [(sorted({int(row.ids[0]) for row in batch}), len(batch)) for batch in scorer.batches]
-    # What shares nothing is batched by length.
-    assert found == [([1], 3), ([2], 2), ([3], 1), ([50, 51], 2)]
-    assert scorer.shared == [True, True, False, False]
+    # A prompt of 40 tokens and three answers: 43 tokens are computed.
+    assert found == [([1], 3), ([2], 3)]
 
 
-@pytest.mark.parametrize(("can", "tokens"), [(False, 40), (True, 10)])
-def test_prompts_are_not_shared_where_it_cannot_be_done_or_does_not_pay(can: bool, tokens: int):
-    scorer = Scorer(shares_prompts=can)
-    pairs = [answered(1 + i % 2, 5 + i, tokens=tokens) for i in range(6)]
+def test_rows_that_are_padded_are_batched_by_length_whatever_their_prompt():
+    scorer = Scorer()
+    pairs = [answered(1 + i % 2, 5 + i, tokens=40) for i in range(6)]
     use(lambda batcher: scores_of(batcher, scorer, pairs), max_batch_tokens=1000)
     assert [len(batch) for batch in scorer.batches] == [6]
-    assert scorer.shared == [False]
 
 
 def test_rows_that_go_end_to_end_fill_even_batches_without_padding():
@@ -585,9 +572,9 @@ class Meeting(Scorer):
         super().__init__()
         self.both = threading.Barrier(2)
 
-    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
+    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
         self.both.wait(30)
-        return super().score_rows(rows, shared=shared)
+        return super().score_rows(rows)
 
 
 def test_two_passes_are_under_way_at_once_and_every_row_is_scored_once() -> None:
@@ -653,8 +640,8 @@ def test_the_pace_is_that_of_all_passes_together() -> None:
     """Two passes of 10 s at once, each of 100 tokens, score 20 tokens a second."""
 
     class Slow(Meeting):
-        def score_rows(self, rows: Sequence[TokenRow], *, shared: bool) -> list[RowScore]:
-            scores = super().score_rows(rows, shared=shared)
+        def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
+            scores = super().score_rows(rows)
             self.both.wait(30)
             clock[0] = 10.0
             return scores

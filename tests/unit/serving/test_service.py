@@ -125,12 +125,13 @@ def test_every_answer_names_the_critic_and_its_step(served: ServedCritic, critic
 
 
 def test_documents_under_one_prompt_score_the_same_with_its_computation_shared(
-    served: ServedCritic, critic: CriticModel, monkeypatch: pytest.MonkeyPatch
+    served: ServedCritic, critic: CriticModel
 ):
-    assert served.shares_prompts
-    calls: list[int] = []
-    share = critic.score_answers
-    monkeypatch.setattr(critic, "score_answers", lambda rows: calls.append(len(rows)) or share(rows))
+    assert served.end_to_end
+    computed: list[int] = []
+    hook = critic.backbone.register_forward_pre_hook(
+        lambda _, __, named: computed.append(named["input_ids"].numel()), with_kwargs=True
+    )
     documents = ["", "a", *STUDENT[2], TEACHER[1], "And what about you? " * 5]
     talk = [
         {"role": "system", "content": "Be short, and say what you know."},
@@ -140,27 +141,18 @@ def test_documents_under_one_prompt_score_the_same_with_its_computation_shared(
         {"messages": talk, "documents": documents, "return_token_values": True}
     )
     found = ask(served, lambda service: service.score(request)).data
+    hook.remove()
     messages = tuple(Message(**turn) for turn in talk)
+    rows = [critic.encoder.tokenize(Pair(messages, document)) for document in dict.fromkeys(documents)]
+    # An empty document is scored at its prompt's last token, and so has another prompt than the others.
+    prompts = sum({row.start for row in rows})
+    assert sum(computed) == prompts + sum(len(row) - row.start for row in rows)
     wanted = critic.score([Pair(messages, d) for d in documents], micro_batch_tokens=8192)
     np.testing.assert_allclose([item.score for item in found], wanted, atol=1e-5, rtol=0)
-    assert calls, "the prompt was computed for every document"
-    assert min(calls) > 1
     for item, document in zip(found[1:], documents[1:], strict=True):
         assert item.token_values is not None
         assert item.token_values.ends[-1] == len(document)
         assert float(np.mean(item.token_values.values)) == pytest.approx(item.score, abs=1e-5)
-
-
-def test_a_backbone_that_cannot_go_on_from_a_cache_shares_nothing(
-    critic_dir: Path, monkeypatch: pytest.MonkeyPatch
-):
-    model = load_critic(critic_dir)
-
-    def forget(*_: object, **__: object) -> None:
-        raise AttributeError("no such cache")
-
-    monkeypatch.setattr(model, "score_answers", forget)
-    assert not ServedCritic(ValueHeadCritic(model=model, step=1, temperature=1.0)).shares_prompts
 
 
 # --- Length

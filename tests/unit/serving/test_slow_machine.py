@@ -28,9 +28,9 @@ PAIRS += PAIRS[:EQUAL]
 class Slow(ServedCritic):
     """Takes its time for every row, as a larger model would."""
 
-    def score_rows(self, rows: Sequence[TokenRow], *, shared: bool = False) -> list[RowScore]:
+    def score_rows(self, rows: Sequence[TokenRow]) -> list[RowScore]:
         time.sleep(ROW_S * len(rows))
-        return super().score_rows(rows, shared=shared)
+        return super().score_rows(rows)
 
 
 @pytest.mark.parametrize("way", ["waiting", "asynchronous"])
