@@ -81,13 +81,16 @@ class CriticActor(LearnerActor):
             prompts: The step's prompts.
             rollouts: The responses to them.
         """
+        started = time.perf_counter()
         fingerprint = self.learner.fingerprint() if recorded else None
+        fingerprint_s = time.perf_counter() - started
         num_watched = self._config.records.token_values if recorded else 0
         with returning_memory():
             scores, stats = self.learner.score_and_update(prompts, rollouts.join(), num_watched=num_watched)
         if fingerprint is not None:
             told = {"critic/fingerprint": float(fingerprint.number)}
-            stats = dataclasses.replace(stats, metrics=merge_metrics(stats.metrics, told))
+            metrics = merge_metrics(stats.metrics, told)
+            stats = dataclasses.replace(stats, metrics=metrics, seconds=stats.seconds + fingerprint_s)
         return dataclasses.replace(scores, fingerprint=fingerprint), stats
 
     def follow(self, config: RunConfig) -> None:

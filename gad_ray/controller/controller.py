@@ -144,6 +144,7 @@ class Controller:
         learning = groups.critic.score_and_update(prompts, rollouts, recorded=self._is_recorded(step))
         with watch("update_critic"), self._part("critic"):
             critic = groups.critic.finish(learning, step=step)
+        watch.cap("update_critic", critic.seconds)
         watch.add(self._publisher.publish(step, always=step >= self.stages.total_steps))
 
         rewards = rewards or self._reward(sampled, learning.scores)
@@ -186,6 +187,7 @@ class Controller:
             return {}
         with watch("update_actor"), self._part("policy"):
             stats = self.groups.policy.finish(update, step=step)
+        watch.cap("update_actor", stats.seconds)
         with watch("sync"), self._part("weight sync"):
             synced = self._sync()
         return {**stats.metrics, "actor/skipped_steps": float(stats.num_skipped), **synced}

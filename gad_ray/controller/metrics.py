@@ -61,6 +61,7 @@ METRICS = (
             "update_actor": "the policy's update",
             "sync": "bringing the new weights to the rollout engines",
             "eval": "scoring the fixed evaluation set",
+            "exchange": "all else: batches and weights on their way to whoever waits for them, and the controller's own work",
             "publish": "handing the new critic to the endpoint, without waiting for anybody",
             "step": "the whole step",
         }.items()

@@ -154,7 +154,7 @@ class RolloutQueue:
             receipts=receipts,
             generation_s=max(r.seconds for r in receipts),
             metrics=metrics,
-            timing={"timing_s/rollout": time.perf_counter() - started},
+            timing={"timing_s/rollout": _generation_s(started, receipts)},
         )
         refill = self._config.policy.advantage.refill
         if refill is None or asked.step <= self._stages.warmup_steps:
@@ -193,9 +193,10 @@ class RolloutQueue:
             if not rows:
                 break
             more = tuple(self._buffer.open(self._prompts_at(rows), step=step))
-            with watch("rollout"):
-                prompts, responses = self._ask(more)
-                told = self._receipts(more, responses)
+            started = time.perf_counter()
+            prompts, responses = self._ask(more)
+            told = self._receipts(more, responses)
+            watch.add({"timing_s/rollout": _generation_s(started, told)})
             form = (self._groups.rewards.format(prompts, responses.rollouts),)
             parts.append(
                 replace(sampled, prompts=prompts, rollouts=responses.rollouts, form=form, receipts=told)
@@ -253,3 +254,8 @@ class RolloutQueue:
         return SamplingSettings.of(
             rollout, num_responses=rollout.responses_per_prompt, seed=self._config.seed
         )
+
+
+def _generation_s(started: float, receipts: Sequence[RolloutReceipt]) -> float:
+    """Seconds of a wait for responses in which a worker generated; the rest of it they were on their way."""
+    return min(time.perf_counter() - started, max(receipt.seconds for receipt in receipts))

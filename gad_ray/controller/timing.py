@@ -32,6 +32,13 @@ class Stopwatch:
         for name, seconds in timing.items():
             self.parts[name] = self.parts.get(name, 0.0) + seconds
 
+    def cap(self, part: str, seconds: float) -> None:
+        """Let a part be no longer than its actors worked on it; what the wait took beyond that is exchange."""
+        name = f"timing_s/{part}"
+        self.parts[name] = min(self.parts[name], seconds)
+
     def timing(self) -> Metrics:
-        """``timing_s/*``, the whole step's so far among them."""
-        return {**self.parts, "timing_s/step": time.perf_counter() - self._started}
+        """``timing_s/*``, the whole step's so far among them, and as exchange what no part of it took."""
+        whole = time.perf_counter() - self._started
+        rest = max(0.0, whole - sum(self.parts.values()))
+        return {**self.parts, "timing_s/exchange": rest, "timing_s/step": whole}

@@ -24,6 +24,7 @@ _ORDER = (
     "logprobs",
     "update_actor",
     "sync",
+    "exchange",
     "records",
     "eval",
     "checkpoint",

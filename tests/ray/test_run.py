@@ -35,7 +35,7 @@ IN_EVERY_STAGE = {
     "reward/discriminator_mean",
     *(f"response_length/{name}" for name in ("mean", "max", "clip_ratio", "teacher_mean")),
     *(f"rollout/{name}" for name in ("staleness", "tokens", "failed", "retried")),
-    *(f"timing_s/{name}" for name in ("rollout", "score", "update_critic", "step")),
+    *(f"timing_s/{name}" for name in ("rollout", "score", "update_critic", "exchange", "step")),
     *(f"perf/{name}" for name in ("rollout_tokens_per_s", "memory_bytes")),
     "data/epoch",
     "health/findings",
