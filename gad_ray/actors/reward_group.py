@@ -61,6 +61,12 @@ class RewardGroup(ActorGroup[RewardActor]):
         """Have user's functions imported; gives the process id."""
         return self.each(lambda actor: actor.setup.remote())
 
+    def gather(self, rollouts: Rollouts) -> Rollouts:
+        """The same as one part: joined once, where every rank would join what every worker has drawn."""
+        if len(rollouts.parts) == 1:
+            return rollouts
+        return Rollouts((self.rank_0.gather.remote(rollouts),))
+
     def format(self, prompts: ObjectRef[PromptBatch], rollouts: Rollouts) -> ObjectRef[FormatBatch]:
         """Have the format terms asked about these responses; nothing is waited for."""
         return self.rank_0.format.remote(prompts, rollouts)

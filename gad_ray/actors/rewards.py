@@ -15,6 +15,7 @@ from gad_ray.batch import (
     PromptBatch,
     PromptFigures,
     RewardBatch,
+    RolloutBatch,
     ScoreBatch,
     TrainBatch,
 )
@@ -36,6 +37,11 @@ class RewardActor:
     def setup(self) -> int:
         """The process id."""
         return os.getpid()
+
+    @ray.method
+    def gather(self, rollouts: Rollouts) -> RolloutBatch:
+        """Join the parts of a step's responses, for everybody."""
+        return rollouts.join()
 
     @ray.method
     def format(self, prompts: PromptBatch, rollouts: Rollouts) -> FormatBatch:

@@ -15,7 +15,7 @@ class Rollouts:
     """References to the parts of a step's responses; an actor that needs them joins them.
 
     Attributes:
-        parts: One for every rollout worker that had prompts.
+        parts: One for every rollout worker that had prompts; one alone once they are gathered.
     """
 
     parts: tuple[ObjectRef[RolloutBatch], ...]

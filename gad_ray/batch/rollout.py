@@ -131,12 +131,14 @@ class RolloutBatch:
 
     @classmethod
     def concat(cls, parts: Sequence[RolloutBatch]) -> RolloutBatch:
-        """Join the shards of one step, of whatever policy versions.
+        """Join the shards of one step, of whatever policy versions; a single one is given back as it is.
 
         Raises:
             ValueError: If the parts differ in step or sampling settings.
         """
         first = parts[0]
+        if len(parts) == 1:
+            return first
         for part in parts[1:]:
             check(part.step == first.step, f"steps differ: {part.step} and {first.step}")
             check(part.sampling == first.sampling, "sampling settings differ")

@@ -52,7 +52,7 @@ class StepRollouts:
     Attributes:
         step: The step.
         prompts: Reference to the PromptBatch.
-        rollouts: References to the parts of the responses.
+        rollouts: Reference to the responses.
         form: References to the format terms of these parts, or of some of them together, in their order.
         receipts: What the rollout workers told of each part.
         generation_s: Seconds in which the workers generated.
@@ -145,7 +145,7 @@ class RolloutQueue:
         metrics = {"data/epoch": asked.epoch}
         if self._config.data.curriculum is not None:
             metrics["data/admitted_prompts"] = float(asked.num_admitted)
-        rollouts = asked.responses.rollouts
+        rollouts = self._groups.rewards.gather(asked.responses.rollouts)
         sampled = StepRollouts(
             step=asked.step,
             prompts=asked.prompts,
@@ -197,10 +197,9 @@ class RolloutQueue:
             prompts, responses = self._ask(more)
             told = self._receipts(more, responses)
             watch.add({"timing_s/rollout": _generation_s(started, told)})
-            form = (self._groups.rewards.format(prompts, responses.rollouts),)
-            parts.append(
-                replace(sampled, prompts=prompts, rollouts=responses.rollouts, form=form, receipts=told)
-            )
+            rollouts = self._groups.rewards.gather(responses.rollouts)
+            form = (self._groups.rewards.format(prompts, rollouts),)
+            parts.append(replace(sampled, prompts=prompts, rollouts=rollouts, form=form, receipts=told))
             found += self._num_with_spread(parts[-1], watch)
             drawn += more
             rounds += 1
@@ -214,7 +213,9 @@ class RolloutQueue:
         return StepRollouts(
             step=step,
             prompts=share(self._batch(drawn)) if rounds else sampled.prompts,
-            rollouts=Rollouts(tuple(part for one in parts for part in one.rollouts.parts)),
+            rollouts=self._groups.rewards.gather(
+                Rollouts(tuple(part for one in parts for part in one.rollouts.parts))
+            ),
             form=tuple(form for one in parts for form in one.form),
             receipts=tuple(receipt for one in parts for receipt in one.receipts),
             generation_s=sum(max(r.seconds for r in one.receipts) for one in parts),

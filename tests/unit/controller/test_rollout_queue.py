@@ -68,6 +68,9 @@ class FakeGroups:
             for ids in pending.receipts
         ]
 
+    def gather(self, rollouts: Rollouts) -> Rollouts:
+        return rollouts
+
     def format(self, prompts: PromptBatch, rollouts: Rollouts) -> tuple[str, ...]:
         self.judged.append(ids_in(prompts))
         return ids_in(prompts)
