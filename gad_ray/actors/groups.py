@@ -25,6 +25,7 @@ class ActorGroups:
         directory: Where the actors' logs and the records go.
         stop: Tells a wait that it should be given up.
         kinds: Of the actors that are to be started: an error quotes their logs.
+        waiter_class: What waits for them.
 
     Attributes:
         rollout: Draws responses.
@@ -42,12 +43,13 @@ class ActorGroups:
         stop: StopSignal,
         *,
         kinds: Sequence[str] = ("rollout", "critic", "policy", "rewards"),
+        waiter_class: type[Waiter] = Waiter,
     ) -> None:
         self._config = config
         self._records = directory.records
         self._logs = {name: directory.logs / f"{name}.log" for name in actor_names(config, kinds)}
         self._placement: Placement | None = None
-        self.waiter = Waiter(self._logs, stop)
+        self.waiter = waiter_class(self._logs, stop)
         self.rollout = RolloutGroup(config, self.waiter)
         self.critic = CriticGroup(config, self.waiter)
         self.policy = PolicyGroup(config, self.waiter)

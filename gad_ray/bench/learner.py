@@ -28,7 +28,7 @@ from gad_ray.batch import (
     StopReason,
     TrainBatch,
 )
-from gad_ray.bench.step.study import Shape
+from gad_ray.bench.shape import Shape
 from gad_ray.config import RunConfig
 from gad_ray.learners.collective import LocalCollective
 from gad_ray.learners.critic import CriticLearner

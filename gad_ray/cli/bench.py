@@ -158,7 +158,8 @@ def bench_step(
 ) -> None:
     """A step of the game beside a GRPO step of TRL: equal prompts, lengths, precision and threads."""
     from gad_ray.auto import resolve
-    from gad_ray.bench.step.study import Shape, StepBench, table
+    from gad_ray.bench.shape import Shape
+    from gad_ray.bench.step.study import StepBench, table
     from gad_ray.config import load_config
 
     if peer != "trl":
@@ -212,7 +213,7 @@ def bench_learner(
     """The learners' updates beside a bare product of the same precision: the share of it that they reach, on a CPU."""
     from gad_ray.auto import resolve
     from gad_ray.bench.learner import LearnerBench, table
-    from gad_ray.bench.step.study import Shape
+    from gad_ray.bench.shape import Shape
     from gad_ray.config import load_config
 
     config = resolve(load_config(recipe, overrides or ())).config
@@ -249,6 +250,125 @@ def bench_sync(
 
     title = f"{figures.engine}, {figures.precision}: {figures.num_bytes / 1e6:.0f} MB"
     Console(highlight=False).print(shown(title, head, rows))
+
+
+@tells
+def bench_exchange(
+    shape: Annotated[
+        str, typer.Option(metavar="PxRxT", help="Prompts of a step × responses to each × tokens of each.")
+    ] = "256x16x8192",
+    workers: Annotated[int, typer.Option(min=1, help="Rollout workers.")] = 2,
+    critics: Annotated[int, typer.Option(min=1, help="Ranks of the critic.")] = 2,
+    policies: Annotated[int, typer.Option(min=1, help="Ranks of the policy.")] = 2,
+    weights: Annotated[int, typer.Option(min=1, metavar="MIB", help="The policy's weights.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that count; one more comes first.")] = 3,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where figures and logs go.")] = Path(
+        "runs/bench-exchange"
+    ),
+    as_json: Json = False,
+) -> None:
+    """From rollout workers to learners: steps in which nothing is computed, their bytes, copies and memory."""
+    from gad_ray.bench.controller.exchange import ExchangeBench, table
+    from gad_ray.bench.controller.run import Sizes
+    from gad_ray.bench.shape import Shape
+
+    chosen = Shape.parse(shape)
+    figures = ExchangeBench(
+        sizes=Sizes(
+            prompts=chosen.prompts,
+            responses=chosen.responses,
+            workers=workers,
+            critics=critics,
+            policies=policies,
+        ),
+        tokens=chosen.tokens,
+        weights_mib=weights,
+        steps=steps,
+        out=out.resolve(),
+    ).run()
+    if as_json:
+        say(json.dumps(figures, indent=1))
+        return
+    _print(f"{shape}, {workers} workers, {critics} + {policies} ranks, {figures['machine']}", table(figures))
+    say("Engines and learners are simulated: they make and read every byte, and compute nothing.")
+    say(f"figures: {out.resolve() / 'exchange.json'}")
+
+
+@tells
+def bench_scale(
+    workers: Annotated[int, typer.Option(min=1, help="Most rollout workers.")] = 256,
+    ranks: Annotated[int, typer.Option(min=1, help="Most ranks of critic and of policy.")] = 64,
+    shape: Annotated[
+        str,
+        typer.Option(metavar="PxRxT", help="Prompts for each worker × responses to each × tokens of each."),
+    ] = "2x4x2048",
+    seconds: Annotated[
+        str,
+        typer.Option(
+            metavar="R,C,P,S", help="Of a rollout, of the critic's and the policy's update, and of a sync."
+        ),
+    ] = "16,8,8,1",
+    weights: Annotated[int, typer.Option(min=1, metavar="MIB", help="The policy's weights.")] = 64,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of each size that count; one more comes first.")
+    ] = 2,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Most processes for the actors of one kind; the others share them.")
+    ] = 4,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where figures and logs go.")] = Path(
+        "runs/bench-scale"
+    ),
+    as_json: Json = False,
+) -> None:
+    """More and more rollout workers and ranks, whose work is a sleep, beside the ideal step."""
+    from gad_ray.bench.controller.actors import Simulation
+    from gad_ray.bench.controller.run import MIB
+    from gad_ray.bench.controller.scale import GOOD, ScaleBench, table
+    from gad_ray.bench.shape import Shape
+
+    chosen = Shape.parse(shape)
+    try:
+        rollout_s, critic_s, policy_s, sync_s = (float(part) for part in seconds.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"{seconds!r} are not four numbers", where="--seconds", hint="give them as 16,8,8,1"
+        ) from None
+    figures = ScaleBench(
+        workers=workers,
+        ranks=ranks,
+        prompts=chosen.prompts,
+        responses=chosen.responses,
+        what=Simulation(
+            tokens=chosen.tokens,
+            weights_bytes=weights * MIB,
+            rollout_s=rollout_s,
+            critic_s=critic_s,
+            policy_s=policy_s,
+            sync_s=sync_s,
+            reads=False,
+        ),
+        steps=steps,
+        processes=processes,
+        out=out.resolve(),
+    ).run()
+    if as_json:
+        say(json.dumps(figures, indent=1))
+        return
+    _print(f"ideal step {figures['ideal_s']:g} s, {figures['machine']}", table(figures))
+    breaks = figures["breaks"]
+    say(f"under {GOOD:g} of the ideal " + (f"from {breaks} workers on" if breaks else "nowhere"))
+    say(
+        "Simulated: engines and learners sleep, and at most so many processes answer for the actors of a kind: "
+        f"{processes}. Real: the controller, its files, the reward stage, every message, batch and reference."
+    )
+    say(f"figures: {out.resolve() / 'scale.json'}")
+
+
+def _print(title: str, rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+
+    head, *others = rows
+    Console(highlight=False).print(shown(title, head, others))
 
 
 def measure_serving(

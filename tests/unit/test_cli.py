@@ -28,6 +28,7 @@ def run(*arguments: str) -> int:
 COMMANDS = (
     *("train", "fit", "recipes list", "recipes show", "recipes copy", "data collect", "data report"),
     *("bench methods", "bench serve", "bench step", "bench learner", "bench sync"),
+    *("bench exchange", "bench scale"),
     *("evaluate", "replay", "compare", "score", "serve", "report", "diagnose", "doctor", "plan"),
 )
 

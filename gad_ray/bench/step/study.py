@@ -6,7 +6,6 @@ The game's step does strictly more: a critic is trained on all responses and the
 from __future__ import annotations
 
 import json
-import re
 import sys
 import sysconfig
 import venv
@@ -20,6 +19,7 @@ from gad_ray import machine
 from gad_ray.activity import activity
 from gad_ray.batch import Example
 from gad_ray.bench.process import exit_code
+from gad_ray.bench.shape import Shape
 from gad_ray.config import RunConfig, load_config
 from gad_ray.config.rollout import ENGINES
 from gad_ray.errors import ConfigError, GadError
@@ -35,34 +35,6 @@ TRL = "trl==1.16.0"
 _PARTS = ("rollout", "score", "update_critic", "reward", "update_actor", "sync")
 _NOT_COUNTED = 1
 """First steps of a process: memory is taken and kernels are chosen in them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Prompts of a step × responses to each × tokens of a response."""
-
-    prompts: int
-    responses: int
-    tokens: int
-
-    @classmethod
-    def parse(cls, text: str) -> Shape:
-        """From ``4x4x48``.
-
-        Raises:
-            ConfigError: If it is none.
-        """
-        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
-        if found is None or int(found[2]) < 2:
-            raise ConfigError(
-                f"{text!r} is no shape",
-                where="--shape",
-                hint="give prompts × responses (2 or more) × tokens, as 4x4x48",
-            )
-        return cls(*(int(number) for number in found.groups()))
-
-    def __str__(self) -> str:
-        return f"{self.prompts}x{self.responses}x{self.tokens}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gad_ray.auto import resolve
 from gad_ray.bench.learner import LearnerBench, responses_of, table
-from gad_ray.bench.step.study import Shape
+from gad_ray.bench.shape import Shape
 from gad_ray.config import load_config
 from gad_ray.models.chat import ChatFormat
 from tests.game import Game

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gad_ray.bench.step.study import Shape, Timed, compared, table
+from gad_ray.bench.shape import Shape
+from gad_ray.bench.step.study import Timed, compared, table
 from gad_ray.errors import ConfigError, GadError
 
 GAME = Timed(seconds=(9.0, 3.0, 4.0), split={"rollout": 1.0, "sync": 0.5}, tokens=70)
