@@ -53,8 +53,10 @@ class ExchangeBench:
         with RaySession(), simulated_run(self.sizes, what, steps=self.steps + 1, out=self.out) as run:
             with activity("one step that does not count"):
                 run.step()
-            before = run.state()
+            before = half = run.state()
             for number in range(self.steps):
+                if number == self.steps // 2:
+                    half = run.state()
                 with activity(f"step {number + 1} of {self.steps}", told=self.steps <= 10):
                     seconds.append(run.step())
                 parts.append(run.parts())
@@ -79,6 +81,7 @@ class ExchangeBench:
             },
             "spilled_mib": after.spilled_mib - before.spilled_mib,
             "before": asdict(before),
+            "half": asdict(half),
             "after": asdict(after),
         }
         write_text(self.out / "exchange.json", json.dumps(figures, indent=1) + "\n")
@@ -104,7 +107,6 @@ def _put_and_get_s(num_bytes: int) -> float:
 def table(figures: Mapping[str, Any]) -> list[Sequence[str]]:
     """Rows of text, the head first."""
     seconds, a_step = figures["seconds"], figures["a_step"]
-    before, after = figures["before"], figures["after"]
     rows: list[Sequence[str]] = [
         ["of a step", ""],
         ["seconds", f"{seconds['median']:.2f} ({seconds['low']:.2f} to {seconds['high']:.2f})"],
@@ -121,9 +123,7 @@ def table(figures: Mapping[str, Any]) -> list[Sequence[str]]:
         ["taken by the driver, KiB", f"{a_step['result_bytes'] / 1024:.0f}"],
         ["spilled in all, MiB", f"{figures['spilled_mib']:.0f}"],
     ]
-    memory = {"driver": "driver_mib", "actors": "actors_mib", "object store": "store_mib"}
-    rows += [
-        [f"memory of the {name}, first to last step, MiB", f"{before[key]:.0f} to {after[key]:.0f}"]
-        for name, key in memory.items()
-    ]
+    for name, key in {"driver": "driver_mib", "actors": "actors_mib", "object store": "store_mib"}.items():
+        told = ", ".join(f"{figures[when][key]:.0f}" for when in ("before", "half", "after"))
+        rows.append([f"memory of the {name} before, half-way, after, MiB", told])
     return rows

@@ -138,7 +138,7 @@ class State:
 
     Attributes:
         driver_mib: Private memory of the driver.
-        actors_mib: The same of the simulated actors together.
+        actors_mib: The same of the simulated actors and of the reward stage, if it is on this machine.
         store_mib: Memory of Ray's object store that is in use.
         spilled_mib: What the store has written to the disk since Ray was started.
         calls: Messages that the simulated actors were sent since they were started.
@@ -201,8 +201,8 @@ class SimulatedRun:
         waiter = self._groups.waiter
         assert isinstance(waiter, CountingWaiter)
         return State(
-            driver_mib=psutil.Process().memory_full_info().uss / MIB,
-            actors_mib=sum(one.memory_bytes for one in told) / MIB,
+            driver_mib=_private_mib(None),
+            actors_mib=sum(one.memory_bytes for one in told) / MIB + _private_mib(self._groups.pids[0]),
             store_mib=store_mib,
             spilled_mib=spilled_mib,
             calls=sum(one.calls for one in told),
@@ -251,6 +251,14 @@ def simulated_run(sizes: Sizes, what: Simulation, *, steps: int, out: Path) -> G
                 yield SimulatedRun(controller, groups, directory)
         finally:
             groups.stop()
+
+
+def _private_mib(pid: int | None) -> float:
+    """Private memory of a process, of this one when None."""
+    try:
+        return psutil.Process(pid).memory_full_info().uss / MIB
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0.0
 
 
 def store() -> tuple[float, float]:
