@@ -121,6 +121,7 @@ def _print(made: Plan, measured: Measured | None) -> None:
         say(f"{made.hours:.3g} hours, {made.unit_hours:.3g} {made.unit} ({made.units:g})")
     for actor in made.memory:
         say(f"  {actor}")
+    say(made.advice)
     say("assumed:")
     for line in made.assumptions:
         say(f"  {line}")

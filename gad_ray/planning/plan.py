@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ class Plan:
         units: GPUs that the run reserves, or cores of this machine.
         memory: What each actor will hold.
         assumptions: What the figures rest on, a sentence each.
+        advice: What the split says of the number of rollout workers.
     """
 
     stages: tuple[StagePlan, ...]
@@ -65,6 +67,7 @@ class Plan:
     units: float
     memory: tuple[ActorMemory, ...]
     assumptions: tuple[str, ...]
+    advice: str
 
     @property
     def unit_hours(self) -> float | None:
@@ -124,7 +127,36 @@ def make_plan(config: RunConfig, wishes: Wishes) -> Plan:
         units=gpus or machine.usable_cores(),
         memory=memory,
         assumptions=(*told, *_assumptions(config, cost.cluster, memory, is_calibrated=run is not None)),
+        advice=workers_advice(
+            stages[-1], num_workers=config.rollout.num_workers, ahead=config.max_staleness > 0
+        ),
     )
+
+
+def workers_advice(game: StagePlan, *, num_workers: int, ahead: bool) -> str:
+    """What a step's split says of the number of rollout workers.
+
+    Args:
+        game: A step of the game.
+        num_workers: Rollout workers that there are.
+        ahead: Whether rollout goes on beside training.
+    """
+    rollout = game.parts["rollout"]
+    rest = game.step if ahead and game.step > rollout else sum(game.parts.values()) - rollout
+    share = f"rollout is {rollout / (rollout + rest):.0%} of the work of a step"
+    # With so many it takes no longer than all else.
+    balanced = max(1, math.ceil(num_workers * rollout / rest)) if rest > 0 else num_workers
+    if not ahead:
+        step = max(rollout * num_workers / balanced, rest)
+        return (
+            f"{share}: beside training (max_staleness=1), on devices of its own and with {balanced} "
+            f"worker{'s' if balanced > 1 else ''}, a step would take {step:.3g} s in place of {game.step:.3g}"
+        )
+    if balanced > num_workers:
+        return f"{share}: {balanced - num_workers} more rollout workers would balance it"
+    if balanced < num_workers:
+        return f"{share}: it would be as fast with {balanced} of the {num_workers} rollout workers"
+    return f"{share}: rollout and training are in balance"
 
 
 class _Cost:

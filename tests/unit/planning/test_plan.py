@@ -26,7 +26,7 @@ from gad_ray.planning.cost_model import Work
 from gad_ray.planning.devices import GPUS, cpu, find_gpu
 from gad_ray.planning.from_config import Lengths, cluster_of, gpus_of, size_of, work_of
 from gad_ray.planning.measured import Calibration, Measured, read_measured
-from gad_ray.planning.plan import Plan, Wishes, make_plan
+from gad_ray.planning.plan import Plan, StagePlan, Wishes, make_plan, workers_advice
 from tests.tiny import make_tiny_model
 
 LENGTHS = Lengths(prompt=20, response=10, longest=32, teacher=12)
@@ -398,3 +398,32 @@ def test_a_device_for_groups_without_gpus_is_refused_with_what_to_set(
 ) -> None:
     assert run("plan", str(recipe), "--device", "h100") == 2
     assert "gpus_per_rank" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rollout", "workers", "ahead", "told"),
+    [
+        (14.0, 2, True, "rollout is 70% of the work of a step: 3 more rollout workers would balance it"),
+        (
+            2.0,
+            4,
+            True,
+            "rollout is 25% of the work of a step: it would be as fast with 2 of the 4 rollout workers",
+        ),
+        (6.0, 1, True, "rollout is 50% of the work of a step: rollout and training are in balance"),
+        (
+            12.0,
+            1,
+            False,
+            (
+                "rollout is 67% of the work of a step: beside training (max_staleness=1), on devices of its own and with 2 "
+                "workers, a step would take 6 s in place of 18"
+            ),
+        ),
+    ],
+)
+def test_the_split_becomes_advice(rollout: float, workers: int, ahead: bool, told: str) -> None:
+    parts = {"rollout": rollout, "critic": 4.0, "policy": 2.0}
+    step = max(rollout, 6.0) if ahead else rollout + 6.0
+    game = StagePlan(name="game", num_steps=1, parts=parts, step=step)
+    assert workers_advice(game, num_workers=workers, ahead=ahead) == told
