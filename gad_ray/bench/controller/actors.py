@@ -24,6 +24,7 @@ from gad_ray.batch import (
     StopReason,
     TrainBatch,
     TrainStats,
+    WeightsReceipt,
     WeightsSnapshot,
 )
 
@@ -198,8 +199,8 @@ class LearnerHost(_Host):
         return TrainStats(metrics={}, num_steps=1, seconds=seconds)
 
     @ray.method(num_returns=2)
-    def snapshot(self, perturbation: float) -> tuple[WeightsSnapshot, int]:
-        """The weights for the rollout engines, and their version."""
+    def snapshot(self, perturbation: float) -> tuple[WeightsSnapshot, WeightsReceipt]:
+        """The weights for the rollout engines, and what the controller is told of them."""
         del perturbation
         nothing = np.zeros(1, dtype=np.int32)
         weights = WeightsSnapshot(
@@ -211,7 +212,7 @@ class LearnerHost(_Host):
             probe_logprobs=nothing.astype(np.float32),
         )
         self.count()
-        return weights, self._version
+        return weights, WeightsReceipt(version=weights.version, num_bytes=weights.num_bytes)
 
     def _look_at(self, batch: RolloutBatch | TrainBatch) -> tuple[int, int]:
         """Bytes of a batch's arrays, and of those among them that are no longer the object store's; all are read."""
