@@ -32,7 +32,7 @@ def test_resources_that_no_machine_of_the_cluster_has_are_refused_with_the_numbe
 
 def test_a_machine_without_memory_left_is_named_as_the_cause_with_who_uses_it(game: Game) -> None:
     # Ray of the run's own, told that memory counts as full at one part in a hundred: it ends what it can.
-    outcome = game.play("full", own_cluster=True, environment={"RAY_memory_usage_threshold": "0.01"})
+    outcome = game.play("full_memory", own_cluster=True, environment={"RAY_memory_usage_threshold": "0.01"})
     assert outcome.code == 1
     assert "the machine's memory was nearly full during" in outcome.err
     assert "Top 10 memory users:" in outcome.err
