@@ -24,7 +24,7 @@ from gad_ray.findings import Finding, Severity
 from gad_ray.machine import GIB
 
 MIN_PYTHON = (3, 11)
-_QUICKSTART_GIB: Mapping[Precision, int] = {"bfloat16": 13, "float32": 14}
+_QUICKSTART_GIB: Mapping[Precision, int] = {"bfloat16": 11, "float32": 14}
 """What the quickstart's processes take together at their fullest, in each precision."""
 
 _MIN_SHARED_MEMORY = 2 * GIB
