@@ -27,6 +27,8 @@ def runtime_env(*, threads: int) -> dict[str, dict[str, str]]:
         "env_vars": {
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",
+            # Not at once: an update is thousands of operations, and waking a thread for each takes longer than some of them.
+            "GOMP_SPINCOUNT": "10000",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "TRANSFORMERS_VERBOSITY": "error",
