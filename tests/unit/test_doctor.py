@@ -217,7 +217,7 @@ def test_the_memory_that_is_asked_for_follows_the_precision(
     monkeypatch: pytest.MonkeyPatch, found: list[Choice], needed: str
 ) -> None:
     monkeypatch.setattr(doctor, "_decide", lambda anew: found)
-    monkeypatch.setattr(machine, "memory", lambda: Memory(total=16 * GIB, available=12 * GIB))
+    monkeypatch.setattr(machine, "memory", lambda: Memory(total=16 * GIB, available=10 * GIB))
     assert needed in finding("memory").hints[0]
 
 
