@@ -28,6 +28,7 @@ from gad_ray.batch import (
     StopReason,
     TrainBatch,
 )
+from gad_ray.bench.figures import spread
 from gad_ray.bench.shape import Shape
 from gad_ray.config import RunConfig
 from gad_ray.learners.collective import LocalCollective
@@ -115,7 +116,7 @@ class LearnerBench:
                     "seconds": median(one["seconds"] for one in rounds),
                     "gflop_per_s": median(one["flop_per_s"] for one in rounds) / 1e9,
                     "product_gflop_per_s": median(one["peak"] for one in rounds) / 1e9,
-                    "share": _spread([one["flop_per_s"] / one["peak"] for one in rounds]),
+                    "share": spread([one["flop_per_s"] / one["peak"] for one in rounds]),
                 }
                 for name, rounds in found.items()
             },
@@ -212,10 +213,6 @@ def _lengths_of_critic(prompts: PromptBatch, rollouts: RolloutBatch, critic: Cri
 def _flop(lengths: _Lengths, size: ModelSize) -> float:
     groups = (size.text_flop(1, prompt, [(1, answer) for answer in answers]) for prompt, answers in lengths)
     return _PASSES * sum(groups)
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "low": min(values), "high": max(values)}
 
 
 def table(figures: dict[str, Any]) -> list[list[str]]:

@@ -186,16 +186,12 @@ def bench_step(
     if as_json:
         say(json.dumps(figures, indent=1))
         return
-    head, *rows = table(figures)
     ratio = figures["ratio"]
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(shown(f"{shape}, {precision}, {figures['machine']}", head, rows))
-    console.print(
+    _print(f"{shape}, {precision}, {figures['machine']}", table(figures))
+    say(
         f"game / TRL = {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f} over {rounds} rounds)"
     )
-    console.print(f"figures: {out.resolve() / 'step.json'}", soft_wrap=True)
+    say(f"figures: {out.resolve() / 'step.json'}")
 
 
 @tells
@@ -221,10 +217,7 @@ def bench_learner(
     if as_json:
         say(json.dumps(figures, indent=1))
         return
-    head, *rows = table(figures)
-    from rich.console import Console
-
-    Console(highlight=False).print(shown(f"{shape}, {figures['machine']}", head, rows))
+    _print(f"{shape}, {figures['machine']}", table(figures))
 
 
 @tells
@@ -245,18 +238,12 @@ def bench_sync(
     if as_json:
         say(json.dumps(asdict(figures)))
         return
-    head, *rows = figures.table()
-    from rich.console import Console
-
-    title = f"{figures.engine}, {figures.precision}: {figures.num_bytes / 1e6:.0f} MB"
-    Console(highlight=False).print(shown(title, head, rows))
+    _print(f"{figures.engine}, {figures.precision}: {figures.num_bytes / 1e6:.0f} MB", figures.table())
 
 
 @tells
 def bench_exchange(
-    shape: Annotated[
-        str, typer.Option(metavar="PxRxT", help="Prompts of a step × responses to each × tokens of each.")
-    ] = "256x16x8192",
+    shape: StepShape = "256x16x8192",
     workers: Annotated[int, typer.Option(min=1, help="Rollout workers.")] = 2,
     critics: Annotated[int, typer.Option(min=1, help="Ranks of the critic.")] = 2,
     policies: Annotated[int, typer.Option(min=1, help="Ranks of the policy.")] = 2,

@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 _NAME = "each_row_alone"
 
-CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError)
+_CANNOT = (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError)
 """What backbones raise when they are asked for something that they were not made for."""
 
 _here = threading.local()
@@ -253,7 +253,7 @@ def _tried(backbone: nn.Module, *, words: int, tolerance: float) -> str | None:
     last = [row(5, 3, 4), row(5, 3, 6, other=2), row(9, 1, 1)]
     try:
         found, again = states([row(1, 3, 4), *last]), states([row(11, 3, 4), *last])
-    except CANNOT as error:
+    except _CANNOT as error:
         return f"this backbone does not take them end to end: {error!r}"
     gap, scale = 0.0, 1.0
     for one, values in zip([row(1, 3, 4), *last], found, strict=True):

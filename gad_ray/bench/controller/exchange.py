@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import ray
 
-from gad_ray import machine
 from gad_ray.activity import activity
 from gad_ray.actors.session import RaySession
 from gad_ray.bench.controller.actors import Simulation
 from gad_ray.bench.controller.run import MIB, Sizes, simulated_run
+from gad_ray.bench.figures import spread, this_machine
 from gad_ray.observability.files import write_text
 
 _PARTS = ("rollout", "update_critic", "reward", "update_actor", "sync", "exchange")
@@ -65,12 +65,10 @@ class ExchangeBench:
             with activity("as many bytes at once"):
                 limits = {"memcpy": _memcpy_s(sent), "put and get": _put_and_get_s(sent)}
         figures = {
-            "machine": f"{machine.cpu().model}, {machine.share_of_cores(1)} cores",
+            "machine": this_machine(),
             "sizes": asdict(self.sizes) | {"tokens": self.tokens, "weights_mib": self.weights_mib},
             "seconds": {
-                "median": median(seconds),
-                "low": min(seconds),
-                "high": max(seconds),
+                **spread(seconds),
                 "steps": seconds,
             },
             "parts": {name: median(part.get(name, 0.0) for part in parts) for name in _PARTS},

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gad_ray import machine
 from gad_ray.activity import activity
 from gad_ray.actors.session import RaySession
 from gad_ray.bench.controller.actors import Simulation
 from gad_ray.bench.controller.run import MIB, Sizes, simulated_run
+from gad_ray.bench.figures import spread, this_machine
 from gad_ray.observability.files import write_text
 
 GOOD = 0.9
@@ -61,7 +61,7 @@ class ScaleBench:
                 with activity(f"{workers} workers, {ranks} ranks of critic and policy each"):
                     rows.append(self._measure(workers, ranks))
         figures = {
-            "machine": f"{machine.cpu().model}, {machine.share_of_cores(1)} cores",
+            "machine": this_machine(),
             "simulated": asdict(self.what) | {"processes of a kind": self.processes},
             "ideal_s": self.ideal_s,
             "rows": rows,
@@ -91,7 +91,7 @@ class ScaleBench:
             "results": (after.results - before.results) / self.steps,
             "sent_mib": (after.sent_bytes - before.sent_bytes) / self.steps / MIB,
             "spilled_mib": after.spilled_mib - before.spilled_mib,
-            "seconds": {"median": median(seconds), "low": min(seconds), "high": max(seconds)},
+            "seconds": spread(seconds),
             "parts": parts,
             "efficiency": self.ideal_s / median(seconds),
         }

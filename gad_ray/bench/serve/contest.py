@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gad_ray.bench.figures import spread
 from gad_ray.bench.serve.load import Load, Request, closed_loop
 from gad_ray.bench.serve.servers import Server
 from gad_ray.bench.serve.setting import Tell
@@ -72,11 +73,6 @@ def scores_of(load: Load, shape: Shape, *, where: str) -> list[float]:
             raise GadError(f"a request was not answered with scores, but with {told}", where=where)
         found.update(zip(answer.request.places, shape.scores(answer.content), strict=True))
     return [found[place] for place in sorted(found)]
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and ends of some figures."""
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def speeds(played: Sequence[Mapping[str, Scored]], *, pairs: int, tokens: int) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from gad_ray import machine
 from gad_ray.activity import activity
 from gad_ray.batch import Example
+from gad_ray.bench.figures import spread, this_machine
 from gad_ray.bench.process import exit_code
 from gad_ray.bench.shape import Shape
 from gad_ray.config import RunConfig, load_config
@@ -105,11 +106,11 @@ class StepBench:
             rounds.append(compared(sides["game"], sides["trl"]))
         ratios = [one["ratio"] for one in rounds]
         figures = {
-            "machine": f"{machine.cpu().model}, {machine.share_of_cores(1)} cores",
+            "machine": this_machine(),
             "versions": versions,
             "shape": str(self.shape),
             "precision": self.precision,
-            "ratio": {"median": median(ratios), "low": min(ratios), "high": max(ratios)},
+            "ratio": spread(ratios),
             "rounds": rounds,
         }
         write_text(self.out / "step.json", json.dumps(figures, indent=1) + "\n")
